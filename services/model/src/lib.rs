@@ -1,0 +1,1 @@
+//! The `model` package: laid out, filled by the commits that follow.

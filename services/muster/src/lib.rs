@@ -1,0 +1,1 @@
+//! The `muster` package: laid out, filled by the commits that follow.

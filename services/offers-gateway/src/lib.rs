@@ -1,0 +1,1 @@
+//! The `offers-gateway` package: laid out, filled by the commits that follow.

@@ -1,0 +1,1 @@
+//! The `replica-manager` package: laid out, filled by the commits that follow.

@@ -1,0 +1,1 @@
+//! The `runtime` package: laid out, filled by the commits that follow.

@@ -1,0 +1,1 @@
+//! The `store` package: laid out, filled by the commits that follow.

@@ -1,0 +1,1 @@
+//! The `worker-agent` package: laid out, filled by the commits that follow.

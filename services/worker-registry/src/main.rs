@@ -1,0 +1,3 @@
+//! The program: laid out, filled by the commits that follow.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! End-to-end tests: laid out, filled by the commits that follow.
