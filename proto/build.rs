@@ -1,0 +1,37 @@
+//! Generates the Rust of every package below this folder. The compiler is
+//! protox, so that building needs no protoc.
+
+use std::{env, error::Error, fs, path::Path, path::PathBuf};
+
+use prost::Message as _;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    let mut files = Vec::new();
+    for package in ["grpc", "muster"] {
+        println!("cargo:rerun-if-changed={package}");
+        collect(&root.join(package), &mut files)?;
+    }
+    files.sort();
+    let descriptors = protox::compile(&files, [&root])?;
+    fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    tonic_prost_build::configure()
+        .btree_map(".")
+        .compile_well_known_types(false)
+        .compile_fds(descriptors)?;
+    Ok(())
+}
+
+/// Adds every `.proto` file below `folder`.
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), Box<dyn Error>> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            collect(&path, files)?;
+        } else if path.extension().is_some_and(|end| end == "proto") {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
