@@ -1,1 +1,54 @@
-//! The `store` package: laid out, filled by the commits that follow.
+//! Durable state with revisions, transactions and watches.
+//!
+//! A [`Store`] is an ordered map of keys to opaque values, changed only by [`Transaction`]s. Each that
+//! changes something has the next [`Revision`]; all of one life of the data belong to one [`Epoch`].
+//!
+//! What holds on every backend:
+//!
+//! - Writes are linearizable. Queued transactions are judged in order, each on the state left by those
+//!   before it, each with a revision and an outcome of its own.
+//! - A transaction is answered, and shown to readers and watches, only once it is durable. Whoever was
+//!   answered, or was shown a revision, reads it from then on, also after the process was killed.
+//! - A transaction happens whole or not at all, also for watches: one revision is one [`Batch`].
+//! - A [`Watch`] misses nothing and repeats nothing, or says [`Error::Compacted`]. It never slows a writer.
+//! - A failed write is final ([`Error::Failed`], [`Store::failed`]): it is never tried again, and nothing
+//!   is written after it.
+//!
+//! The backends:
+//!
+//! - `memory:` keeps everything until the last handle is dropped. It has no thread and no clock of its
+//!   own, which makes it the one for simulations.
+//! - `embedded:PATH` is one file, written by one thread: it drains what is queued, judges it, writes it
+//!   under one fsync, shows it, and answers. Readers are served from memory and never wait for the disk.
+//!   The watch history is in memory only: after a restart the latest revision can be resumed, and an
+//!   older one gets `Compacted`.
+//!
+//! What this package never does: interpret a value, retry, or read a clock to decide what is committed.
+
+mod embedded;
+mod epoch;
+mod error;
+mod group;
+mod history;
+mod leadership;
+mod memory;
+mod open_error;
+mod options;
+mod record;
+mod shared;
+mod spec;
+mod store;
+mod transaction;
+mod watch;
+
+pub use epoch::{Epoch, ParseEpochError};
+pub use error::Error;
+pub use history::HistoryLimits;
+pub use leadership::{Leadership, TERM_KEY, Term};
+pub use open_error::OpenError;
+pub use options::Options;
+pub use record::{Batch, Change, Listing, Record, Revision};
+pub use spec::{ParseSpecError, Spec};
+pub use store::Store;
+pub use transaction::{Condition, MAX_BYTES, MAX_RECORDS, Outcome, Transaction};
+pub use watch::Watch;

@@ -1,0 +1,111 @@
+//! The backend of one file: a writer thread that judges what is queued, makes it durable in groups,
+//! and only then shows it.
+//!
+//! Reads never come here: they are served from [`Shared`], which holds all records.
+
+mod file;
+mod schema;
+mod writer;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+
+use redb::StorageBackend;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::error::Error;
+use crate::leadership::Term;
+use crate::open_error::OpenError;
+use crate::options::Options;
+use crate::shared::Shared;
+use crate::transaction::{Outcome, Transaction};
+
+use writer::{Request, Writer};
+
+/// Callers that are queued while a group is written; more of them wait for room. Twice what one group
+/// takes, so that the next group is always ready and the memory is bounded.
+const QUEUE: usize = 2 * writer::GROUP;
+
+/// A handle on the writer thread; dropping it closes the file in the background.
+#[derive(Debug)]
+pub(crate) struct Embedded {
+    shared: Arc<Shared>,
+    queue: mpsc::Sender<Request>,
+    finished: watch::Receiver<bool>,
+}
+
+/// Opens the file, creating it if there is none, and puts the record of this start.
+pub(crate) fn open(
+    path: &Path,
+    options: &Options,
+) -> Result<(Embedded, Arc<Shared>, Term), OpenError> {
+    guard(path, || {
+        let backend = file::open_or_create(path, options)?;
+        start(path, backend, options)
+    })
+}
+
+/// Opens a store on any storage. What redb finds wrong it may say by a panic, so callers `guard` it.
+fn start(
+    path: &Path,
+    backend: impl StorageBackend,
+    options: &Options,
+) -> Result<(Embedded, Arc<Shared>, Term), OpenError> {
+    let database = file::database(path, backend, options)?;
+    let contents = schema::load(path, &database, schema::CURRENT)?;
+    let (writer, term) = Writer::begin(path, database, contents, options.history)?;
+    let shared = writer.shared();
+    let (queue, requests) = mpsc::channel(QUEUE);
+    let (finish, finished) = watch::channel(false);
+    thread::Builder::new()
+        .name("store-writer".to_owned())
+        .spawn(move || writer.run(requests, &finish))
+        .map_err(|source| file::io_error(path, source))?;
+    let embedded = Embedded {
+        shared: Arc::clone(&shared),
+        queue,
+        finished,
+    };
+    Ok((embedded, shared, term))
+}
+
+/// Turns a panic while opening into the error it stands for: redb asserts what a damaged file breaks.
+fn guard<T>(path: &Path, open: impl FnOnce() -> Result<T, OpenError>) -> Result<T, OpenError> {
+    catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|panic| {
+        Err(OpenError::Damaged {
+            path: path.to_owned(),
+            detail: panic_message(&*panic),
+        })
+    })
+}
+
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "unknown panic".to_owned())
+}
+
+impl Embedded {
+    /// Queues a transaction and waits until it is durable. Dropping the future does not take it back.
+    pub(crate) async fn commit(&self, transaction: Transaction) -> Result<Outcome, Error> {
+        let (reply, answer) = oneshot::channel();
+        let request = Request::Commit {
+            transaction,
+            at: self.shared.now(),
+            reply,
+        };
+        if self.queue.send(request).await.is_err() {
+            return Err(self.shared.ended());
+        }
+        answer.await.map_err(|_| self.shared.ended())
+    }
+
+    /// Writes what is queued, then closes the file. Every caller waits for the same end.
+    pub(crate) async fn close(&self) {
+        // An error means that the writer has ended already or is about to.
+        let _ = self.queue.send(Request::Close).await;
+        let _ = self.finished.clone().wait_for(|finished| *finished).await;
+    }
+}

@@ -1,0 +1,146 @@
+//! The file itself: how it comes to be, whole or not at all, and what each way it can be wrong is called.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use redb::backends::FileBackend;
+use redb::{Builder, Database, StorageBackend};
+
+use super::schema::{self, Contents};
+use crate::open_error::OpenError;
+use crate::options::Options;
+
+/// Opens the store's file; makes an empty store, and the directory for it, if there is none.
+pub(super) fn open_or_create(path: &Path, options: &Options) -> Result<FileBackend, OpenError> {
+    match fs::metadata(path) {
+        Ok(found) => check_kind(path, &found)?,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            create(path, &Contents::empty(options.epoch))?;
+        }
+        Err(error) => return Err(io_error(path, error)),
+    }
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path)
+        .map_err(|error| io_error(path, error))?;
+    FileBackend::new(file).map_err(|error| open_error(path, error.into()))
+}
+
+fn check_kind(path: &Path, found: &fs::Metadata) -> Result<(), OpenError> {
+    if !found.is_file() {
+        return Err(OpenError::WrongPath {
+            path: path.to_owned(),
+            reason: "it is not a file".to_owned(),
+        });
+    }
+    // redb would take it for a new file, and all that was in it would be gone without a word.
+    if found.len() == 0 {
+        return Err(OpenError::Damaged {
+            path: path.to_owned(),
+            detail: "it is empty".to_owned(),
+        });
+    }
+    Ok(())
+}
+
+/// Makes a store with these contents at a path where there is nothing. Whoever sees the file, also after a
+/// crash, sees all of it. If another process was faster, its file stands.
+pub(super) fn create(path: &Path, contents: &Contents) -> Result<(), OpenError> {
+    let fault = |error| io_error(path, error);
+    let directory = parent(path);
+    fs::create_dir_all(directory).map_err(fault)?;
+    let draft = Draft::new(path, contents);
+    let database = Builder::new()
+        .create(&draft.0)
+        .map_err(|error| open_error(path, error.into()))?;
+    schema::initialize(&database, contents).map_err(|error| open_error(path, error))?;
+    drop(database);
+    File::open(&draft.0)
+        .and_then(|file| file.sync_all())
+        .map_err(fault)?;
+    publish(&draft.0, path).map_err(fault)?;
+    File::open(directory)
+        .and_then(|file| file.sync_all())
+        .map_err(fault)
+}
+
+/// A file of the same directory that is removed in the end, whatever came of it.
+struct Draft(PathBuf);
+
+impl Draft {
+    fn new(path: &Path, contents: &Contents) -> Self {
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".{}.draft", contents.epoch));
+        Self(path.with_file_name(name))
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        // It is gone already where the file system has no hard links.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// Gives the draft its name, unless someone has that name already.
+fn publish(draft: &Path, path: &Path) -> io::Result<()> {
+    match fs::hard_link(draft, path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        Err(_) => fs::rename(draft, path),
+        Ok(()) => Ok(()),
+    }
+}
+
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// The database on a storage that holds one.
+pub(super) fn database(
+    path: &Path,
+    backend: impl StorageBackend,
+    options: &Options,
+) -> Result<Database, OpenError> {
+    Builder::new()
+        .set_cache_size(options.cache_bytes)
+        .create_with_backend(backend)
+        .map_err(|error| open_error(path, error.into()))
+}
+
+/// What the system's word for a fault means for the user.
+pub(super) fn io_error(path: &Path, source: io::Error) -> OpenError {
+    let path = path.to_owned();
+    let kind = source.kind();
+    if matches!(
+        kind,
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem
+    ) {
+        OpenError::NotWritable { path, source }
+    } else if kind == ErrorKind::NotADirectory {
+        let reason = "a part of its path is not a directory".to_owned();
+        OpenError::WrongPath { path, reason }
+    } else if matches!(kind, ErrorKind::InvalidData | ErrorKind::UnexpectedEof) {
+        let detail = source.to_string();
+        OpenError::Damaged { path, detail }
+    } else {
+        OpenError::Io { path, source }
+    }
+}
+
+/// What redb's word for a fault means for the user.
+pub(super) fn open_error(path: &Path, error: redb::Error) -> OpenError {
+    if let redb::Error::Io(source) = error {
+        return io_error(path, source);
+    }
+    let path = path.to_owned();
+    if matches!(error, redb::Error::DatabaseAlreadyOpen) {
+        return OpenError::Locked { path };
+    }
+    let detail = error.to_string();
+    OpenError::Damaged { path, detail }
+}

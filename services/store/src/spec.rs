@@ -1,0 +1,82 @@
+//! The words by which a user chooses a store. Parsing opens nothing.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// Which store to open: `memory:`, `embedded:PATH` or `etcd:http://HOST:PORT[,...]/prefix`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Spec {
+    /// Lost with the process.
+    Memory,
+    /// One file.
+    Embedded(PathBuf),
+    /// An etcd cluster: what stands after `etcd:`.
+    Etcd(String),
+}
+
+/// The text names no store.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} names no store: use memory:, embedded:PATH or etcd:http://HOST:PORT[,HOST:PORT]/prefix"
+)]
+pub struct ParseSpecError(String);
+
+impl FromStr for Spec {
+    type Err = ParseSpecError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let unknown = || ParseSpecError(text.to_owned());
+        let (kind, rest) = text.split_once(':').ok_or_else(unknown)?;
+        match kind {
+            "memory" if rest.is_empty() => Ok(Self::Memory),
+            "embedded" if !rest.is_empty() => Ok(Self::Embedded(PathBuf::from(rest))),
+            "etcd" if rest.starts_with("http://") || rest.starts_with("https://") => {
+                Ok(Self::Etcd(rest.to_owned()))
+            }
+            _ => Err(unknown()),
+        }
+    }
+}
+
+impl fmt::Display for Spec {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Memory => formatter.write_str("memory:"),
+            Self::Embedded(path) => write!(formatter, "embedded:{}", path.display()),
+            Self::Etcd(rest) => write!(formatter, "etcd:{rest}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_is_read_and_shown_alike() {
+        for text in [
+            "memory:",
+            "embedded:/var/lib/muster/workers.db",
+            "etcd:http://a:1,b:2/p",
+        ] {
+            let spec: Spec = text.parse().unwrap();
+            assert_eq!(spec.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn all_else_is_refused_with_the_choices() {
+        for text in [
+            "",
+            "memory",
+            "memory:x",
+            "embedded:",
+            "etcd:a:1",
+            "sqlite:x",
+        ] {
+            let error = text.parse::<Spec>().unwrap_err();
+            assert!(error.to_string().contains("embedded:PATH"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! The handle that components hold, and the choice of the backend behind it.
+
+use std::future::{Future, pending};
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::embedded::{self, Embedded};
+use crate::epoch::Epoch;
+use crate::error::Error;
+use crate::group::{Group, Records};
+use crate::leadership::{Leadership, TERM_KEY, Term};
+use crate::memory::Memory;
+use crate::open_error::OpenError;
+use crate::options::Options;
+use crate::record::{Listing, Record, Revision};
+use crate::shared::Shared;
+use crate::spec::Spec;
+use crate::transaction::{Outcome, Transaction};
+use crate::watch::Watch;
+
+/// An open store. Cloning is cheap; the last handle dropped closes it in the background, [`Store::close`]
+/// tells when it is closed.
+#[derive(Clone, Debug)]
+pub struct Store {
+    shared: Arc<Shared>,
+    backend: Arc<Backend>,
+    term: Term,
+}
+
+/// How a transaction becomes durable. Reading is the same for all: from [`Shared`], which a backend
+/// keeps in step with what is durable.
+#[derive(Debug)]
+enum Backend {
+    Memory(Memory),
+    Embedded(Embedded),
+}
+
+impl Store {
+    /// Opens the store that a user chose.
+    ///
+    /// # Errors
+    /// As [`Store::embedded`]; `NoEtcd` for etcd.
+    pub async fn open(spec: &Spec, options: Options) -> Result<Self, OpenError> {
+        match spec {
+            Spec::Memory => Ok(Self::memory_with(options)),
+            Spec::Embedded(path) => {
+                let path = path.clone();
+                let opening = tokio::task::spawn_blocking(move || Self::embedded(path, options));
+                match opening.await {
+                    Ok(opened) => opened,
+                    Err(error) => std::panic::resume_unwind(error.into_panic()),
+                }
+            }
+            Spec::Etcd(_) => Err(OpenError::NoEtcd),
+        }
+    }
+
+    /// A new store that is lost with its last handle.
+    #[must_use]
+    pub fn memory() -> Self {
+        Self::memory_with(Options::default())
+    }
+
+    /// A new store that is lost with its last handle, in the epoch of the options.
+    #[must_use]
+    pub fn memory_with(options: Options) -> Self {
+        let revision = Revision(0);
+        let shared = Arc::new(Shared::new(Records::new(), revision, options.history));
+        let mut group = Group::new(revision);
+        let _committed = group.judge(&Records::new(), Transaction::new().put(TERM_KEY, "1"));
+        let term = Term {
+            epoch: options.epoch,
+            revision: group.revision(),
+        };
+        let now = shared.now();
+        shared.publish(group, now);
+        Self {
+            backend: Arc::new(Backend::Memory(Memory::new(Arc::clone(&shared)))),
+            shared,
+            term,
+        }
+    }
+
+    /// Opens the store in this file, or creates it there, with its directory. Blocks for as long as
+    /// reading all records takes.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; an existing file is as it was.
+    pub fn embedded(path: impl AsRef<Path>, options: Options) -> Result<Self, OpenError> {
+        let (embedded, shared, term) = embedded::open(path.as_ref(), &options)?;
+        Ok(Self {
+            shared,
+            backend: Arc::new(Backend::Embedded(embedded)),
+            term,
+        })
+    }
+
+    /// The epoch, which stays the same until a restore.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.term.epoch
+    }
+
+    /// The latest revision that is durable.
+    ///
+    /// # Errors
+    /// `Closed`.
+    pub async fn revision(&self) -> Result<Revision, Error> {
+        self.shared.revision()
+    }
+
+    /// The record of one key.
+    ///
+    /// # Errors
+    /// `Closed`. A failed store still reads.
+    pub async fn get(&self, key: &str) -> Result<Option<Record>, Error> {
+        self.shared.get(key)
+    }
+
+    /// The records whose keys begin with `prefix`, all as of one revision.
+    ///
+    /// # Errors
+    /// `Closed`. A failed store still reads.
+    pub async fn list(&self, prefix: &str) -> Result<Listing, Error> {
+        self.shared.list(prefix)
+    }
+
+    /// Commits a transaction, and answers once it is durable and visible to every reader.
+    ///
+    /// Once polled, it may be committed even if the future is dropped.
+    ///
+    /// # Errors
+    /// `TooLarge` and `Closed`: nothing was written. `Failed`: whether it was written is not known.
+    pub async fn commit(&self, transaction: Transaction) -> Result<Outcome, Error> {
+        transaction.check_size()?;
+        match &*self.backend {
+            Backend::Memory(memory) => memory.commit(transaction),
+            Backend::Embedded(embedded) => embedded.commit(transaction).await,
+        }
+    }
+
+    /// What changes under `prefix` after a revision, each revision once it is durable.
+    ///
+    /// # Errors
+    /// `Compacted` when the history does not reach from `after` to now: list, and watch from there.
+    /// After a restart only the latest revision of before can be resumed. `Closed`.
+    pub async fn watch(&self, prefix: &str, after: Revision) -> Result<Watch, Error> {
+        Watch::new(Arc::clone(&self.shared), prefix, after)
+    }
+
+    /// Waits for the right to act. A store of one process grants it at once, for as long as it is open.
+    ///
+    /// # Errors
+    /// `Closed`.
+    pub async fn lead(&self) -> Result<Leadership, Error> {
+        self.shared.revision()?;
+        Ok(Leadership::new(self.term))
+    }
+
+    /// Resolves, with the reason in words, when a write or fsync failed for good; never otherwise.
+    pub fn failed(&self) -> impl Future<Output = String> + Send + 'static {
+        let mut failed = self.shared.on_failure();
+        async move {
+            let reason = failed.wait_for(Option::is_some).await;
+            let reason = reason.ok().and_then(|reason| reason.clone());
+            match reason {
+                Some(reason) => reason,
+                None => pending().await,
+            }
+        }
+    }
+
+    /// Commits what is queued, ends the watches, and waits until the file is closed. Later calls
+    /// answer `Closed`; closing again waits for the same end.
+    pub async fn close(&self) {
+        match &*self.backend {
+            Backend::Memory(memory) => memory.close(),
+            Backend::Embedded(embedded) => embedded.close().await,
+        }
+    }
+}
