@@ -1,0 +1,318 @@
+//! One watcher: where it is, and what it is sent next.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream;
+use muster_proto::types::v1::ErrorReason;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+use tonic::{Code, Status};
+
+use super::history::{Compacted, Item};
+use super::hub::{Lost, Reading, Seat, Snapshot};
+use super::packer::Packer;
+use super::{Event, Filter, Message, Messages, Resource};
+use crate::backoff;
+use crate::page::Budget;
+use crate::resume;
+use crate::status;
+
+/// How long a watcher whose token is ahead of this instance waits for it to catch up.
+const CATCH_UP: Duration = Duration::from_secs(10);
+
+/// When those whose watch was ended should come back: between this and twice this.
+const RETRY: Duration = Duration::from_millis(500);
+
+pub(super) struct Subscription<T> {
+    seat: Seat<T>,
+    wake: watch::Receiver<bool>,
+    filter: Filter<T>,
+    era: u64,
+    /// Everything durable up to this revision has been queued.
+    position: u64,
+    /// Everything in memory up to this place has been queued.
+    observed: u64,
+    /// Whether it is known what the watcher last saw of in-memory facts.
+    knows_observed: bool,
+    stage: Stage<T>,
+    queue: VecDeque<Message<T>>,
+    /// When a message with a token is due at the latest.
+    bookmark_at: Instant,
+    /// Until then changes gather.
+    rest_until: Instant,
+    ended: bool,
+}
+
+/// How much of what was there at the start the watcher has.
+enum Stage<T> {
+    /// It is being sent the current state, of which this is left.
+    State(std::vec::IntoIter<Item<T>>),
+    /// It is being sent what it missed; an instance that is behind it has until then.
+    History { until: Instant },
+    /// It has everything, and is told of changes as they come.
+    Synced,
+}
+
+/// Whether there is more to queue at once.
+#[derive(PartialEq, Eq)]
+enum Filled {
+    More,
+    UpToDate,
+}
+
+impl<T: Resource> Subscription<T> {
+    /// Fails if `from` is too old to resume.
+    pub(super) fn open(
+        seat: Seat<T>,
+        from: Option<u64>,
+        filter: Filter<T>,
+    ) -> Result<Self, Status> {
+        let now = Instant::now();
+        let wake = seat.shared.listen();
+        let start = match from {
+            None => seat.shared.snapshot(filter.key_prefix()),
+            Some(revision) => Snapshot::empty(revision, seat.shared.era()),
+        };
+        let subscription = Self {
+            wake,
+            filter,
+            era: start.era,
+            position: start.revision,
+            observed: start.observed,
+            knows_observed: from.is_none(),
+            stage: match from {
+                None => Stage::State(start.resources.into_iter()),
+                Some(_) => Stage::History {
+                    until: now + CATCH_UP,
+                },
+            },
+            queue: VecDeque::new(),
+            bookmark_at: now + bookmark_interval(&seat),
+            rest_until: now,
+            ended: false,
+            seat,
+        };
+        subscription.read().map(|_| subscription)
+    }
+
+    pub(super) fn into_stream(self) -> Messages<T> {
+        stream::unfold(self, |mut subscription| async move {
+            let message = subscription.next().await?;
+            Some((message, subscription))
+        })
+        .boxed()
+    }
+
+    async fn next(&mut self) -> Option<Result<Message<T>, Status>> {
+        if self.ended {
+            return None;
+        }
+        let message = self.wait_for_message().await;
+        match &message {
+            Ok(message) if message.resume_token.is_empty() => {}
+            Ok(_) => self.bookmark_at = Instant::now() + bookmark_interval(&self.seat),
+            Err(_) => self.ended = true,
+        }
+        Some(message)
+    }
+
+    async fn wait_for_message(&mut self) -> Result<Message<T>, Status> {
+        loop {
+            if *self.wake.borrow_and_update() {
+                return Err(shutting_down(self.seat.number));
+            }
+            if let Some(message) = self.queue.pop_front() {
+                return Ok(message);
+            }
+            let now = Instant::now();
+            if now < self.rest_until {
+                self.rest().await;
+            } else if self.fill(now)? == Filled::More {
+                // A long search for the few changes that a filter sees must not keep others out.
+                tokio::task::yield_now().await;
+            } else if self.queue.is_empty() {
+                self.wait(now).await?;
+            }
+        }
+    }
+
+    /// Lets changes gather; only the hub's end interrupts it.
+    async fn rest(&mut self) {
+        tokio::select! {
+            () = sleep_until(self.rest_until) => {}
+            _ = self.wake.wait_for(|closed| *closed) => {}
+        }
+    }
+
+    /// Waits for something new, or for the time of the next bookmark.
+    async fn wait(&mut self, now: Instant) -> Result<(), Status> {
+        let until = match self.stage {
+            Stage::History { until } if now >= until => return Err(self.behind()),
+            Stage::History { until } => until,
+            Stage::State(_) | Stage::Synced if now >= self.bookmark_at => {
+                self.enqueue(Vec::new(), Some(self.position));
+                return Ok(());
+            }
+            Stage::State(_) | Stage::Synced => self.bookmark_at,
+        };
+        tokio::select! {
+            _ = self.wake.changed() => {}
+            () = sleep_until(until) => {}
+        }
+        Ok(())
+    }
+
+    /// Queues what there is to send, if anything.
+    fn fill(&mut self, now: Instant) -> Result<Filled, Status> {
+        if let Stage::State(_) = self.stage {
+            return Ok(self.fill_from_state());
+        }
+        let reading = self.read()?;
+        if let Stage::Synced = self.stage {
+            self.refuse_laggard(&reading, now)?;
+            if !reading.is_empty() {
+                self.rest_until = now + self.seat.shared.pace();
+            }
+        }
+        Ok(self.fill_from(&reading))
+    }
+
+    fn fill_from_state(&mut self) -> Filled {
+        let Stage::State(left) = &mut self.stage else {
+            return Filled::UpToDate;
+        };
+        let mut budget = Budget::new(self.seat.shared.options.chunk);
+        let mut changes = Vec::new();
+        while let Some(item) = left.as_slice().first() {
+            let seen = self.filter.sees(&item.resource);
+            if seen && !budget.admit(item.size) {
+                self.enqueue(changes, None);
+                return Filled::More;
+            }
+            let item = left.next().filter(|_| seen);
+            changes.extend(item.map(|item| Event::Put(item.resource)));
+        }
+        self.stage = Stage::Synced;
+        self.enqueue(changes, Some(self.position));
+        Filled::More
+    }
+
+    fn fill_from(&mut self, reading: &Reading<T>) -> Filled {
+        let limit = self.seat.shared.options.chunk;
+        let mut packer = Packer::new(limit);
+        for commit in &reading.commits {
+            packer.add_commit(commit, &self.filter);
+            self.position = commit.revision;
+        }
+        let mut filled = Filled::More;
+        match reading.newest {
+            None => {}
+            // The token is of an instance that is ahead of this one.
+            Some(newest) if newest < self.position => return Filled::UpToDate,
+            Some(newest) => {
+                self.position = newest;
+                packer.complete_to(newest);
+                self.pack_observed(reading, &mut packer);
+                if reading.observed.len() < limit {
+                    filled = Filled::UpToDate;
+                }
+            }
+        }
+        for (changes, position) in packer.finish() {
+            self.enqueue(changes, position);
+        }
+        if filled == Filled::UpToDate {
+            self.knows_observed = true;
+            self.note_synced();
+        }
+        filled
+    }
+
+    fn pack_observed(&mut self, reading: &Reading<T>, packer: &mut Packer<T>) {
+        let read_up_to = self.observed;
+        for (place, entry) in &reading.observed {
+            let exact = self.knows_observed && read_up_to >= entry.previous;
+            packer.add_observed(entry, &self.filter, exact);
+            self.observed = *place;
+        }
+    }
+
+    /// The last message of what was missed says so; if nothing was, there is one that says it.
+    fn note_synced(&mut self) {
+        if let Stage::Synced = self.stage {
+            return;
+        }
+        self.stage = Stage::Synced;
+        match self.queue.back_mut() {
+            Some(last) => last.synced = true,
+            None => self.enqueue(Vec::new(), Some(self.position)),
+        }
+    }
+
+    fn enqueue(&mut self, changes: Vec<Event<T>>, position: Option<u64>) {
+        let token = |revision| resume::token(&self.seat.shared.epoch, revision);
+        self.queue.push_back(Message {
+            changes,
+            resume_token: position.map(token).unwrap_or_default(),
+            synced: matches!(self.stage, Stage::Synced),
+        });
+    }
+
+    fn read(&self) -> Result<Reading<T>, Status> {
+        let shared = &self.seat.shared;
+        shared
+            .read_after(self.era, self.position, self.observed, shared.options.chunk)
+            .map_err(|lost| self.lost(&lost))
+    }
+
+    fn refuse_laggard(&self, reading: &Reading<T>, now: Instant) -> Result<(), Status> {
+        let max_lag = self.seat.shared.options.max_lag;
+        let is_late = |at| now.saturating_duration_since(at) > max_lag;
+        if !reading
+            .commits
+            .first()
+            .is_some_and(|oldest| is_late(oldest.at))
+        {
+            return Ok(());
+        }
+        let message = format!(
+            "the watcher was more than {max_lag:?} behind; resume from its last resume_token"
+        );
+        Err(status::error(
+            Code::ResourceExhausted,
+            ErrorReason::WatcherTooSlow,
+            message,
+        )
+        .into())
+    }
+
+    fn lost(&self, lost: &Lost) -> Status {
+        let position = self.position;
+        resume::history_changed(match lost {
+            Lost::Reset => "the history that was watched is gone; list again".to_owned(),
+            Lost::Compacted(Compacted { oldest }) => {
+                format!("revision {position} is no longer kept, {oldest} is the oldest; list again")
+            }
+        })
+    }
+
+    fn behind(&self) -> Status {
+        let message = format!("this instance has not yet seen revision {}", self.position);
+        status::unavailable(ErrorReason::Behind, message, RETRY).into_status()
+    }
+}
+
+/// What a watch ends with when its process does; watcher `number` comes back at its own time.
+pub(super) fn shutting_down(number: u64) -> Status {
+    let delay = RETRY.mul_f64(1.0 + backoff::unit(number, 0));
+    let message = "the process is stopping; resume at another instance or after the delay";
+    status::unavailable(ErrorReason::ShuttingDown, message, delay).into_status()
+}
+
+/// Up to a fifth shorter than asked for, so that watchers do not all send at once.
+fn bookmark_interval<T>(seat: &Seat<T>) -> Duration {
+    let jitter = 1.0 - 0.2 * backoff::unit(seat.number, 1);
+    seat.shared.options.bookmark.mul_f64(jitter)
+}
