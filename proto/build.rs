@@ -16,10 +16,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     files.sort();
     let descriptors = protox::compile(&files, [&root])?;
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    // Names let a message find its descriptor again, for JSON.
+    let mut config = prost_build::Config::new();
+    config.enable_type_names();
     tonic_prost_build::configure()
         .btree_map(".")
-        .compile_well_known_types(false)
-        .compile_fds(descriptors)?;
+        .compile_fds_with_config(descriptors, config)?;
     Ok(())
 }
 
