@@ -1,0 +1,166 @@
+//! Puts a component's settings together from the command line, the environment and the file, and
+//! shows the result. Whatever is wrong is a usage error with words, before anything is opened.
+
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{Arg, ArgMatches, Args as _, Command, FromArgMatches as _};
+use serde::Deserialize as _;
+use toml::{Table, Value};
+
+use super::CommonArgs;
+use crate::process::Component;
+
+/// Flags that say what to do once, and so have no place in the environment or a file.
+const NOT_SETTINGS: [&str; 3] = ["print_config", "help", "version"];
+
+/// A component's settings from all sources.
+#[derive(Debug)]
+pub(crate) struct Parsed<C: Component> {
+    pub(crate) common: CommonArgs,
+    pub(crate) own: C::Args,
+    pub(crate) file: C::File,
+    /// What `--print-config` shows.
+    pub(crate) shown: String,
+}
+
+/// Reads `words` (the program's name first) and all that they lead to.
+pub(crate) fn parse<C: Component>(words: &[OsString]) -> Result<Parsed<C>, clap::Error> {
+    let mut command = command::<C>();
+    let mut table = match config_path(&command, words) {
+        Some(path) => read_table(Path::new(&path)).map_err(|words| usage(&mut command, words))?,
+        None => Table::new(),
+    };
+    command = defaults_from(command, &mut table);
+    let matches = command.try_get_matches_from_mut(words)?;
+    let common = CommonArgs::from_arg_matches(&matches)?;
+    let own = C::Args::from_arg_matches(&matches)?;
+    let shown = show(&command, &matches, &table);
+    let file = C::File::deserialize(Value::Table(table))
+        .map_err(|error| usage(&mut command, format!("config file: {}", error.message())))?;
+    Ok(Parsed {
+        common,
+        own,
+        file,
+        shown,
+    })
+}
+
+/// A usage error of `C` in words, which clap's exit turns into exit code 2.
+pub(crate) fn usage_error<C: Component>(words: String) -> clap::Error {
+    usage(&mut command::<C>(), words)
+}
+
+fn usage(command: &mut Command, words: String) -> clap::Error {
+    command.error(ErrorKind::ValueValidation, words)
+}
+
+fn command<C: Component>() -> Command {
+    let mut command = Command::new(C::NAME).version(C::VERSION).about(C::ABOUT);
+    command = C::Args::augment_args(CommonArgs::augment_args(command));
+    for (flag, default) in C::DEFAULTS {
+        command = command.mut_arg(id_of(flag), |arg| {
+            arg.default_value(*default).required(false)
+        });
+    }
+    command.mut_args(|arg| {
+        let id = arg.get_id().to_string();
+        if arg.is_positional() || NOT_SETTINGS.contains(&id.as_str()) || arg.get_env().is_some() {
+            return arg;
+        }
+        arg.env(format!("MUSTER_{}", id.to_uppercase()))
+    })
+}
+
+fn id_of(flag: &str) -> String {
+    flag.replace('-', "_")
+}
+
+/// Where the file is, which has to be known before the rest can be judged.
+fn config_path(command: &Command, words: &[OsString]) -> Option<OsString> {
+    let command = command.clone().ignore_errors(true);
+    let matches = command.try_get_matches_from(words).ok()?;
+    let mut found = matches.get_raw("config")?;
+    found.next().map(OsString::from)
+}
+
+fn read_table(path: &Path) -> Result<Table, String> {
+    let path_shown = path.display();
+    let text =
+        fs::read_to_string(path).map_err(|error| format!("config file {path_shown}: {error}"))?;
+    text.parse()
+        .map_err(|error| format!("config file {path_shown}: {error}"))
+}
+
+/// Makes what the file says of flags their default, and takes it out of `table`.
+fn defaults_from(mut command: Command, table: &mut Table) -> Command {
+    let ids: Vec<String> = command
+        .get_arguments()
+        .map(|arg| arg.get_id().to_string())
+        .collect();
+    for id in ids {
+        let has_flag = !NOT_SETTINGS.contains(&id.as_str()) && id != "config";
+        let Some(values) = table.get(&id).filter(|_| has_flag).and_then(as_words) else {
+            continue;
+        };
+        table.remove(&id);
+        command = command.mut_arg(&id, |arg| arg.default_values(values).required(false));
+    }
+    command
+}
+
+/// A flag's values as they would stand on the command line; `None` for what no flag can hold.
+fn as_words(value: &Value) -> Option<Vec<String>> {
+    match value {
+        Value::String(text) => Some(vec![text.clone()]),
+        Value::Integer(_) | Value::Float(_) | Value::Boolean(_) => Some(vec![value.to_string()]),
+        Value::Array(items) => {
+            let nested = items.iter().map(as_words).collect::<Option<Vec<_>>>()?;
+            Some(nested.into_iter().flatten().collect())
+        }
+        Value::Table(_) | Value::Datetime(_) => None,
+    }
+}
+
+/// Every flag with its value and where that came from, and what else the file says: a file that
+/// leads to the same settings.
+fn show(command: &Command, matches: &ArgMatches, rest: &Table) -> String {
+    let mut text = String::new();
+    for arg in command.get_arguments() {
+        let id = arg.get_id().as_str();
+        if NOT_SETTINGS.contains(&id) || id == "config" || arg.is_positional() {
+            continue;
+        }
+        let source = match matches.value_source(id) {
+            Some(ValueSource::CommandLine) => "flag",
+            Some(ValueSource::EnvVariable) => "environment",
+            Some(_) => "default or file",
+            None => {
+                let _ = writeln!(text, "# {id} is not set");
+                continue;
+            }
+        };
+        let _ = writeln!(text, "{id} = {}  # {source}", shown_value(arg, matches));
+    }
+    if !rest.is_empty() {
+        let _ = write!(text, "\n{rest}");
+    }
+    text
+}
+
+fn shown_value(arg: &Arg, matches: &ArgMatches) -> Value {
+    let raw = matches.get_raw(arg.get_id().as_str()).into_iter().flatten();
+    let mut values: Vec<Value> = raw
+        .map(|word| Value::String(word.to_string_lossy().into_owned()))
+        .collect();
+    let one = values.len() == 1 && !matches!(arg.get_action(), clap::ArgAction::Append);
+    if one {
+        values.swap_remove(0)
+    } else {
+        Value::Array(values)
+    }
+}

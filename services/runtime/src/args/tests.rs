@@ -1,0 +1,173 @@
+use std::ffi::OsString;
+use std::io::Write as _;
+
+use super::*;
+use crate::context::Context;
+use crate::process::{Component, NoFile};
+use crate::server::Listeners;
+
+/// A component with flags of its own.
+#[derive(Debug)]
+struct Sample;
+
+#[derive(Debug, clap::Args)]
+struct Own {
+    /// Names
+    #[arg(long)]
+    label: Vec<String>,
+    /// A required one
+    #[arg(long)]
+    data: PathBuf,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    backend: Vec<toml::Table>,
+}
+
+impl Component for Sample {
+    const NAME: &'static str = "sample";
+    const VERSION: &'static str = "1.2.3";
+    const ABOUT: &'static str = "A sample";
+    const DEFAULTS: &'static [(&'static str, &'static str)] = &[
+        ("listen", "127.0.0.1:7400"),
+        ("ops-listen", "127.0.0.1:7410"),
+    ];
+    type Args = Own;
+    type File = File;
+    type Config = ();
+
+    fn configure(_: &CommonArgs, _: Own, _: File) -> Result<(), String> {
+        Ok(())
+    }
+
+    async fn run((): (), _: Context, _: Listeners) -> anyhow::Result<()> {
+        Ok(())
+    }
+}
+
+fn parsed(words: &[&str]) -> Result<Parsed<Sample>, clap::Error> {
+    let words: Vec<OsString> = std::iter::once("sample")
+        .chain(words.iter().copied())
+        .map(OsString::from)
+        .collect();
+    parse::<Sample>(&words)
+}
+
+fn file(text: &str) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    file
+}
+
+#[test]
+fn defaults_are_the_components() {
+    let parsed = parsed(&["--data", "/d"]).unwrap();
+    assert_eq!(parsed.common.listen, "127.0.0.1:7400".parse().unwrap());
+    assert_eq!(parsed.common.ops_listen.to_string(), "127.0.0.1:7410");
+    assert_eq!(parsed.common.threads, 2);
+    assert_eq!(parsed.own.data, PathBuf::from("/d"));
+}
+
+#[test]
+fn the_file_gives_flags_lists_and_sections_and_flags_win() {
+    let file = file(
+        r#"
+        listen = "0.0.0.0:1"
+        insecure = true
+        threads = 4
+        label = ["a=1", "b=2"]
+        data = "/from/file"
+        [[backend]]
+        kind = "x"
+        "#,
+    );
+    let path = file.path().to_str().unwrap();
+    let parsed = parsed(&["--config", path, "--threads", "8"]).unwrap();
+    assert_eq!(parsed.common.listen, "0.0.0.0:1".parse().unwrap());
+    assert!(parsed.common.insecure);
+    assert_eq!(parsed.common.threads, 8);
+    assert_eq!(parsed.own.label, ["a=1", "b=2"]);
+    assert_eq!(parsed.own.data, PathBuf::from("/from/file"));
+    assert_eq!(parsed.file.backend.len(), 1);
+}
+
+#[test]
+fn wrong_files_and_values_are_usage_errors() {
+    let unknown = file("colour = \"red\"");
+    let broken = file("listen = ");
+    let bad_value = file("listen = \"nowhere\"");
+    for (file, words) in [
+        (&unknown, "colour"),
+        (&broken, "config file"),
+        (&bad_value, "nowhere"),
+    ] {
+        let error =
+            parsed(&["--data", "/d", "--config", file.path().to_str().unwrap()]).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains(words), "{error}");
+    }
+    for args in [
+        &["--data", "/d", "--config", "/nowhere"][..],
+        &["--tls", "maybe"],
+        &["--nope"],
+        &[],
+    ] {
+        assert_eq!(parsed(args).unwrap_err().exit_code(), 2, "{args:?}");
+    }
+}
+
+#[test]
+fn every_flag_has_an_environment_twin_and_help() {
+    use clap::CommandFactory as _;
+    #[derive(clap::Parser)]
+    struct Bare {
+        #[command(flatten)]
+        _common: CommonArgs,
+    }
+    let bare = Bare::command();
+    assert!(bare.get_arguments().all(|arg| arg.get_help().is_some()));
+    let help = parsed(&["--help"]).unwrap_err().to_string();
+    for twin in [
+        "MUSTER_OPS_LISTEN",
+        "MUSTER_LABEL",
+        "MUSTER_TLS_CLIENT_CA",
+        "MUSTER_CONFIG",
+    ] {
+        assert!(help.contains(twin), "{twin} in {help}");
+    }
+    assert!(!help.contains("MUSTER_PRINT_CONFIG"));
+}
+
+#[test]
+fn what_is_printed_leads_to_the_same_settings() {
+    let printed = parsed(&[
+        "--data",
+        "/d",
+        "--label",
+        "a=1",
+        "--listen",
+        "[::1]:9",
+        "--print-config",
+    ])
+    .unwrap();
+    assert!(
+        printed.shown.contains("listen = \"[::1]:9\"  # flag"),
+        "{}",
+        printed.shown
+    );
+    let file = file(&printed.shown);
+    let again = parsed(&["--config", file.path().to_str().unwrap()]).unwrap();
+    assert_eq!(again.common.listen, printed.common.listen);
+    assert_eq!(again.own.label, printed.own.label);
+    assert_eq!(again.common.ops_listen, printed.common.ops_listen);
+    assert_eq!(again.common.max_deadline, printed.common.max_deadline);
+}
+
+#[test]
+fn nothing_but_flags_is_a_file_too() {
+    let nothing: NoFile = toml::Table::new().try_into().unwrap();
+    let _ = nothing;
+}

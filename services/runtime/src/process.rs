@@ -1,0 +1,128 @@
+//! What `main` does: settings, telemetry, threads, signals, listeners, the component, and the exit
+//! code. It decides how a process starts and ends; a component never touches any of it.
+//!
+//! Exit codes: 0 stopped as asked; 1 could not start, failed, or did not stop well; 2 bad usage.
+
+mod side;
+
+use std::ffi::OsString;
+use std::fmt::Debug;
+use std::future::Future;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use crate::args::{self, CommonArgs, Parsed};
+use crate::context::Context;
+use crate::server::{Listeners, Settings};
+use crate::shutdown::Cause;
+
+/// How long blocking work may hold up the end of the process once everything else is over.
+const BLOCKING_END: Duration = Duration::from_millis(500);
+
+/// A component as a program: its flags, its file, and how it runs.
+pub trait Component: 'static {
+    /// Its name, such as `worker-registry`.
+    const NAME: &'static str;
+    /// Its version: `env!("CARGO_PKG_VERSION")`.
+    const VERSION: &'static str;
+    /// What it is, in one line, for `--help`.
+    const ABOUT: &'static str;
+    /// Defaults of flags, its own or common ones: at least `listen` and `ops-listen`.
+    const DEFAULTS: &'static [(&'static str, &'static str)];
+
+    /// Its own flags; [`NoArgs`] if it has none. The environment twins come by themselves.
+    type Args: clap::Args + Debug + Send;
+    /// What the file holds beside flags, with `deny_unknown_fields`; [`NoFile`] if nothing.
+    type File: serde::de::DeserializeOwned + Debug + Send;
+    /// Its settings once they are checked.
+    type Config: Send + 'static;
+
+    /// Checks the settings. An error in words is bad usage: exit code 2, and nothing is opened.
+    fn configure(
+        common: &CommonArgs,
+        own: Self::Args,
+        file: Self::File,
+    ) -> Result<Self::Config, String>;
+
+    /// Runs until shutdown. An error before that stops the process with exit code 1.
+    fn run(
+        config: Self::Config,
+        context: Context,
+        listeners: Listeners,
+    ) -> impl Future<Output = anyhow::Result<()>> + Send;
+}
+
+/// No flags beside the common ones.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct NoArgs {}
+
+/// Nothing in the file beside flags.
+#[derive(Debug, Clone, Copy, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NoFile {}
+
+/// The whole of a component's `main`.
+pub fn main<C: Component>() -> ExitCode {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let parsed = match args::parse::<C>(&words) {
+        Ok(parsed) => parsed,
+        Err(error) => error.exit(),
+    };
+    if parsed.common.print_config {
+        let written = io::stdout().lock().write_all(parsed.shown.as_bytes());
+        return ExitCode::from(u8::from(written.is_err()));
+    }
+    let Parsed {
+        common, own, file, ..
+    } = parsed;
+    let config = match C::configure(&common, own, file) {
+        Ok(config) => config,
+        Err(words) => args::usage_error::<C>(words).exit(),
+    };
+    match start::<C>(&common, config) {
+        Ok(code) => code,
+        Err(error) => {
+            complain(&format!("{}: {error:#}", C::NAME));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Says on stderr what stopped the start, where there is no log yet.
+fn complain(words: &str) {
+    // Nowhere is left to say that stderr is closed.
+    let _ = writeln!(io::stderr().lock(), "{words}");
+}
+
+fn start<C: Component>(common: &CommonArgs, config: C::Config) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(usize::from(common.threads))
+        .thread_name(C::NAME)
+        .enable_all()
+        .build()?;
+    let code = runtime.block_on(serve::<C>(common, config))?;
+    runtime.shutdown_timeout(BLOCKING_END);
+    Ok(code)
+}
+
+async fn serve<C: Component>(common: &CommonArgs, config: C::Config) -> anyhow::Result<ExitCode> {
+    let listeners = Listeners::bind(common.listen, common.ops_listen.0).await?;
+    let context = Context::new(C::NAME, C::VERSION, Settings::from(common));
+    context.shutdown.set_budget(common.shutdown_timeout);
+    side::start(&context)?;
+    let address = listeners.grpc_address();
+    tracing::info!(component = C::NAME, version = C::VERSION, %address, "starting");
+    // On a task of its own, so that the component runs on the runtime's threads.
+    let running = context
+        .tasks
+        .spawn("component", C::run(config, context.clone(), listeners));
+    let shutdown = &context.shutdown;
+    match running.await {
+        Ok(Ok(())) if shutdown.is_begun() => {}
+        Ok(Ok(())) => shutdown.begin(Cause::failed("ended without being asked to")),
+        Ok(Err(error)) => shutdown.begin(Cause::failed(format!("{error:#}"))),
+        Err(failed) => shutdown.begin(Cause::failed(failed.to_string())),
+    }
+    Ok(ExitCode::from(shutdown.finished().await.exit_code))
+}

@@ -1,0 +1,74 @@
+//! The trace that a shutdown leaves on disk, so that the next start can tell how the last run
+//! ended. While a component runs the file says so; a file that still says so at the next start
+//! means that the end was unclean.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::Report;
+
+const FILE: &str = "last-shutdown.json";
+
+/// How the run before this one ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Previous {
+    /// There was none, or none that left a trace.
+    None,
+    /// Without a report: it was killed, or the machine went down.
+    Unclean,
+    /// With a report.
+    Reported(Report),
+}
+
+/// The open record of the run that goes on.
+#[derive(Debug)]
+pub struct Record {
+    path: PathBuf,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+enum Content {
+    Running,
+    Ended { report: Report },
+}
+
+impl Record {
+    /// Reads how the last run in `folder` ended, and notes that a new one goes on.
+    pub fn open(folder: &Path) -> io::Result<(Previous, Self)> {
+        let path = folder.join(FILE);
+        let previous = match fs::read(&path) {
+            Ok(bytes) => match serde_json::from_slice(&bytes) {
+                Ok(Content::Ended { report }) => Previous::Reported(report),
+                // Cut off in the middle of a write is no report either.
+                Ok(Content::Running) | Err(_) => Previous::Unclean,
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Previous::None,
+            Err(error) => return Err(error),
+        };
+        let record = Self { path };
+        record.write(&Content::Running)?;
+        Ok((previous, record))
+    }
+
+    /// Writes the report. A failure is only logged: nothing waits for this any more.
+    pub(super) fn close(self, report: &Report) {
+        let content = Content::Ended {
+            report: report.clone(),
+        };
+        if let Err(error) = self.write(&content) {
+            tracing::warn!(path = %self.path.display(), %error, "shutdown report not written");
+        }
+    }
+
+    fn write(&self, content: &Content) -> io::Result<()> {
+        let draft = self.path.with_extension("json.new");
+        let mut file = fs::File::create(&draft)?;
+        file.write_all(&serde_json::to_vec_pretty(content)?)?;
+        file.sync_all()?;
+        fs::rename(&draft, &self.path)
+    }
+}
