@@ -91,13 +91,14 @@
 //!
 //! [`clock`], [`task`] and [`shutdown`] are what a component lives by; [`health`] and [`metrics`]
 //! what it tells of itself; [`context`] holds them together; [`server`] serves; [`args`] and
-//! [`process`] make a program of it. What services speak with: [`status`], [`page`], [`resume`],
-//! [`watch`], [`deadline`] and [`backoff`].
+//! [`process`] make a program of it. What services speak with: [`connect`], [`status`], [`page`],
+//! [`resume`], [`watch`], [`deadline`] and [`backoff`].
 
 pub mod args;
 pub mod backoff;
 mod check;
 pub mod clock;
+pub mod connect;
 pub mod context;
 pub mod deadline;
 pub mod health;

@@ -1,0 +1,140 @@
+//! What generated clients call through.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use futures_util::future::BoxFuture;
+use http::{Request, Response};
+use tokio::time::Instant;
+use tonic::Status;
+use tonic::body::Body;
+use tower::Service;
+use tracing::{Instrument as _, Span, field, info_span};
+
+use super::body::ResponseBody;
+use super::call::{self, Plan};
+use super::link::Link;
+use super::pool::Pool;
+use super::retry::Budget;
+use super::trace;
+use super::transport::Dialer;
+use super::{Credential, Endpoints, Options};
+use crate::backoff;
+use crate::status::code_name;
+
+/// Calls to one component, at one or several endpoints. Cheap to clone; clones share connections.
+#[derive(Clone)]
+pub struct Channel {
+    shared: Arc<Shared>,
+}
+
+pub(super) struct Shared {
+    pub(super) pool: Pool,
+    pub(super) budget: Budget,
+    pub(super) options: Arc<Options>,
+    credential: Credential,
+    endpoints: Endpoints,
+    /// Counts what is to be jittered apart.
+    sequence: AtomicU64,
+}
+
+impl Shared {
+    /// Another seed at each call.
+    pub(super) fn next_seed(&self) -> u64 {
+        self.sequence.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+impl Channel {
+    pub(super) fn new(
+        endpoints: &Endpoints,
+        dialer: &Dialer,
+        credential: Credential,
+        options: Arc<Options>,
+    ) -> Self {
+        // Where to begin, and when to repeat, differs from process to process.
+        let seed = getrandom::u64().unwrap_or_else(|_| backoff::seed(&endpoints.to_string()));
+        let link = |endpoint: &super::Endpoint| {
+            Arc::new(Link::new(
+                endpoint.clone(),
+                dialer.clone(),
+                Arc::clone(&options),
+            ))
+        };
+        let first = usize::try_from(seed >> 48).unwrap_or(0);
+        Self {
+            shared: Arc::new(Shared {
+                pool: Pool::new(endpoints.iter().map(link).collect(), first),
+                budget: Budget::full(Instant::now()),
+                options,
+                credential,
+                endpoints: endpoints.clone(),
+                sequence: AtomicU64::new(seed),
+            }),
+        }
+    }
+
+    /// Where its calls go.
+    pub fn endpoints(&self) -> &Endpoints {
+        &self.shared.endpoints
+    }
+}
+
+impl Service<Request<Body>> for Channel {
+    type Response = Response<ResponseBody>;
+    type Error = Status;
+    type Future = BoxFuture<'static, Result<Self::Response, Status>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let shared = Arc::clone(&self.shared);
+        let plan = Plan::of(&request, &shared, Instant::now());
+        let span = client_span(&request);
+        call::introduce(
+            &mut request,
+            &shared.options.user_agent,
+            shared.credential.header(),
+        );
+        trace::inject(&span, request.headers_mut());
+        let work = async move {
+            let outcome = call::make(&shared, plan, request).await;
+            note_outcome(&outcome);
+            outcome
+        };
+        Box::pin(work.instrument(span))
+    }
+}
+
+impl fmt::Debug for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Channel({})", self.shared.endpoints)
+    }
+}
+
+/// The span of a call, by OpenTelemetry's conventions for RPC clients.
+fn client_span(request: &Request<Body>) -> Span {
+    let method = request.uri().path().trim_start_matches('/');
+    info_span!(
+        "call",
+        otel.name = method,
+        otel.kind = "client",
+        otel.status_code = field::Empty,
+        rpc.system.name = "grpc",
+        rpc.method = method,
+        rpc.response.status_code = field::Empty,
+    )
+}
+
+/// A status that comes with the answer's end is the caller's to note; the span is over by then.
+fn note_outcome(outcome: &Result<Response<ResponseBody>, Status>) {
+    if let Err(status) = outcome {
+        let span = Span::current();
+        span.record("otel.status_code", "ERROR");
+        span.record("rpc.response.status_code", code_name(status.code()));
+    }
+}
