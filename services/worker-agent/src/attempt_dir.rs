@@ -1,0 +1,326 @@
+//! The folder of one attempt: what the agent and the attempt's supervisor tell each other, so that
+//! either may be killed and the other finds everything. Files are the facts; the fifo only wakes.
+//! It decides who may speak for the attempt (whoever holds the lock), and nothing else.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, mkfifoat};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use crate::files::{self, Durability};
+
+/// What a supervisor has to run, and how.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spec {
+    /// The attempt's id.
+    pub attempt_id: String,
+    /// What stands on the supervisor's command line before its own arguments, program excluded.
+    pub launcher_args: Vec<String>,
+    /// The program and its arguments; for a container, empty runs the image's own.
+    pub command: Vec<String>,
+    /// The whole environment of a process; for a container, what is added to the image's.
+    pub env: Vec<(String, String)>,
+    /// The folder it starts in; for a container, empty is the image's own.
+    pub working_dir: PathBuf,
+    /// The control group made for it; absent is none.
+    pub cgroup: Option<PathBuf>,
+    /// How much of its output is kept.
+    pub log: LogLimits,
+    /// When it has to end by itself; absent is never.
+    pub fence: Option<Fence>,
+    /// The container to run it in; absent runs it as a process of the machine.
+    pub container: Option<Container>,
+}
+
+/// How much of an attempt's output is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLimits {
+    /// A file is closed once it has this many bytes.
+    pub segment_bytes: u64,
+    /// How many files are kept, the open one included.
+    pub segments: u32,
+}
+
+/// That an attempt ends when its machine is cut off.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fence {
+    /// The file that the agent renews.
+    pub lease: PathBuf,
+    /// How long the attempt is given to stop, before the lease's end.
+    pub grace: Duration,
+}
+
+/// A container of the engine on this machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Container {
+    /// The engine's socket.
+    pub socket: PathBuf,
+    /// The container's name.
+    pub name: String,
+    /// The image.
+    pub image: String,
+    /// Published ports: in the container, on the host, and "tcp" or "udp".
+    pub ports: Vec<(u16, u16, String)>,
+    /// Mounts as the engine writes them: `HOST:CONTAINER[:ro]`.
+    pub binds: Vec<String>,
+    /// Accelerators, by the vendor's identifiers.
+    pub gpu_uuids: Vec<String>,
+    /// Processors in thousandths; 0 is no limit.
+    pub cpu_milli: i64,
+    /// Main memory in bytes; 0 is no limit.
+    pub memory_bytes: i64,
+}
+
+/// What runs. Written by the supervisor at its own start, and again once the command runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Running {
+    /// The boot of the machine in which it was written.
+    pub boot_id: String,
+    /// The supervisor's process id.
+    pub supervisor: i32,
+    /// The process id of what it runs; absent before it runs.
+    pub process: Option<i32>,
+    /// When it began to run, in milliseconds since the Unix epoch.
+    pub start_time_ms: Option<u64>,
+}
+
+/// That the attempt is to be stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stop {
+    /// When it is killed, counted from the machine's boot.
+    pub kill_at: Duration,
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// What brought it about.
+    pub cause: ExitCause,
+    /// The exit code; absent if a signal ended it, or it never ran.
+    pub code: Option<i32>,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+    /// The kernel or the engine killed it for using too much memory.
+    pub out_of_memory: bool,
+    /// When it had ended, in milliseconds since the Unix epoch.
+    pub end_time_ms: u64,
+    /// For a person to read; empty if code and signal say all.
+    pub message: String,
+}
+
+/// What brought an attempt's end about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExitCause {
+    /// It ended by itself.
+    Exited,
+    /// It was asked to stop.
+    Stopped,
+    /// The lease ended.
+    Fenced,
+    /// The command cannot be executed as the spec says.
+    NotExecutable,
+    /// The image cannot be had, or no container made of it.
+    NoImage,
+    /// The machine refused to start it for a reason of its own.
+    NotStarted,
+    /// Its supervisor died, and the agent ended what was left.
+    Abandoned,
+    /// The machine was restarted.
+    MachineRestarted,
+}
+
+/// Whoever holds it speaks for the attempt. Given back when dropped, and by any death.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+/// The folder of one attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttemptDir(PathBuf);
+
+impl AttemptDir {
+    /// The folder at `path`, there or not.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    /// Makes the folder, with what a supervisor needs to run, on disk when it returns.
+    pub fn create(&self, spec: &Spec) -> io::Result<()> {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.0)?;
+        match mkfifoat(CWD, self.wake_path(), Mode::RUSR | Mode::WUSR) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+        files::replace_json(&self.spec_path(), spec, Durability::Disk)?;
+        files::sync_folder(&self.0)
+    }
+
+    /// The folder itself.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Where the replica starts, unless its spec says otherwise.
+    pub fn work_path(&self) -> PathBuf {
+        self.0.join("work")
+    }
+
+    /// What the agent keeps of the attempt.
+    pub fn record_path(&self) -> PathBuf {
+        self.0.join("record")
+    }
+
+    /// What the supervisor says of itself when something is wrong.
+    pub fn complaints_path(&self) -> PathBuf {
+        self.0.join("supervisor.log")
+    }
+
+    fn spec_path(&self) -> PathBuf {
+        self.0.join("spec.json")
+    }
+
+    fn wake_path(&self) -> PathBuf {
+        self.0.join("wake")
+    }
+
+    /// What is to be run.
+    pub fn spec(&self) -> io::Result<Spec> {
+        files::read_json(&self.spec_path())?
+            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no spec.json"))
+    }
+
+    /// What runs; nothing before its supervisor has come.
+    pub fn running(&self) -> io::Result<Option<Running>> {
+        files::read_json(&self.0.join("running.json"))
+    }
+
+    /// Says what runs.
+    pub fn set_running(&self, running: &Running) -> io::Result<()> {
+        files::replace_json(&self.0.join("running.json"), running, Durability::Kernel)
+    }
+
+    /// How it ended; nothing before it has.
+    pub fn exit(&self) -> io::Result<Option<Exit>> {
+        files::read_json(&self.0.join("exit.json"))
+    }
+
+    /// Says how it ended; on disk when it returns. Only for the holder of the lock.
+    pub fn set_exit(&self, _lock: &Lock, exit: &Exit) -> io::Result<()> {
+        files::replace_json(&self.0.join("exit.json"), exit, Durability::Disk)
+    }
+
+    /// Whether it is to be stopped.
+    pub fn stop(&self) -> io::Result<Option<Stop>> {
+        files::read_json(&self.0.join("stop.json"))
+    }
+
+    /// Asks its supervisor, if there is one, to stop it. Again: to stop it sooner.
+    pub fn set_stop(&self, stop: &Stop) -> io::Result<()> {
+        let sooner = match self.stop() {
+            Ok(Some(asked)) => Stop {
+                kill_at: asked.kill_at.min(stop.kill_at),
+            },
+            Ok(None) | Err(_) => *stop,
+        };
+        files::replace_json(&self.0.join("stop.json"), &sooner, Durability::Kernel)?;
+        self.wake();
+        Ok(())
+    }
+
+    /// Has the supervisor look at the files. No supervisor, no harm: the next one looks by itself.
+    fn wake(&self) {
+        let opened = OpenOptions::new()
+            .write(true)
+            .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+            .open(self.wake_path());
+        if let Ok(mut fifo) = opened {
+            // Full is as good: there is something to wake by.
+            let _ = fifo.write(&[1]);
+        }
+    }
+
+    /// The end of the fifo by which a supervisor is woken. Never at its end, since it also writes.
+    pub fn wake_end(&self) -> io::Result<File> {
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+            .open(self.wake_path())
+    }
+
+    /// Takes the lock, unless another process holds it.
+    pub fn try_lock(&self) -> io::Result<Option<Lock>> {
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(self.0.join("lock"))?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Lock { _file: file })),
+            Err(Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use super::*;
+
+    fn spec() -> Spec {
+        Spec {
+            attempt_id: "abc.0.1".into(),
+            launcher_args: vec!["supervise".into()],
+            command: vec!["true".into()],
+            env: vec![],
+            working_dir: "/".into(),
+            cgroup: None,
+            log: LogLimits {
+                segment_bytes: 1024,
+                segments: 2,
+            },
+            fence: None,
+            container: None,
+        }
+    }
+
+    #[test]
+    fn the_lock_is_had_once_and_given_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = AttemptDir::new(folder.path());
+        let lock = dir.try_lock().unwrap();
+        assert!(lock.is_some());
+        assert!(dir.try_lock().unwrap().is_none());
+        drop(lock);
+        assert!(dir.try_lock().unwrap().is_some());
+    }
+
+    #[test]
+    fn a_stop_is_never_put_off_and_wakes() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = AttemptDir::new(folder.path().join("a"));
+        dir.create(&spec()).unwrap();
+        dir.create(&spec()).unwrap();
+        let at = |secs| Stop {
+            kill_at: Duration::from_secs(secs),
+        };
+        dir.set_stop(&at(9)).unwrap();
+        let mut wake = dir.wake_end().unwrap();
+        dir.set_stop(&at(5)).unwrap();
+        dir.set_stop(&at(7)).unwrap();
+        assert_eq!(dir.stop().unwrap(), Some(at(5)));
+        assert_eq!(wake.read(&mut [0; 8]).unwrap(), 2);
+    }
+}

@@ -1,0 +1,100 @@
+//! What the kernel says of the machine: time since boot, which boot it is, which processes there
+//! are. It decides nothing; everything here is read anew at each call.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use rustix::process::Pid;
+use rustix::time::{ClockId, Timespec, clock_gettime};
+
+/// Time since the machine was started, asleep or not. It never goes backwards, and all processes
+/// of one boot read the same one: leases are counted on it.
+pub fn since_boot() -> Duration {
+    duration(clock_gettime(ClockId::Boottime))
+}
+
+/// The wall time, for a supervisor, which has no other clock.
+pub fn wall_time() -> SystemTime {
+    SystemTime::UNIX_EPOCH + duration(clock_gettime(ClockId::Realtime))
+}
+
+/// A random name that the kernel gives each boot; empty where it cannot be read.
+pub fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map(|id| id.trim().to_owned())
+        .unwrap_or_default()
+}
+
+/// The processes whose environment holds exactly `variable` (`NAME=value`), as far as we may look.
+pub fn processes_with(variable: &str) -> Vec<Pid> {
+    processes()
+        .filter(|pid| environment_has(*pid, variable))
+        .collect()
+}
+
+/// The children of this process, those of its descendants that it adopted included.
+pub fn children() -> Vec<Pid> {
+    let me = rustix::process::getpid().as_raw_pid();
+    processes().filter(|pid| parent(*pid) == Some(me)).collect()
+}
+
+fn processes() -> impl Iterator<Item = Pid> {
+    fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter_map(Pid::from_raw)
+}
+
+fn environment_has(pid: Pid, variable: &str) -> bool {
+    let path = format!("/proc/{}/environ", pid.as_raw_pid());
+    fs::read(Path::new(&path)).is_ok_and(|all| {
+        all.split(|byte| *byte == 0)
+            .any(|one| one == variable.as_bytes())
+    })
+}
+
+/// The parent's id: the second field after the name, which stands in brackets and may hold anything.
+fn parent(pid: Pid) -> Option<i32> {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_pid())).ok()?;
+    let (_, after) = stat.rsplit_once(')')?;
+    after.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+fn duration(time: Timespec) -> Duration {
+    Duration::new(
+        u64::try_from(time.tv_sec).unwrap_or(0),
+        u32::try_from(time.tv_nsec).unwrap_or(0),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_of_the_machine_goes_forwards() {
+        let before = since_boot();
+        assert!(before > Duration::ZERO);
+        assert!(since_boot() >= before);
+        assert!(!boot_id().is_empty());
+    }
+
+    #[test]
+    fn a_child_is_found_by_its_parent_and_by_its_environment() {
+        let mut child = std::process::Command::new("sleep")
+            .arg("30")
+            .env("MUSTER_TEST_MARK", "a b=c")
+            .spawn()
+            .unwrap();
+        let pid = Pid::from_child(&child);
+        assert!(children().contains(&pid));
+        // The kernel lets the parent go on shortly before the child's environment can be read.
+        while processes_with("MUSTER_TEST_MARK=a b=c").is_empty() {}
+        assert_eq!(processes_with("MUSTER_TEST_MARK=a b=c"), [pid]);
+        assert_eq!(processes_with("MUSTER_TEST_MARK=a b"), []);
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}

@@ -1,0 +1,181 @@
+//! What the files in an attempt's folder, and its lease, ask of the supervisor. They are read by a
+//! thread of their own, so that a disk that hangs cannot hold up the fence: the last lease that was
+//! read goes on counting.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::attempt_dir::{AttemptDir, Fence, Stop};
+use crate::domain::lease::{Lease, Verdict};
+use crate::files;
+
+/// How often the lease is looked at without being woken: one that became shorter is seen this late.
+const LEASE_EVERY: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 500_000_000,
+};
+/// The same without a lease, in case a wake-up was lost.
+const STOP_EVERY: Timespec = Timespec {
+    tv_sec: 10,
+    tv_nsec: 0,
+};
+
+/// What is asked now.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Orders {
+    pub(super) stop: Option<Stop>,
+    pub(super) lease: Option<Lease>,
+}
+
+/// Why an attempt is being stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Why {
+    Told,
+    Fenced,
+}
+
+/// That an attempt has to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct End {
+    pub(super) why: Why,
+    /// When it is killed, since boot.
+    pub(super) kill_at: Duration,
+}
+
+/// What is due: an end, or nothing before a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Due {
+    End(End),
+    /// To be looked at again by then; never is the far future.
+    Nothing(Duration),
+}
+
+impl Orders {
+    /// What is due at `now`. `fence` is the grace of an attempt that ends with its lease.
+    pub(super) fn due(&self, boot_id: &str, now: Duration, fence: Option<Duration>) -> Due {
+        let told = self.stop.map(|stop| End {
+            why: Why::Told,
+            kill_at: stop.kill_at,
+        });
+        let fenced = match (fence, &self.lease) {
+            (None, _) => Verdict::RunsUntil(Duration::MAX),
+            // Never a lease: it was not to be started.
+            (Some(_), None) => Verdict::StopsBy(now),
+            (Some(grace), Some(lease)) => lease.verdict(boot_id, now, grace),
+        };
+        match (told, fenced) {
+            (Some(told), Verdict::StopsBy(kill_at)) => Due::End(End {
+                kill_at: told.kill_at.min(kill_at),
+                ..told
+            }),
+            (Some(told), Verdict::RunsUntil(_)) => Due::End(told),
+            (None, Verdict::StopsBy(kill_at)) => Due::End(End {
+                why: Why::Fenced,
+                kill_at,
+            }),
+            (None, Verdict::RunsUntil(until)) => Due::Nothing(until),
+        }
+    }
+}
+
+/// The orders, as last read.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Shared(Arc<Mutex<Orders>>);
+
+impl Shared {
+    pub(super) fn get(&self) -> Orders {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Reads the files; true if anything is different.
+    pub(super) fn read(&self, dir: &AttemptDir, fence: Option<&Fence>) -> bool {
+        let stop = dir.stop();
+        let lease = fence.map(|fence| files::read(&fence.lease));
+        let mut orders = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = orders.clone();
+        // What cannot be read leaves what was read before: a stop is never called off.
+        if let Ok(Some(stop)) = stop {
+            orders.stop = Some(stop);
+        }
+        if let Some(Ok(Some(bytes))) = lease
+            && let Some(lease) = std::str::from_utf8(&bytes).ok().and_then(Lease::parse)
+        {
+            orders.lease = Some(lease);
+        }
+        *orders != before
+    }
+}
+
+/// Reads the files whenever woken, and now and then; writes a byte to `changed` if they differ.
+pub(super) fn watch(
+    shared: &Shared,
+    dir: &AttemptDir,
+    fence: Option<&Fence>,
+    mut wake: &File,
+    mut changed: impl io::Write,
+) -> io::Result<()> {
+    let every = if fence.is_some() {
+        LEASE_EVERY
+    } else {
+        STOP_EVERY
+    };
+    loop {
+        let mut fds = [PollFd::new(&wake, PollFlags::IN)];
+        match poll(&mut fds, Some(&every)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let _ = wake.read(&mut [0; 64]);
+        if shared.read(dir, fence) {
+            changed.write_all(&[1])?;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn secs(secs: u64) -> Duration {
+        Duration::from_secs(secs)
+    }
+
+    fn orders(stop: Option<u64>, deadline: Option<u64>) -> Orders {
+        Orders {
+            stop: stop.map(|at| Stop { kill_at: secs(at) }),
+            lease: deadline.map(|at| Lease {
+                boot_id: "b".into(),
+                deadline: secs(at),
+                fence_after: secs(40),
+            }),
+        }
+    }
+
+    #[test]
+    fn whoever_comes_first_decides_when() {
+        let kept = None;
+        let fenced = Some(secs(5));
+        let kill_at = secs(100) - Duration::from_millis(200);
+        let end = |why, kill_at| Due::End(End { why, kill_at });
+        for (stop, lease, fence, now, due) in [
+            (None, None, kept, 1, Due::Nothing(Duration::MAX)),
+            (None, Some(100), kept, 500, Due::Nothing(Duration::MAX)),
+            (Some(9), None, kept, 1, end(Why::Told, secs(9))),
+            (None, None, fenced, 1, end(Why::Fenced, secs(1))),
+            (None, Some(100), fenced, 1, Due::Nothing(kill_at - secs(5))),
+            (None, Some(100), fenced, 96, end(Why::Fenced, kill_at)),
+            (Some(9), Some(100), fenced, 1, end(Why::Told, secs(9))),
+            (Some(300), Some(100), fenced, 96, end(Why::Told, kill_at)),
+        ] {
+            let found = orders(stop, lease).due("b", secs(now), fence);
+            assert_eq!(found, due, "{stop:?} {lease:?} {fence:?} at {now}");
+        }
+    }
+}

@@ -1,0 +1,346 @@
+//! The supervisor's life: take the attempt's lock, start the replica, wait for its end or for an
+//! order, end everything, and leave the exit status on disk. One thread decides and signals; it
+//! touches the disk only before the start and after the end.
+
+use std::io::{self, Read as _};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{getpid, set_child_subreaper, setsid};
+
+use super::complain;
+use super::launch::Failure;
+use super::orders::{self, Due, End, Shared, Why};
+use super::output::STACK;
+use super::process::Process;
+use crate::attempt_dir::{AttemptDir, Exit, ExitCause, Lock, Running, Spec};
+use crate::log::writer::Writer;
+use crate::machine;
+
+/// How long another holder of the lock is waited for: an agent holds it only to look.
+const LOCK_TRIES: u32 = 200;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
+/// Between looks at what a replica left behind: its end cannot be waited for otherwise.
+const REMAINS_PAUSE: Duration = Duration::from_millis(5);
+/// What is left in a replica's pipes is waited for this long: a stranger may hold their other end.
+const OUTPUT_TIME: Duration = Duration::from_secs(1);
+/// Zombies that a running replica leaves to us are taken this often.
+const REAP_EVERY: Duration = Duration::from_secs(5);
+
+/// `run FOLDER`.
+pub(super) fn main(folder: &Path) -> ExitCode {
+    match supervise(&AttemptDir::new(folder)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&format!("{}: {error}", folder.display()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn supervise(dir: &AttemptDir) -> io::Result<()> {
+    let Some(lock) = take_lock(dir)? else {
+        return Ok(());
+    };
+    if dir.exit()?.is_some() || dir.running()?.is_some() {
+        // It has been run before, and is never run again.
+        return Ok(());
+    }
+    let spec = dir.spec()?;
+    detach();
+    let mut run = Run::new(dir, &spec)?;
+    dir.set_running(&run.running)?;
+    let exit = run.until_the_end()?;
+    remove_cgroup(&spec);
+    leave_exit(dir, &lock, &exit);
+    Ok(())
+}
+
+fn take_lock(dir: &AttemptDir) -> io::Result<Option<Lock>> {
+    for _ in 0..LOCK_TRIES {
+        if let Some(lock) = dir.try_lock()? {
+            return Ok(Some(lock));
+        }
+        pause(LOCK_PAUSE);
+    }
+    Ok(None)
+}
+
+/// A session of its own, the parent of all orphans below, and last in line when memory is short.
+fn detach() {
+    let _ = setsid();
+    let _ = set_child_subreaper(Some(getpid()));
+    let _ = std::fs::write("/proc/self/oom_score_adj", "-500");
+    let _ = std::env::set_current_dir("/");
+}
+
+/// The exit status has to get to disk: a full disk is waited for.
+fn leave_exit(dir: &AttemptDir, lock: &Lock, exit: &Exit) {
+    let mut wait = Duration::from_millis(50);
+    while let Err(error) = dir.set_exit(lock, exit) {
+        complain(&format!("cannot write the exit status: {error}"));
+        pause(wait);
+        wait = (wait * 2).min(Duration::from_secs(5));
+    }
+}
+
+fn remove_cgroup(spec: &Spec) {
+    if let Some(cgroup) = &spec.cgroup {
+        let _ = std::fs::remove_dir(cgroup);
+    }
+}
+
+/// One run of one replica.
+struct Run<'a> {
+    dir: &'a AttemptDir,
+    spec: &'a Spec,
+    running: Running,
+    orders: Shared,
+    changed: UnixStream,
+    launched: bool,
+    ending: Option<End>,
+    failure: Option<Failure>,
+}
+
+impl<'a> Run<'a> {
+    fn new(dir: &'a AttemptDir, spec: &'a Spec) -> io::Result<Self> {
+        let (changed, changed_end) = UnixStream::pair()?;
+        changed.set_nonblocking(true)?;
+        changed_end.set_nonblocking(true)?;
+        let orders = Shared::default();
+        let wake = dir.wake_end()?;
+        orders.read(dir, spec.fence.as_ref());
+        let watched = (orders.clone(), dir.clone(), spec.fence.clone());
+        thread::Builder::new().stack_size(STACK).spawn(move || {
+            let (orders, dir, fence) = watched;
+            if let Err(error) = orders::watch(&orders, &dir, fence.as_ref(), &wake, changed_end) {
+                complain(&format!("no longer sees its orders: {error}"));
+            }
+        })?;
+        Ok(Self {
+            dir,
+            spec,
+            running: Running {
+                boot_id: machine::boot_id(),
+                supervisor: getpid().as_raw_pid(),
+                process: None,
+                start_time_ms: None,
+            },
+            orders,
+            changed,
+            launched: false,
+            ending: None,
+            failure: None,
+        })
+    }
+
+    /// Runs it until nothing of it is left.
+    fn until_the_end(&mut self) -> io::Result<Exit> {
+        if let Due::End(end) = self.due() {
+            self.ending = Some(end);
+            return Ok(self.exit(None));
+        }
+        let log = Arc::new(Mutex::new(Writer::new(self.dir.path(), self.spec.log)));
+        let mut process = match Process::start(self.dir.path(), self.spec, &log) {
+            Ok(process) => process,
+            Err(error) => {
+                let message = format!("cannot start the launcher: {error}");
+                self.failure = Some(Failure {
+                    cause: ExitCause::NotStarted,
+                    message,
+                });
+                return Ok(self.exit(None));
+            }
+        };
+        while process.status().is_none() {
+            self.step(&mut process)?;
+        }
+        if !self.launched {
+            self.note_launch(&mut process);
+        }
+        self.clear_remains(&mut process);
+        process.finish_output(OUTPUT_TIME);
+        Ok(self.exit(Some(&process)))
+    }
+
+    /// Waits for something to happen, and does what is due.
+    fn step(&mut self, process: &mut Process) -> io::Result<()> {
+        let now = machine::since_boot();
+        let wake_at = match (self.due(), self.ending) {
+            (Due::End(end), None) => {
+                process.terminate();
+                self.ending = Some(end);
+                end.kill_at
+            }
+            (Due::End(end), Some(begun)) => {
+                let kill_at = begun.kill_at.min(end.kill_at);
+                self.ending = Some(End { kill_at, ..begun });
+                kill_at
+            }
+            (Due::Nothing(_), Some(begun)) => begun.kill_at,
+            (Due::Nothing(until), None) => until,
+        };
+        let mut wait = wake_at.saturating_sub(now).min(REAP_EVERY);
+        if self.ending.is_some_and(|end| end.kill_at <= now) {
+            process.kill(self.spec.cgroup.as_deref());
+            wait = REMAINS_PAUSE;
+        }
+        self.wait(process, wait)?;
+        process.reap();
+        Ok(())
+    }
+
+    /// Until an order changes, the launch is over, the replica ends, or the time has passed.
+    fn wait(&mut self, process: &mut Process, time: Duration) -> io::Result<()> {
+        let (launch_over, told) = {
+            let ended = process.ended_fd();
+            let launch = process.launch_fd();
+            let mut fds = [
+                PollFd::new(&self.changed, PollFlags::IN),
+                PollFd::new(&ended, PollFlags::IN),
+                PollFd::new(&launch, PollFlags::IN),
+            ];
+            // A socket whose other end is closed is always ready: leave it out once it has been read.
+            let watched = if self.launched { 2 } else { 3 };
+            match poll(&mut fds[..watched], Some(&timespec(time))) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            let ready = |index: usize| !fds[index].revents().is_empty();
+            (!self.launched && ready(2), ready(0))
+        };
+        if told {
+            let _ = self.changed.read(&mut [0; 64]);
+        }
+        if launch_over {
+            self.note_launch(process);
+        }
+        Ok(())
+    }
+
+    fn note_launch(&mut self, process: &mut Process) {
+        self.launched = true;
+        match process.launched() {
+            Ok(()) => {
+                self.running.process = Some(process.pid().as_raw_pid());
+                self.running.start_time_ms = Some(millis(machine::wall_time()));
+                if let Err(error) = self.dir.set_running(&self.running) {
+                    complain(&format!("cannot say that it runs: {error}"));
+                }
+            }
+            Err(failure) => self.failure = Some(failure),
+        }
+        close_stdout();
+    }
+
+    /// Ends what the first process left behind: by its grace if it was asked to stop, at once if
+    /// it ended by itself.
+    fn clear_remains(&mut self, process: &mut Process) {
+        while process.reap() {
+            if let Due::End(end) = self.due()
+                && let Some(begun) = &mut self.ending
+            {
+                begun.kill_at = begun.kill_at.min(end.kill_at);
+            }
+            let kill_at = self.ending.map_or(Duration::ZERO, |end| end.kill_at);
+            if kill_at <= machine::since_boot() {
+                process.kill(self.spec.cgroup.as_deref());
+            }
+            pause(REMAINS_PAUSE);
+        }
+    }
+
+    fn due(&self) -> Due {
+        let fence = self.spec.fence.as_ref().map(|fence| fence.grace);
+        self.orders
+            .get()
+            .due(&self.running.boot_id, machine::since_boot(), fence)
+    }
+
+    fn exit(&self, process: Option<&Process>) -> Exit {
+        let status = process.and_then(Process::status);
+        let cause = match (&self.failure, self.ending.map(|end| end.why)) {
+            (Some(failure), None) => failure.cause,
+            (_, Some(Why::Told)) => ExitCause::Stopped,
+            (_, Some(Why::Fenced)) => ExitCause::Fenced,
+            (None, None) => ExitCause::Exited,
+        };
+        let ran = self.failure.is_none();
+        Exit {
+            cause,
+            code: status
+                .filter(|_| ran)
+                .and_then(|status| status.exit_status()),
+            signal: status
+                .filter(|_| ran)
+                .and_then(|status| status.terminating_signal()),
+            out_of_memory: self.spec.cgroup.as_deref().is_some_and(was_out_of_memory),
+            end_time_ms: millis(machine::wall_time()),
+            message: self
+                .failure
+                .as_ref()
+                .map(|failure| failure.message.clone())
+                .unwrap_or_default(),
+        }
+    }
+}
+
+/// Whether the kernel killed anything in a group because the group had used up its memory.
+fn was_out_of_memory(cgroup: &Path) -> bool {
+    std::fs::read_to_string(cgroup.join("memory.events")).is_ok_and(|events| {
+        events.lines().any(|line| {
+            line.strip_prefix("oom_kill ")
+                .is_some_and(|count| count.trim() != "0")
+        })
+    })
+}
+
+/// Tells the agent, which waits for the end of our output, to look at the folder.
+fn close_stdout() {
+    if let Ok(null) = std::fs::File::options().write(true).open("/dev/null") {
+        let _ = rustix::stdio::dup2_stdout(null);
+    }
+}
+
+pub(super) fn pause(time: Duration) {
+    let _ = poll(&mut [], Some(&timespec(time)));
+}
+
+fn timespec(time: Duration) -> Timespec {
+    // Rounded up: waking just before what is due would have us wait again at once.
+    let time = time + Duration::from_micros(100);
+    Timespec {
+        tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(time.subsec_nanos()),
+    }
+}
+
+fn millis(time: SystemTime) -> u64 {
+    let since = time
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_says_what_it_killed_for_memory() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(!was_out_of_memory(folder.path()));
+        for (events, expected) in [
+            ("low 0\noom 3\noom_kill 0\n", false),
+            ("low 0\noom 3\noom_kill 2\noom_group_kill 0\n", true),
+        ] {
+            std::fs::write(folder.path().join("memory.events"), events).unwrap();
+            assert_eq!(was_out_of_memory(folder.path()), expected, "{events}");
+        }
+    }
+}
