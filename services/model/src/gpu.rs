@@ -18,6 +18,7 @@ pub use name::GpuName;
 pub use table::{Known, known};
 pub use vendor::{Vendor, VendorError};
 
+use crate::suggest;
 use name::Repr;
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -78,6 +79,11 @@ pub fn nominal_memory(name: &GpuName, read_mib: u32) -> u32 {
             nearest(sizes, read_mib).unwrap_or(read_mib)
         }
     }
+}
+
+/// The name of the table that is most like one that is not in it, if one is like it at all.
+pub fn suggestion(name: &str) -> Option<&'static str> {
+    suggest::nearest(name, known().iter().map(|entry| entry.name))
 }
 
 /// The names meant by `name` together with a range of memory: `A100` with 80 GB means
