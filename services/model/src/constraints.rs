@@ -170,3 +170,6 @@ impl fmt::Display for CapacityType {
         f.write_str(self.as_str())
     }
 }
+
+#[cfg(test)]
+mod tests;

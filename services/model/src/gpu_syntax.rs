@@ -32,8 +32,8 @@ pub enum Error {
     /// A range ends below its start.
     #[error("`{0}` ends below its start: write the smaller end first")]
     Backwards(String),
-    /// A count of none.
-    #[error("`{0}` asks for no GPU: a count is at least 1, a share at least 0.001")]
+    /// A count or an amount of nothing.
+    #[error("`{0}` asks for nothing: a count is at least 1, a share 0.001, memory 1MB")]
     None(String),
     /// A share that is a range, or finer than a thousandth.
     #[error(
@@ -54,6 +54,7 @@ pub fn parse(text: &str) -> Result<GpuRequest, Error> {
                 return Err(out_of_place());
             }
             request.memory_mib = range(part, |end| Ok(memory::parse(end)?))?;
+            some(request.memory_mib, part)?;
             seen_memory = true;
         } else {
             if seen_count {
@@ -159,10 +160,15 @@ fn parse_count(part: &str, request: &mut GpuRequest) -> Result<(), Error> {
     request.count = range(part, |end| {
         number(end).ok_or_else(|| Error::Part(part.to_owned()))
     })?;
-    if request.count.min == Some(0) || request.count.max == Some(0) {
-        return Err(Error::None(part.to_owned()));
+    some(request.count, part)
+}
+
+/// Neither end may be nothing.
+fn some(bounds: Bounds, part: &str) -> Result<(), Error> {
+    match (bounds.min, bounds.max) {
+        (Some(0), _) | (_, Some(0)) => Err(Error::None(part.to_owned())),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 fn range(part: &str, end: impl Fn(&str) -> Result<u32, Error>) -> Result<Bounds, Error> {
@@ -199,3 +205,6 @@ fn is_count(part: &str) -> bool {
             .bytes()
             .all(|byte| byte.is_ascii_digit() || byte == b'.')
 }
+
+#[cfg(test)]
+mod tests;

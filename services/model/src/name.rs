@@ -164,3 +164,6 @@ impl fmt::Display for ReplicaId {
         f.pad(&format!("{}/{}", self.service, self.ordinal))
     }
 }
+
+#[cfg(test)]
+mod tests;

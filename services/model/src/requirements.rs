@@ -4,33 +4,14 @@
 //! It never decides where a workload may be ([`constraints`](crate::constraints)), nor which of
 //! several machines is best.
 
+mod arch;
+mod bounds;
+
+pub use arch::{Arch, ArchError};
+pub use bounds::Bounds;
+
 use crate::gpu::{self, ComputeCapability, GpuGroup, GpuName, Vendor, WHOLE};
 use crate::shortfall::{self, Shortfall};
-use std::fmt;
-use std::str::FromStr;
-
-/// The instruction set of a machine's processors.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Arch {
-    /// 64-bit x86.
-    X86_64,
-    /// 64-bit Arm.
-    Arm64,
-}
-
-/// Why a text is no [`Arch`].
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no architecture: write x86-64 or arm64")]
-pub struct ArchError(String);
-
-/// A range of whole numbers, both ends included; an end that is absent does not bound.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Bounds {
-    /// The least.
-    pub min: Option<u32>,
-    /// The most.
-    pub max: Option<u32>,
-}
 
 /// One way to satisfy a need for accelerators. All that is set must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -238,62 +219,6 @@ fn require(holds: bool, lack: Lack) -> Result<(), Lack> {
     if holds { Ok(()) } else { Err(lack) }
 }
 
-impl Bounds {
-    /// No bound at all.
-    pub const ANY: Self = Self {
-        min: None,
-        max: None,
-    };
-
-    /// This many, no more and no less.
-    pub const fn exactly(value: u32) -> Self {
-        Self {
-            min: Some(value),
-            max: Some(value),
-        }
-    }
-
-    /// This many or more.
-    pub const fn at_least(value: u32) -> Self {
-        Self {
-            min: Some(value),
-            max: None,
-        }
-    }
-
-    /// This many or fewer.
-    pub const fn at_most(value: u32) -> Self {
-        Self {
-            min: None,
-            max: Some(value),
-        }
-    }
-
-    /// From `min` to `max`.
-    pub const fn between(min: u32, max: u32) -> Self {
-        Self {
-            min: Some(min),
-            max: Some(max),
-        }
-    }
-
-    /// Whether neither end bounds.
-    pub fn is_any(self) -> bool {
-        self == Self::ANY
-    }
-
-    /// Whether a number lies within.
-    pub fn contains(self, value: u64) -> bool {
-        self.min.is_none_or(|min| value >= u64::from(min))
-            && self.max.is_none_or(|max| value <= u64::from(max))
-    }
-
-    /// Whether a number that may not be known lies within: an unknown one only if nothing bounds.
-    pub(crate) fn admit(self, value: Option<u64>) -> bool {
-        self.is_any() || value.is_some_and(|value| self.contains(value))
-    }
-}
-
 impl GpuRequest {
     /// At least one accelerator of a name in any dialect.
     pub fn named(name: &str) -> Self {
@@ -329,31 +254,7 @@ impl GpuRequest {
     }
 }
 
-impl Arch {
-    /// The word that people write.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::X86_64 => "x86-64",
-            Self::Arm64 => "arm64",
-        }
-    }
-}
-
-impl FromStr for Arch {
-    type Err = ArchError;
-
-    /// In any case; also `x86`, `x86_64`, `amd64`, `aarch64` and `arm`.
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text.trim().to_ascii_lowercase().as_str() {
-            "x86-64" | "x86_64" | "x86" | "x64" | "amd64" => Ok(Self::X86_64),
-            "arm64" | "aarch64" | "arm" => Ok(Self::Arm64),
-            _ => Err(ArchError(text.to_owned())),
-        }
-    }
-}
-
-impl fmt::Display for Arch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tests;

@@ -210,57 +210,64 @@ impl Shortfall {
         }
     }
 
-    /// What was asked for: `2 GPUs of H100`, `64 GB of memory`.
+    /// What was asked for: `2 GPUs of H100`, `64GB of memory`.
     pub fn requested(&self) -> String {
         match self {
             Self::Gpu(gpu) => gpu.requested(),
             Self::Cpu { needs, .. } => format!("{} processors", cpu::print(*needs)),
-            Self::Memory { needs, .. } => format!("{} of memory", memory::human(u64::from(*needs))),
-            Self::Disk { needs, .. } => format!("{} of disk", memory::human(u64::from(*needs))),
+            Self::Memory { needs, .. } => format!("{} of memory", memory::print(*needs)),
+            Self::Disk { needs, .. } => format!("{} of disk", memory::print(*needs)),
             Self::Arch { needs, .. } => format!("{needs} processors"),
             Self::Backend { any_of, .. } => format!("backend {}", any_of.join(" or ")),
             Self::Region { any_of, .. } => format!("region {}", any_of.join(" or ")),
             Self::Zone { any_of, .. } => format!("zone {}", any_of.join(" or ")),
             Self::Label { key, needs, .. } => format!("label {key}={needs}"),
             Self::CapacityType { needs, .. } => format!("{needs} capacity"),
-            Self::Price { max, .. } => format!("at most {} an hour", max.human()),
+            Self::Price { max, .. } => format!("a price of at most ${max} an hour"),
         }
     }
 
-    /// What there is: `1`, `8 of A100`, `an unknown number`.
+    /// What there is: `1`, `8 of A100`, `us-east-1`; `unknown` if that is not known.
     pub fn available(&self) -> String {
-        let size = |mib: &Option<u32>| mib.map(|mib| memory::human(u64::from(mib)));
-        let known = match self {
-            Self::Gpu(gpu) => return gpu.available(),
-            Self::Label { is, .. } => return is.clone().unwrap_or_else(|| "none".to_owned()),
+        self.known().unwrap_or_else(|| "unknown".to_owned())
+    }
+
+    fn known(&self) -> Option<String> {
+        match self {
+            Self::Gpu(gpu) => Some(gpu.available()),
             Self::Cpu { has, .. } => has.map(cpu::print),
-            Self::Memory { has, .. } | Self::Disk { has, .. } => size(has),
+            Self::Memory { has, .. } | Self::Disk { has, .. } => has.map(memory::print),
             Self::Arch { has, .. } => has.map(|arch| arch.to_string()),
             Self::Backend { is, .. } | Self::Region { is, .. } | Self::Zone { is, .. } => {
                 is.clone()
             }
+            Self::Label {
+                key, is: Some(is), ..
+            } => Some(format!("{key}={is}")),
+            Self::Label { .. } => Some("none of that key".to_owned()),
             Self::CapacityType { is, .. } => is.map(|is| is.to_string()),
-            Self::Price { is, .. } => is.map(MicroUsd::human),
-        };
-        known.unwrap_or_else(|| "unknown".to_owned())
-    }
-}
-
-/// `needs 2 GPUs of H100, has 1`.
-impl fmt::Display for Shortfall {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let verb = match self {
-            Self::Backend { .. }
-            | Self::Region { .. }
-            | Self::Zone { .. }
-            | Self::CapacityType { .. } => "is",
-            Self::Price { .. } => "costs",
-            Self::Gpu(_) | Self::Cpu { .. } | Self::Memory { .. } | Self::Disk { .. } => "has",
-            Self::Arch { .. } | Self::Label { .. } => "has",
-        };
-        match self.available().as_str() {
-            "unknown" => write!(f, "needs {}, which is not known of it", self.requested()),
-            available => write!(f, "needs {}, {verb} {available}", self.requested()),
+            Self::Price { is, .. } => is.map(|price| format!("${price}")),
         }
     }
 }
+
+/// `needs 2 GPUs of H100, has 1`; `needs spot capacity, but its capacity type is not known`.
+impl fmt::Display for Shortfall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verb = match self {
+            Self::Gpu(_) | Self::Cpu { .. } | Self::Memory { .. } | Self::Disk { .. } => "has",
+            Self::Arch { .. } | Self::Label { .. } => "has",
+            Self::Backend { .. } | Self::Region { .. } | Self::Zone { .. } => "is",
+            Self::CapacityType { .. } => "is",
+            Self::Price { .. } => "costs",
+        };
+        let (requested, of_what) = (self.requested(), self.resource().replace('_', " "));
+        match self.known() {
+            Some(known) => write!(f, "needs {requested}, {verb} {known}"),
+            None => write!(f, "needs {requested}, but its {of_what} is not known"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -51,3 +51,6 @@ fn distance(from: &[char], to: &[char]) -> usize {
     }
     last.last().copied().unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests;

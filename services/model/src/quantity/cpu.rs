@@ -48,3 +48,6 @@ pub fn print(milli: u32) -> String {
             .to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests;

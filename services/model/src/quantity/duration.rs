@@ -109,3 +109,6 @@ pub fn human(duration: Duration) -> String {
 fn split_while(text: &str, belongs: impl Fn(char) -> bool) -> (&str, &str) {
     text.split_at(text.find(|c| !belongs(c)).unwrap_or(text.len()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -80,3 +80,6 @@ fn refused(wrong: Wrong, text: &str) -> Error {
         Wrong::TooLarge => Error::TooLarge(text.to_owned()),
     }
 }
+
+#[cfg(test)]
+mod tests;

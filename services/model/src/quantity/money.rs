@@ -105,3 +105,6 @@ impl fmt::Display for MicroUsd {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -47,12 +47,12 @@ impl GpuShortfall {
                 None => format!("none that is known ({})", closest.name),
             },
             Lack::Memory => match closest.memory_mib {
-                Some(each) => format!("{} each", memory::human(u64::from(each))),
+                Some(each) => format!("{} each", memory::print(each)),
                 None => "an unknown amount".to_owned(),
             },
             Lack::Count => self.available_count(closest),
             Lack::TotalMemory => match closest.total_memory_mib() {
-                Some(total) => format!("{} in all", memory::human(total)),
+                Some(total) => format!("{} in all", size_in_all(total)),
                 None => "an unknown amount".to_owned(),
             },
         }
@@ -80,7 +80,7 @@ fn amount(request: &GpuRequest) -> String {
 }
 
 fn bounded(bounds: Bounds) -> Option<String> {
-    let size = |mib: u32| memory::human(u64::from(mib));
+    let size = memory::print;
     match (bounds.min, bounds.max) {
         (None, None) => None,
         (Some(min), Some(max)) if min == max => Some(size(min)),
@@ -88,4 +88,8 @@ fn bounded(bounds: Bounds) -> Option<String> {
         (Some(min), None) => Some(format!("{} or more", size(min))),
         (None, Some(max)) => Some(format!("at most {}", size(max))),
     }
+}
+
+fn size_in_all(mib: u64) -> String {
+    u32::try_from(mib).map_or_else(|_| memory::human(mib), memory::print)
 }
