@@ -109,7 +109,7 @@ pub fn matches(needs: &Requirements, has: &Capacity) -> Result<Fit, Vec<Shortfal
     fit(needs, has).ok_or_else(|| shortfall::of(needs, has))
 }
 
-/// Whether [`matches`] would say yes. Allocates nothing.
+/// Whether [`matches()`] would say yes. Allocates nothing.
 pub fn fits(needs: &Requirements, has: &Capacity) -> bool {
     fit(needs, has).is_some()
 }
