@@ -28,6 +28,9 @@ mod retry;
 mod trace;
 mod transport;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::Duration;
 

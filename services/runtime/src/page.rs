@@ -8,6 +8,9 @@
 mod budget;
 mod token;
 
+#[cfg(test)]
+mod tests;
+
 use crate::status::{self, Violations};
 use muster_proto::types::v1::ErrorReason;
 use tonic::{Code, Status};

@@ -5,6 +5,9 @@
 mod etag;
 mod progress;
 
+#[cfg(test)]
+mod tests;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use muster_proto::types::v1::ErrorReason;

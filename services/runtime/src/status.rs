@@ -9,6 +9,9 @@ mod reason;
 mod render;
 mod violations;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -26,10 +29,10 @@ pub const DOMAIN: &str = "muster.dev";
 
 /// The longest message kept, in bytes: it travels in a header, and twice (percent-encoded, and
 /// inside the details), while clients in other languages accept 8 KiB of headers by default.
-const MAX_MESSAGE: usize = 1024;
+const MAX_MESSAGE: usize = 640;
 
 /// The most bytes that the metadata of one failure may take together.
-const MAX_METADATA: usize = 1024;
+const MAX_METADATA: usize = 640;
 
 /// A failure that is on its way to a caller; becomes a `tonic::Status` by `into()` or
 /// [`Failure::into_status`].
@@ -84,7 +87,7 @@ pub fn internal() -> Status {
 
 impl Failure {
     /// Adds a fact for programs, such as the state that stood in the way. Keys are snake_case.
-    /// Facts beyond 1 KiB in all are left out.
+    /// Facts beyond 640 bytes in all are left out.
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.metadata.push((key.into(), value.into()));
         self

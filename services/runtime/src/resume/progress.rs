@@ -11,6 +11,9 @@ use tonic::Status;
 use crate::deadline::Deadline;
 use crate::status;
 
+/// What is kept of a call's time to answer it, when the wait is in vain.
+const MARGIN: Duration = Duration::from_millis(50);
+
 /// When a caller that we were behind of should try again.
 const RETRY: Duration = Duration::from_millis(200);
 
@@ -58,7 +61,7 @@ impl Progress {
 
     /// Waits for the position that a request's `not_before` names: `Ok` at once if it is empty or
     /// reached; INVALID_ARGUMENT if it is no token, OUT_OF_RANGE if it is of another epoch,
-    /// UNAVAILABLE if `deadline` comes first.
+    /// UNAVAILABLE, shortly before `deadline`, if that comes first.
     pub async fn not_before(
         &self,
         token: &str,
@@ -67,7 +70,7 @@ impl Progress {
     ) -> Result<(), Status> {
         match super::revision_of("not_before", token, epoch)? {
             None => Ok(()),
-            Some(revision) => Ok(self.reach(revision, deadline).await?),
+            Some(revision) => Ok(self.reach(revision, deadline.less(MARGIN)).await?),
         }
     }
 }
