@@ -1,1 +1,146 @@
-//! The `muster` package: laid out, filled by the commits that follow.
+//! The command line of Muster, and the whole stack in one process.
+//!
+//! In reading order: `args` is what may be typed; `session` where a call goes;
+//! `commands` what each command does; `spec` how a service is written;
+//! `output` how things look; `stack` the components in one process, and `demo`
+//! the story told on it. It decides nothing that a component decides: it asks,
+//! and shows.
+
+mod args;
+mod commands;
+mod convert;
+mod failure;
+mod output;
+mod session;
+mod spec;
+mod text;
+
+use std::{fs, path::Path, process::ExitCode};
+
+use clap::{CommandFactory as _, Parser as _};
+use muster_runtime::connect::{Connector, Credential, Endpoints, Options};
+
+use crate::{
+    args::{Addresses as Typed, Cli, Command, Format, Global, Local, Remote},
+    failure::Failure,
+    session::{Addresses, Session},
+};
+
+/// The version, and the commit if it is known.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Runs the program, from its arguments to its exit code.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let format = cli.global.output;
+    match begin(cli) {
+        Ok(code) => code,
+        Err(failure) => {
+            report(&failure, format);
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "a command line tells its user what went wrong"
+)]
+fn report(failure: &Failure, format: Format) {
+    match format {
+        Format::Json => eprintln!("{}", failure.as_json()),
+        Format::Table | Format::Wide | Format::Yaml | Format::Name => {
+            eprintln!("muster: {failure}");
+        }
+    }
+}
+
+fn begin(cli: Cli) -> Result<ExitCode, Failure> {
+    match cli.command {
+        Command::Local(Local::Completions { shell }) => {
+            clap_complete::generate(shell, &mut Cli::command(), "muster", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Remote(command) => {
+            let session = session(&cli.global)?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            runtime.block_on(ask(&session, command))?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn session(global: &Global) -> Result<Session, Failure> {
+    let credential = Credential::none();
+    if let Some(file) = &global.token_file {
+        let token = read(file)?;
+        let refused = |_| {
+            Failure::Usage(format!(
+                "{}: the token cannot stand in a header",
+                file.display()
+            ))
+        };
+        credential.set(&token).map_err(refused)?;
+    }
+    let connector = Connector::new(Options::default()).with_credential(credential);
+    Ok(Session::new(
+        addresses(&global.addresses)?,
+        connector,
+        global.output,
+    ))
+}
+
+fn read(file: &Path) -> Result<String, Failure> {
+    fs::read_to_string(file).map_err(|error| Failure::Usage(format!("{}: {error}", file.display())))
+}
+
+fn addresses(typed: &Typed) -> Result<Addresses, Failure> {
+    let parse = |flag: &str, typed: &Option<String>, default: &str| -> Result<Endpoints, Failure> {
+        let text = typed.as_deref().unwrap_or(default);
+        text.parse()
+            .map_err(|error| Failure::Usage(format!("--{flag}: {error}")))
+    };
+    Ok(Addresses {
+        gateway: parse("offers-addr", &typed.offers_addr, "http://127.0.0.1:7400")?,
+        registry: parse("workers-addr", &typed.workers_addr, "http://127.0.0.1:7401")?,
+        manager: parse(
+            "replicas-addr",
+            &typed.replicas_addr,
+            "http://127.0.0.1:7402",
+        )?,
+    })
+}
+
+async fn ask(session: &Session, command: Remote) -> Result<(), Failure> {
+    use commands::{
+        apply, backends, change, endpoints, events, explain, health, logs, offers, ps, services,
+        token, worker, workers,
+    };
+    match command {
+        Remote::Offers(args) => offers::run(session, &args).await,
+        Remote::Backends(args) => backends::run(session, &args).await,
+        Remote::Apply(args) => apply::run(session, &args).await,
+        Remote::Services(args) => services::run(session, &args).await,
+        Remote::Ps(args) => ps::run(session, &args).await,
+        Remote::Endpoints(args) => endpoints::run(session, &args).await,
+        Remote::Start(args) => change::start(session, &args).await,
+        Remote::Stop(args) => change::stop(session, &args).await,
+        Remote::Restart(args) => change::restart(session, &args).await,
+        Remote::Scale(args) => change::scale(session, &args).await,
+        Remote::Rollback(args) => change::rollback(session, &args).await,
+        Remote::Rm(args) => change::rm(session, &args).await,
+        Remote::Explain(args) => explain::run(session, &args).await,
+        Remote::Events(args) => events::run(session, &args).await,
+        Remote::Logs(args) => logs::run(session, &args).await,
+        Remote::Workers(args) => workers::run(session, &args).await,
+        Remote::Drain(args) => worker::drain(session, &args).await,
+        Remote::Resume(args) => worker::resume(session, &args).await,
+        Remote::Disable(args) => worker::disable(session, &args).await,
+        Remote::Enable(args) => worker::enable(session, &args).await,
+        Remote::Token(args) => token::run(session, &args).await,
+        Remote::Health(args) => health::run(session, &args).await,
+        Remote::Maintenance(args) => health::maintenance(session, &args).await,
+    }
+}

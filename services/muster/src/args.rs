@@ -1,0 +1,545 @@
+//! The command line: every command, flag and default. Decides what may be
+//! typed; does nothing.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use muster_model::quantity::MicroUsd;
+
+use crate::text;
+
+/// The control plane of a GPU fleet.
+#[derive(Debug, Parser)]
+#[command(name = "muster", version = crate::VERSION, propagate_version = true, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Global {
+    #[command(flatten)]
+    pub(crate) addresses: Addresses,
+    /// A context of ~/.config/muster/config.toml; addresses and certificates come from it
+    #[arg(long, global = true, env = "MUSTER_CONTEXT", value_name = "NAME")]
+    pub(crate) context: Option<String>,
+    /// The certificate authority that servers are verified by
+    #[arg(long, global = true, env = "MUSTER_CA", value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
+    /// The certificate to present
+    #[arg(
+        long,
+        global = true,
+        env = "MUSTER_CERT",
+        value_name = "FILE",
+        requires = "key"
+    )]
+    pub(crate) cert: Option<PathBuf>,
+    /// The certificate's private key
+    #[arg(
+        long,
+        global = true,
+        env = "MUSTER_KEY",
+        value_name = "FILE",
+        requires = "cert"
+    )]
+    pub(crate) key: Option<PathBuf>,
+    /// A file with the bearer token to present
+    #[arg(long, global = true, env = "MUSTER_TOKEN_FILE", value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// How to print what is asked for
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_enum,
+        default_value = "table",
+        env = "MUSTER_OUTPUT"
+    )]
+    pub(crate) output: Format,
+}
+
+/// Where the components are.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Addresses {
+    /// Where the offers-gateway is; several, separated by commas, are tried in turn
+    /// [default: http://127.0.0.1:7400]
+    #[arg(long, global = true, env = "MUSTER_OFFERS_ADDR", value_name = "URLS")]
+    pub(crate) offers_addr: Option<String>,
+    /// Where the worker-registry is [default: http://127.0.0.1:7401]
+    #[arg(long, global = true, env = "MUSTER_WORKERS_ADDR", value_name = "URLS")]
+    pub(crate) workers_addr: Option<String>,
+    /// Where the replica-manager is [default: http://127.0.0.1:7402]
+    #[arg(long, global = true, env = "MUSTER_REPLICAS_ADDR", value_name = "URLS")]
+    pub(crate) replicas_addr: Option<String>,
+}
+
+/// How to print what is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// Aligned columns, for a person
+    Table,
+    /// The same with more columns
+    Wide,
+    /// proto3 JSON, with defaults printed
+    Json,
+    /// The same as YAML
+    Yaml,
+    /// Names only, one a line
+    Name,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    #[command(flatten)]
+    Local(Local),
+    #[command(flatten)]
+    Remote(Remote),
+}
+
+/// What this program does by itself.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Local {
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// What is asked of components.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Remote {
+    /// Machines that could be had, by price
+    Offers(Box<Offers>),
+    /// Where offers come from, and how each source is
+    Backends(Named),
+    /// Create or change services from a file
+    Apply(Apply),
+    /// Services, and how they are
+    Services(Named),
+    /// Replicas, and how they are
+    Ps(Ps),
+    /// The ready replicas of a service
+    Endpoints(Endpoints),
+    /// Start a service that is STOPPED or FAILED
+    Start(Follow),
+    /// Stop a service's replicas and keep its record
+    Stop(Follow),
+    /// Restart a service's replicas one after the other, or one replica
+    Restart(Follow),
+    /// Set a service's number of replicas
+    Scale(Scale),
+    /// Apply an earlier version of a service again
+    Rollback(Rollback),
+    /// Stop a service and forget it
+    #[command(alias = "delete")]
+    Rm(Rm),
+    /// Why a service, a replica or a spec is as it is
+    #[command(alias = "describe")]
+    Explain(Explain),
+    /// What happened, by time
+    Events(Events),
+    /// The output of a service's replicas
+    Logs(Logs),
+    /// Workers, and how they are
+    Workers(Workers),
+    /// Empty a worker: its replicas move, then it is DISABLED
+    Drain(Drain),
+    /// Call a drain off
+    Resume(Reasoned),
+    /// Take a worker out of use
+    Disable(Disable),
+    /// Put a disabled worker back
+    Enable(Reasoned),
+    /// Tokens that let machines join
+    #[command(subcommand)]
+    Token(Token),
+    /// How each component is
+    Health(Health),
+    /// Turn a component's readiness off, or on again
+    Maintenance(Maintenance),
+}
+
+/// Machines that could be had.
+#[derive(Debug, Args)]
+pub(crate) struct Offers {
+    /// Show this one offer whole
+    pub(crate) id: Option<String>,
+    /// GPUs as NAME[,NAME][:MEMORY[..MEMORY]][:COUNT[..COUNT]], or `any`, or `none` for every
+    /// machine
+    #[arg(long, default_value = "any", value_name = "GPU")]
+    pub(crate) gpu: String,
+    /// How many to show
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    pub(crate) limit: usize,
+    /// One line for each of these in place of offers
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub(crate) group_by: Option<GroupBy>,
+    /// What to order by; a leading `-` reverses it
+    #[arg(long, default_value = "price", value_name = "KEY", allow_hyphen_values = true,
+          value_parser = parse_sort)]
+    pub(crate) sort: Sort,
+    /// Only spot offers
+    #[arg(long, conflicts_with = "on_demand")]
+    pub(crate) spot: bool,
+    /// Only on-demand offers
+    #[arg(long)]
+    pub(crate) on_demand: bool,
+    /// At most this price in dollars an hour
+    #[arg(long, value_name = "DOLLARS", value_parser = text::price)]
+    pub(crate) max_price: Option<MicroUsd>,
+    /// At least this price in dollars an hour
+    #[arg(long, value_name = "DOLLARS", value_parser = text::price)]
+    pub(crate) min_price: Option<MicroUsd>,
+    /// Only this backend; may be given again
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) backend: Vec<String>,
+    /// Only this region; may be given again
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) region: Vec<String>,
+    /// Only this zone; may be given again
+    #[arg(long, value_name = "NAME")]
+    pub(crate) zone: Vec<String>,
+    /// Only this instance type; may be given again
+    #[arg(long, value_name = "NAME")]
+    pub(crate) instance_type: Vec<String>,
+    /// At least this many processors
+    #[arg(long, value_name = "CPUS", value_parser = text::cpu)]
+    pub(crate) cpu: Option<i32>,
+    /// At least this much main memory, such as 64GB
+    #[arg(long, value_name = "SIZE", value_parser = text::memory)]
+    pub(crate) memory: Option<i32>,
+    /// At least this much disk
+    #[arg(long, value_name = "SIZE", value_parser = text::memory)]
+    pub(crate) disk: Option<i32>,
+    /// Only this instruction set
+    #[arg(long, value_parser = ["x86_64", "arm64"])]
+    pub(crate) arch: Option<String>,
+    /// Only this availability: unknown, available, no-capacity, no-quota, no-balance, idle
+    #[arg(long, value_name = "WORD")]
+    pub(crate) availability: Vec<String>,
+    /// At least this CUDA compute capability, such as 8.0
+    #[arg(long, value_name = "X.Y")]
+    pub(crate) compute_capability: Option<String>,
+    /// Refresh backends whose offers are older than this first
+    #[arg(long, value_name = "DURATION", value_parser = text::duration)]
+    pub(crate) max_age: Option<Duration>,
+    /// Keep showing changes
+    #[arg(short, long)]
+    pub(crate) watch: bool,
+}
+
+/// What offers are grouped by.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum GroupBy {
+    /// The accelerator's name
+    Gpu,
+    /// The backend
+    Backend,
+    /// The backend and region
+    Region,
+}
+
+/// An order of offers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sort {
+    pub(crate) key: muster_proto::offers::v1::OfferOrderKey,
+    pub(crate) descending: bool,
+}
+
+fn parse_sort(text: &str) -> Result<Sort, String> {
+    use muster_proto::offers::v1::OfferOrderKey as Key;
+    let (name, descending) = match text.strip_prefix('-') {
+        Some(name) => (name, true),
+        None => (text, false),
+    };
+    let key = match name {
+        "price" => Key::Price,
+        "price-per-gpu" => Key::PricePerGpu,
+        "price-per-gpu-gib" => Key::PricePerGpuGib,
+        "memory" => Key::Memory,
+        "age" => Key::Age,
+        _ => {
+            let words = "price, price-per-gpu, price-per-gpu-gib, memory or age";
+            return Err(format!(
+                "has to be {words}, with a leading `-` for the other way"
+            ));
+        }
+    };
+    Ok(Sort { key, descending })
+}
+
+/// All of something, or one by name.
+#[derive(Debug, Args)]
+pub(crate) struct Named {
+    /// Show this one whole
+    pub(crate) name: Option<String>,
+    /// Keep showing changes
+    #[arg(short, long)]
+    pub(crate) watch: bool,
+}
+
+/// Create or change services.
+#[derive(Debug, Args)]
+pub(crate) struct Apply {
+    /// The file, as YAML, or as JSON that `services NAME -o json` printed; `-` is standard input
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Check it and show what would change; store nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Do not start a service that is not running
+    #[arg(long)]
+    pub(crate) no_start: bool,
+    #[command(flatten)]
+    pub(crate) following: Following,
+}
+
+/// Whether to wait for the end.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Following {
+    /// Wait until it is done; what a terminal does without being told
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// Do not wait
+    #[arg(long, conflicts_with = "wait")]
+    pub(crate) detach: bool,
+    /// How long to wait
+    #[arg(long, default_value = "5m", value_name = "DURATION", value_parser = text::duration)]
+    pub(crate) timeout: Duration,
+}
+
+/// Something done to a service or replica.
+#[derive(Debug, Args)]
+pub(crate) struct Follow {
+    /// The service, or for restart a replica such as chat/0
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) following: Following,
+}
+
+/// Set the number of replicas.
+#[derive(Debug, Args)]
+pub(crate) struct Scale {
+    /// The service
+    pub(crate) name: String,
+    /// How many replicas
+    pub(crate) replicas: i32,
+    #[command(flatten)]
+    pub(crate) following: Following,
+}
+
+/// Apply an earlier version again.
+#[derive(Debug, Args)]
+pub(crate) struct Rollback {
+    /// The service
+    pub(crate) name: String,
+    /// The version [default: the one before the current]
+    pub(crate) version: Option<i64>,
+    #[command(flatten)]
+    pub(crate) following: Following,
+}
+
+/// Stop and forget.
+#[derive(Debug, Args)]
+pub(crate) struct Rm {
+    /// The service
+    pub(crate) name: String,
+    /// Do not ask
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) following: Following,
+}
+
+/// Why something is as it is.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct Explain {
+    /// A service, or a replica such as chat/0
+    pub(crate) name: Option<String>,
+    /// A spec that has not been applied
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+}
+
+/// The ready replicas of a service.
+#[derive(Debug, Args)]
+pub(crate) struct Endpoints {
+    /// The service
+    pub(crate) service: String,
+    /// Keep showing changes
+    #[arg(short, long)]
+    pub(crate) watch: bool,
+}
+
+/// Replicas.
+#[derive(Debug, Args)]
+pub(crate) struct Ps {
+    /// Only those of this service
+    pub(crate) service: Option<String>,
+    /// Keep showing changes
+    #[arg(short, long)]
+    pub(crate) watch: bool,
+}
+
+/// What happened.
+#[derive(Debug, Args)]
+pub(crate) struct Events {
+    /// Only about this service or worker
+    pub(crate) subject: Option<String>,
+    /// Only what happened in the last such time
+    #[arg(long, value_name = "DURATION", value_parser = text::duration)]
+    pub(crate) since: Option<Duration>,
+    /// How many of the last to show
+    #[arg(long, default_value_t = 50, value_name = "N")]
+    pub(crate) limit: usize,
+    /// Keep showing what happens
+    #[arg(short, long)]
+    pub(crate) watch: bool,
+}
+
+/// Output of replicas.
+#[derive(Debug, Args)]
+pub(crate) struct Logs {
+    /// A service, or a replica such as chat/0
+    pub(crate) target: String,
+    /// Go on with what comes
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// How many of the last lines of each replica
+    #[arg(long, value_name = "N")]
+    pub(crate) tail: Option<i32>,
+    /// Only what was written in the last such time
+    #[arg(long, value_name = "DURATION", value_parser = text::duration)]
+    pub(crate) since: Option<Duration>,
+    /// The attempt before the current one
+    #[arg(long)]
+    pub(crate) previous: bool,
+}
+
+/// Workers.
+#[derive(Debug, Args)]
+pub(crate) struct Workers {
+    /// Show this one whole
+    pub(crate) name: Option<String>,
+    /// Only those with this label; may be given again
+    #[arg(short, long, value_name = "KEY=VALUE", value_parser = muster_model::name::parse_label)]
+    pub(crate) label: Vec<(String, String)>,
+    /// Keep showing changes
+    #[arg(short, long)]
+    pub(crate) watch: bool,
+}
+
+/// Empty a worker.
+#[derive(Debug, Args)]
+pub(crate) struct Drain {
+    /// The worker
+    pub(crate) name: String,
+    /// Why [default: by USER@HOST]
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+    /// Time until --after-deadline applies [default: never]
+    #[arg(long, value_name = "DURATION", value_parser = text::duration)]
+    pub(crate) deadline: Option<Duration>,
+    /// What happens to what is left at the deadline
+    #[arg(long, value_enum, default_value = "wait", value_name = "WHAT")]
+    pub(crate) after_deadline: AfterDeadline,
+    /// How many replicas may move at a time
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub(crate) max_parallel: i32,
+    /// Show what it would do; change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) following: Following,
+}
+
+/// What happens at a drain's deadline.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum AfterDeadline {
+    /// The drain goes on
+    Wait,
+    /// What is left is stopped
+    Force,
+}
+
+/// Something done to a worker, for a reason.
+#[derive(Debug, Args)]
+pub(crate) struct Reasoned {
+    /// The worker
+    pub(crate) name: String,
+    /// Why [default: by USER@HOST]
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+}
+
+/// Take a worker out of use.
+#[derive(Debug, Args)]
+pub(crate) struct Disable {
+    /// The worker
+    pub(crate) name: String,
+    /// Also if it is not empty: what it runs is stopped
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Why [default: by USER@HOST]
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+}
+
+/// Tokens that let machines join.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Token {
+    /// Make one, and print its secret
+    Create {
+        /// The only worker that it lets in [default: any]
+        #[arg(long, value_name = "NAME")]
+        worker: Option<String>,
+        /// How many machines it lets in; 0 is any number
+        #[arg(long, default_value_t = 1, value_name = "N")]
+        uses: i32,
+        /// How long it lasts
+        #[arg(long, default_value = "24h", value_name = "DURATION", value_parser = text::duration)]
+        ttl: Duration,
+    },
+    /// Show them, without their secrets
+    List,
+    /// End one
+    Revoke {
+        /// Its id
+        id: String,
+    },
+}
+
+/// How each component is.
+#[derive(Debug, Args)]
+pub(crate) struct Health {
+    /// Only this component
+    pub(crate) component: Option<String>,
+}
+
+/// Whether maintenance is to be on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Switch {
+    /// Readiness off
+    On,
+    /// Readiness as the checks say
+    Off,
+}
+
+/// Turn a component's readiness off, or on again.
+#[derive(Debug, Args)]
+pub(crate) struct Maintenance {
+    /// On or off
+    pub(crate) switch: Switch,
+    /// The component: offers-gateway, worker-registry or replica-manager
+    pub(crate) component: String,
+    /// Why; needed to turn it on
+    #[arg(long, value_name = "TEXT", required_if_eq("switch", "on"))]
+    pub(crate) reason: Option<String>,
+}

@@ -1,0 +1,152 @@
+//! `muster apply`: makes services what a file says.
+
+use std::{fs, io::Read as _, path::Path};
+
+use muster_proto::replicas::v1::{
+    Service, ServiceSpec, UpdateEffect, UpdateServiceRequest, UpdateServiceResponse,
+};
+use prost_types::FieldMask;
+
+use super::follow::{self, Goal};
+use crate::{
+    args::Apply,
+    failure::Failure,
+    output::json,
+    session::{Component, Session},
+    spec, text,
+};
+
+/// The largest file that is read.
+const MAX_FILE: u64 = 4 << 20;
+
+/// Applies every service of a file, in order.
+pub(crate) async fn run(session: &Session, args: &Apply) -> Result<(), Failure> {
+    let specs = read(&args.file)?;
+    let mut applied = Vec::new();
+    for spec in specs {
+        let request = UpdateServiceRequest {
+            spec: Some(spec),
+            update_mask: Some(FieldMask {
+                paths: vec!["*".to_owned()],
+            }),
+            allow_missing: true,
+            validate_only: args.dry_run,
+            no_start: args.no_start,
+            ..UpdateServiceRequest::default()
+        };
+        let answer = session
+            .call(
+                Component::Manager,
+                session.replicas().update_service(request),
+            )
+            .await?;
+        if !session.print_message(&answer)? {
+            session.print(&words(&answer, args.dry_run))?;
+        }
+        applied.push(answer.service.unwrap_or_default());
+    }
+    if args.dry_run || args.no_start || !session.follows(&args.following) {
+        return Ok(());
+    }
+    for service in &applied {
+        let goal = Goal::Healthy {
+            version: service.version,
+        };
+        follow::service(session, service, goal, &args.following).await?;
+        if session.is_terminal() {
+            session.print(&format!("{} is HEALTHY\n", service.name))?;
+        }
+    }
+    Ok(())
+}
+
+/// What was done, or would be.
+fn words(answer: &UpdateServiceResponse, dry_run: bool) -> String {
+    let service = answer.service.clone().unwrap_or_default();
+    let would = if dry_run { "would be " } else { "" };
+    let mut text = if answer.created {
+        format!("{} {would}created\n", service.name)
+    } else {
+        match answer.effect() {
+            UpdateEffect::None | UpdateEffect::Unspecified => {
+                format!("{} {would}unchanged\n", service.name)
+            }
+            UpdateEffect::InPlace => {
+                format!(
+                    "{} {would}changed in place, without a restart\n",
+                    service.name
+                )
+            }
+            UpdateEffect::Rolling => {
+                let version = service.version;
+                format!(
+                    "{} {would}updated to version {version}, replica by replica\n",
+                    service.name
+                )
+            }
+        }
+    };
+    for path in answer.changed_paths.iter().filter(|_| !answer.created) {
+        text.push_str(&format!("  {path}\n"));
+    }
+    for note in &answer.notes {
+        text.push_str(&format!("note: {note}\n"));
+    }
+    text
+}
+
+/// The services of a file.
+pub(crate) fn read(file: &Path) -> Result<Vec<ServiceSpec>, Failure> {
+    let place = file.display();
+    let text = contents(file).map_err(|error| Failure::Usage(format!("{place}: {error}")))?;
+    if let Some(spec) =
+        from_json(&text).map_err(|error| Failure::Usage(format!("{place}: {error}")))?
+    {
+        return Ok(vec![spec]);
+    }
+    spec::parse(&text).map_err(|problems| {
+        let lines: Vec<String> = problems
+            .iter()
+            .map(|problem| format!("{place}: {problem}"))
+            .collect();
+        Failure::Usage(lines.join("\n"))
+    })
+}
+
+fn contents(file: &Path) -> Result<String, std::io::Error> {
+    let mut bytes = Vec::new();
+    if file == Path::new("-") {
+        std::io::stdin()
+            .take(MAX_FILE + 1)
+            .read_to_end(&mut bytes)?;
+    } else {
+        fs::File::open(file)?
+            .take(MAX_FILE + 1)
+            .read_to_end(&mut bytes)?;
+    }
+    let invalid =
+        |message: &str| std::io::Error::new(std::io::ErrorKind::InvalidData, message.to_owned());
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(invalid("the file is larger than 4 MiB"));
+    }
+    String::from_utf8(bytes).map_err(|_| invalid("the file is not UTF-8"))
+}
+
+/// The spec in what `services NAME -o json` printed; nothing if the text is not
+/// that.
+fn from_json(text: &str) -> Result<Option<ServiceSpec>, json::Error> {
+    let Ok(value) = serde_json::from_str::<serde_json::Value>(text) else {
+        return Ok(None);
+    };
+    if value.get("spec").is_none_or(|spec| !spec.is_object()) {
+        return Ok(None);
+    }
+    Ok(json::parse::<Service>(value)?.spec)
+}
+
+/// A service for a sentence: its name and how it is.
+pub(crate) fn sentence(service: &Service) -> String {
+    let status = service.status.clone().unwrap_or_default();
+    let phase = text::word(status.phase().as_str_name(), "SERVICE_PHASE_");
+    format!("{} is {phase}\n", service.name)
+}

@@ -1,0 +1,191 @@
+//! What is done to one service or replica: start, stop, restart, scale, roll
+//! back, remove.
+
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+
+use muster_proto::replicas::v1::{
+    DeleteServiceRequest, RestartReplicaRequest, RestartServiceRequest, RollbackServiceRequest,
+    ScaleServiceRequest, Service, StartServiceRequest, StopServiceRequest,
+};
+
+use super::{
+    apply::sentence,
+    follow::{self, Goal},
+    services,
+    worker::reason,
+};
+use crate::{
+    args::{Follow, Following, Rm, Rollback, Scale},
+    failure::Failure,
+    session::{Component, Session},
+};
+
+/// Starts a service.
+pub(crate) async fn start(session: &Session, args: &Follow) -> Result<(), Failure> {
+    let request = StartServiceRequest {
+        name: args.name.clone(),
+        reason: reason(None),
+        ..Default::default()
+    };
+    let answer = session
+        .call(
+            Component::Manager,
+            session.replicas().start_service(request),
+        )
+        .await?;
+    to_healthy(session, answer.service, &args.following).await
+}
+
+/// Stops a service.
+pub(crate) async fn stop(session: &Session, args: &Follow) -> Result<(), Failure> {
+    let request = StopServiceRequest {
+        name: args.name.clone(),
+        reason: reason(None),
+        ..Default::default()
+    };
+    let answer = session
+        .call(Component::Manager, session.replicas().stop_service(request))
+        .await?;
+    to(session, answer.service, Goal::Stopped, &args.following).await
+}
+
+/// Restarts a service, or one replica.
+pub(crate) async fn restart(session: &Session, args: &Follow) -> Result<(), Failure> {
+    if args.name.contains('/') {
+        let request = RestartReplicaRequest {
+            id: args.name.clone(),
+            reason: reason(None),
+            ..Default::default()
+        };
+        let answer = session
+            .call(
+                Component::Manager,
+                session.replicas().restart_replica(request),
+            )
+            .await?;
+        let replica = answer.replica.unwrap_or_default();
+        if session.print_message(&replica)? {
+            return Ok(());
+        }
+        return session.print(&format!("{} is being restarted\n", replica.id));
+    }
+    let request = RestartServiceRequest {
+        name: args.name.clone(),
+        reason: reason(None),
+        ..Default::default()
+    };
+    let answer = session
+        .call(
+            Component::Manager,
+            session.replicas().restart_service(request),
+        )
+        .await?;
+    to_healthy(session, answer.service, &args.following).await
+}
+
+/// Sets a service's number of replicas.
+pub(crate) async fn scale(session: &Session, args: &Scale) -> Result<(), Failure> {
+    let request = ScaleServiceRequest {
+        name: args.name.clone(),
+        replicas: args.replicas,
+        ..ScaleServiceRequest::default()
+    };
+    let answer = session
+        .call(
+            Component::Manager,
+            session.replicas().scale_service(request),
+        )
+        .await?;
+    to_healthy(session, answer.service, &args.following).await
+}
+
+/// Applies an earlier version again.
+pub(crate) async fn rollback(session: &Session, args: &Rollback) -> Result<(), Failure> {
+    let request = RollbackServiceRequest {
+        name: args.name.clone(),
+        version: args.version.unwrap_or_default(),
+        ..RollbackServiceRequest::default()
+    };
+    let answer = session
+        .call(
+            Component::Manager,
+            session.replicas().rollback_service(request),
+        )
+        .await?;
+    to_healthy(session, answer.service, &args.following).await
+}
+
+/// Stops a service and forgets it.
+pub(crate) async fn rm(session: &Session, args: &Rm) -> Result<(), Failure> {
+    let service = services::get(session, &args.name).await?;
+    if !args.yes && io::stdin().is_terminal() && !confirmed(&service)? {
+        return Err(Failure::Failed("nothing was removed".to_owned()));
+    }
+    let request = DeleteServiceRequest {
+        name: args.name.clone(),
+        etag: service.etag.clone(),
+        reason: reason(None),
+        ..DeleteServiceRequest::default()
+    };
+    session
+        .call(
+            Component::Manager,
+            session.replicas().delete_service(request),
+        )
+        .await?;
+    if session.follows(&args.following) {
+        follow::service(session, &service, Goal::Gone, &args.following).await?;
+        return session.print(&format!("{} is gone\n", args.name));
+    }
+    session.print(&format!("{} is being removed\n", args.name))
+}
+
+fn confirmed(service: &Service) -> Result<bool, Failure> {
+    let ready = service
+        .status
+        .as_ref()
+        .and_then(|status| status.counts)
+        .unwrap_or_default()
+        .ready;
+    write!(
+        io::stderr(),
+        "remove {} with its {ready} ready replicas? [y/N] ",
+        service.name
+    )?;
+    io::stderr().flush()?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+async fn to_healthy(
+    session: &Session,
+    service: Option<Service>,
+    following: &Following,
+) -> Result<(), Failure> {
+    let version = service.as_ref().map_or(0, |service| service.version);
+    to(session, service, Goal::Healthy { version }, following).await
+}
+
+async fn to(
+    session: &Session,
+    service: Option<Service>,
+    goal: Goal,
+    following: &Following,
+) -> Result<(), Failure> {
+    let service = service.unwrap_or_default();
+    if session.print_message(&service)? {
+        // A program reads the answer.
+    } else if !session.follows(following) {
+        return session.print(&sentence(&service));
+    }
+    if !session.follows(following) {
+        return Ok(());
+    }
+    follow::service(session, &service, goal, following).await?;
+    if session.is_terminal() {
+        let now = services::get(session, &service.name).await?;
+        session.print(&sentence(&now))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,289 @@
+//! `muster events`: what happened to services and to workers, by time.
+
+use std::{collections::VecDeque, future::Future};
+
+use muster_proto::{
+    replicas::v1::{EventFilter, ListEventsRequest, WatchEventsRequest, WatchEventsResponse},
+    types::v1::{Event, EventSeverity, event_change::Change},
+    workers::v1::{
+        ListWorkerEventsRequest, WatchWorkerEventsRequest, WatchWorkerEventsResponse,
+        WorkerEventFilter,
+    },
+};
+use prost_types::Timestamp;
+use tonic::{Response, Status, Streaming};
+
+use super::live::{self, Flow, Update, Watched};
+use crate::{
+    args::{Events as Args, Format},
+    failure::Failure,
+    output::{
+        style::Style,
+        table::{Cell, Table},
+    },
+    session::{Component, Session},
+    text,
+};
+
+/// Shows events.
+pub(crate) async fn run(session: &Session, args: &Args) -> Result<(), Failure> {
+    let since = args
+        .since
+        .and_then(|since| session.now().checked_sub(since))
+        .map(Timestamp::from);
+    let (services, workers) = (of_services(args, since), of_workers(args, since));
+    if args.watch {
+        let (services, workers) = (Services(services), Workers(workers));
+        let (one, other) = tokio::join!(
+            live::follow(session, &services, |changes, _| print_new(session, changes)),
+            live::follow(session, &workers, |changes, _| print_new(session, changes)),
+        );
+        return one.and(other);
+    }
+    let (one, other) = tokio::join!(
+        last_of_services(session, services, args.limit),
+        last_of_workers(session, workers, args.limit)
+    );
+    let mut events: Vec<Event> = one?.into_iter().chain(other?).collect();
+    events.sort_by(|a, b| order(a).cmp(&order(b)));
+    let surplus = events.len().saturating_sub(args.limit);
+    print(session, events.get(surplus..).unwrap_or_default())
+}
+
+fn order(event: &Event) -> (i64, i32, &str) {
+    let time = event.time.unwrap_or_default();
+    (time.seconds, time.nanos, event.id.as_str())
+}
+
+fn of_services(args: &Args, since_time: Option<Timestamp>) -> EventFilter {
+    EventFilter {
+        services: args.subject.iter().cloned().collect(),
+        since_time,
+        ..EventFilter::default()
+    }
+}
+
+fn of_workers(args: &Args, since_time: Option<Timestamp>) -> WorkerEventFilter {
+    WorkerEventFilter {
+        workers: args.subject.iter().cloned().collect(),
+        since_time,
+        ..WorkerEventFilter::default()
+    }
+}
+
+async fn last_of_services(
+    session: &Session,
+    filter: EventFilter,
+    limit: usize,
+) -> Result<VecDeque<Event>, Failure> {
+    let mut request = ListEventsRequest {
+        filter: Some(filter),
+        page_size: 1000,
+        ..Default::default()
+    };
+    let mut last = VecDeque::new();
+    loop {
+        let page = session
+            .call(
+                Component::Manager,
+                session.replicas().list_events(request.clone()),
+            )
+            .await?;
+        keep_last(&mut last, page.events, limit);
+        if page.next_page_token.is_empty() {
+            return Ok(last);
+        }
+        request.page_token = page.next_page_token;
+    }
+}
+
+async fn last_of_workers(
+    session: &Session,
+    filter: WorkerEventFilter,
+    limit: usize,
+) -> Result<VecDeque<Event>, Failure> {
+    let mut request = ListWorkerEventsRequest {
+        filter: Some(filter),
+        page_size: 1000,
+        ..Default::default()
+    };
+    let mut last = VecDeque::new();
+    loop {
+        let page = session
+            .call(
+                Component::Registry,
+                session.workers().list_worker_events(request.clone()),
+            )
+            .await?;
+        keep_last(&mut last, page.events, limit);
+        if page.next_page_token.is_empty() {
+            return Ok(last);
+        }
+        request.page_token = page.next_page_token;
+    }
+}
+
+fn keep_last(last: &mut VecDeque<Event>, events: Vec<Event>, limit: usize) {
+    last.extend(events);
+    let surplus = last.len().saturating_sub(limit);
+    last.drain(..surplus);
+}
+
+fn print(session: &Session, events: &[Event]) -> Result<(), Failure> {
+    match session.format {
+        Format::Json | Format::Yaml => {
+            for event in events {
+                session.print_line(event)?;
+            }
+            Ok(())
+        }
+        Format::Name => {
+            let names: String = events
+                .iter()
+                .map(|event| format!("{}\n", event.id))
+                .collect();
+            session.print(&names)
+        }
+        Format::Table | Format::Wide if events.is_empty() => {
+            session.print("nothing has happened\n")
+        }
+        Format::Table | Format::Wide => session.print_table(&table(session, &mut events.iter())),
+    }
+}
+
+fn print_new(session: &Session, changes: Vec<(String, Option<Event>)>) -> Result<Flow, Failure> {
+    for event in changes.into_iter().filter_map(|(_, event)| event) {
+        match session.format {
+            Format::Json | Format::Yaml => drop(session.print_line(&event)?),
+            Format::Name => session.print(&format!("{}\n", event.id))?,
+            Format::Table | Format::Wide => session.print(&line(session, &event))?,
+        }
+    }
+    Ok(Flow::GoOn)
+}
+
+fn line(session: &Session, event: &Event) -> String {
+    let time = text::print_time(event.time, session.now());
+    let kind = session.colours.paint(style(event), &event.kind);
+    format!("{time}  {}  {kind}  {}\n", event.subject, event.message)
+}
+
+fn style(event: &Event) -> Style {
+    match event.severity() {
+        EventSeverity::Info | EventSeverity::Unspecified => Style::Plain,
+        EventSeverity::Warning => Style::Warning,
+        EventSeverity::Error => Style::Bad,
+    }
+}
+
+fn table(session: &Session, events: &mut dyn Iterator<Item = &Event>) -> Table {
+    let mut header = vec!["TIME (UTC)", "ABOUT", "WHAT", "WHY"];
+    if session.is_wide() {
+        header.extend(["BY", "FROM"]);
+    }
+    let mut table = Table::new(&header);
+    for event in events {
+        let mut row: Vec<Cell> = vec![
+            text::print_time(event.time, session.now()).into(),
+            event.subject.as_str().into(),
+            Cell::styled(event.kind.as_str(), style(event)),
+            event.message.lines().next().unwrap_or_default().into(),
+        ];
+        if session.is_wide() {
+            row.extend([event.actor.as_str().into(), event.component.as_str().into()]);
+        }
+        table.row(row);
+    }
+    table
+}
+
+/// Events of services and replicas, watched.
+struct Services(EventFilter);
+
+/// Events of workers, watched.
+struct Workers(WorkerEventFilter);
+
+fn added(changes: Vec<muster_proto::types::v1::EventChange>) -> Vec<(String, Option<Event>)> {
+    let event = |change: muster_proto::types::v1::EventChange| {
+        change.change.map(|Change::Put(event)| event)
+    };
+    changes
+        .into_iter()
+        .filter_map(event)
+        .map(|event| (event.id.clone(), Some(event)))
+        .collect()
+}
+
+impl Watched for Services {
+    type Resource = Event;
+    type Message = WatchEventsResponse;
+
+    const COMPONENT: Component = Component::Manager;
+
+    fn open(
+        &self,
+        session: &Session,
+        resume_token: String,
+    ) -> impl Future<Output = Result<Response<Streaming<WatchEventsResponse>>, Status>> + Send {
+        let request = WatchEventsRequest {
+            filter: Some(self.0.clone()),
+            resume_token,
+            ..Default::default()
+        };
+        let mut client = session.replicas();
+        async move { client.watch_events(request).await }
+    }
+
+    fn read(message: WatchEventsResponse) -> Update<Event> {
+        Update {
+            changes: added(message.changes),
+            resume_token: message.resume_token,
+            synced: message.synced,
+        }
+    }
+
+    fn table(session: &Session, events: &mut dyn Iterator<Item = &Event>) -> Table {
+        table(session, events)
+    }
+
+    fn name(event: &Event) -> &str {
+        &event.id
+    }
+}
+
+impl Watched for Workers {
+    type Resource = Event;
+    type Message = WatchWorkerEventsResponse;
+
+    const COMPONENT: Component = Component::Registry;
+
+    fn open(
+        &self,
+        session: &Session,
+        resume_token: String,
+    ) -> impl Future<Output = Result<Response<Streaming<WatchWorkerEventsResponse>>, Status>> + Send
+    {
+        let request = WatchWorkerEventsRequest {
+            filter: Some(self.0.clone()),
+            resume_token,
+        };
+        let mut client = session.workers();
+        async move { client.watch_worker_events(request).await }
+    }
+
+    fn read(message: WatchWorkerEventsResponse) -> Update<Event> {
+        Update {
+            changes: added(message.changes),
+            resume_token: message.resume_token,
+            synced: message.synced,
+        }
+    }
+
+    fn table(session: &Session, events: &mut dyn Iterator<Item = &Event>) -> Table {
+        table(session, events)
+    }
+
+    fn name(event: &Event) -> &str {
+        &event.id
+    }
+}

@@ -1,0 +1,197 @@
+//! Waiting for what was begun: a service that becomes HEALTHY, stops, or is
+//! gone; and the line on a terminal that shows how far it is.
+
+use std::io::{self, Write as _};
+
+use muster_proto::replicas::v1::{Service, ServicePhase};
+
+use super::{
+    live::{self, Flow},
+    services::{Services, phase},
+};
+use crate::{args::Following, failure::Failure, session::Session};
+
+/// A line that is written over until it is finished.
+pub(crate) struct Progress {
+    on_terminal: bool,
+    last: String,
+}
+
+impl Progress {
+    /// On a terminal one line that changes; elsewhere a line for each change.
+    pub(crate) fn new(session: &Session) -> Self {
+        Self {
+            on_terminal: session.is_terminal(),
+            last: String::new(),
+        }
+    }
+
+    /// Shows a line, with a bar if there is a part that is done, in hundredths.
+    pub(crate) fn show(&mut self, line: &str, done: Option<u32>) -> Result<(), Failure> {
+        if self.last == line {
+            return Ok(());
+        }
+        self.last = line.to_owned();
+        let mut out = io::stderr().lock();
+        if self.on_terminal {
+            write!(out, "\r\u{1b}[K{}{line}", bar(done))?;
+        } else {
+            writeln!(out, "{line}")?;
+        }
+        Ok(out.flush()?)
+    }
+
+    /// Ends the line.
+    pub(crate) fn finish(&mut self) -> Result<(), Failure> {
+        if self.on_terminal && !self.last.is_empty() {
+            writeln!(io::stderr())?;
+        }
+        Ok(())
+    }
+}
+
+fn bar(done: Option<u32>) -> String {
+    const WIDTH: usize = 20;
+    let Some(done) = done else {
+        return String::new();
+    };
+    let full = usize::try_from(done.min(100)).unwrap_or_default() * WIDTH / 100;
+    format!(
+        "[{}{}] {done:>3} %  ",
+        "█".repeat(full),
+        "░".repeat(WIDTH - full)
+    )
+}
+
+/// What is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Goal {
+    /// As many replicas are ready as are wanted, of this version or a later one.
+    Healthy {
+        /// The version.
+        version: i64,
+    },
+    /// It is STOPPED.
+    Stopped,
+    /// It is gone.
+    Gone,
+}
+
+/// Waits until a service has reached a goal, or shows that it will not.
+pub(crate) async fn service(
+    session: &Session,
+    service: &Service,
+    goal: Goal,
+    following: &Following,
+) -> Result<(), Failure> {
+    let name = service.name.as_str();
+    let mut progress = Progress::new(session);
+    let mut last = String::new();
+    let mut ended = None;
+    let watched = Services {
+        names: vec![name.to_owned()],
+    };
+    let watch = live::follow(session, &watched, |changes, synced| {
+        let mut seen = false;
+        for (_, change) in changes {
+            seen = true;
+            match change.filter(|now| now.uid == service.uid) {
+                Some(now) => {
+                    last = line(&now);
+                    progress.show(&last, None)?;
+                    ended = reached(&now, goal);
+                }
+                None => ended = Some(gone(name, goal)),
+            }
+            if ended.is_some() {
+                return Ok(Flow::Done);
+            }
+        }
+        if synced && !seen && last.is_empty() {
+            ended = Some(gone(name, goal));
+            return Ok(Flow::Done);
+        }
+        Ok(Flow::GoOn)
+    });
+    let outcome = tokio::time::timeout(following.timeout, watch).await;
+    progress.finish()?;
+    match outcome {
+        Ok(result) => result?,
+        Err(_) => {
+            let message = format!(
+                "gave up waiting after {:?}; it goes on: {last}",
+                following.timeout
+            );
+            return Err(Failure::TimedOut(message));
+        }
+    }
+    ended.unwrap_or(Ok(()))
+}
+
+fn line(service: &Service) -> String {
+    let status = service.status.clone().unwrap_or_default();
+    let counts = status.counts.unwrap_or_default();
+    let updating = if status.updating { ", updating" } else { "" };
+    let reason = if status.reason.is_empty() {
+        String::new()
+    } else {
+        format!(": {}", status.reason)
+    };
+    let line = format!(
+        "{} {} {}/{} ready{updating}{reason}",
+        service.name,
+        phase(service),
+        counts.ready,
+        counts.wanted,
+    );
+    line.lines().next().unwrap_or_default().to_owned()
+}
+
+fn gone(name: &str, goal: Goal) -> Result<(), Failure> {
+    match goal {
+        Goal::Gone => Ok(()),
+        Goal::Healthy { .. } | Goal::Stopped => Err(Failure::Failed(format!("{name} was deleted"))),
+    }
+}
+
+/// How the wait ends, if it does.
+fn reached(service: &Service, goal: Goal) -> Option<Result<(), Failure>> {
+    let status = service.status.clone().unwrap_or_default();
+    let failed = || {
+        let message = format!("{} has FAILED: {}", service.name, status.reason);
+        Some(Err(Failure::Failed(message)))
+    };
+    match (goal, status.phase()) {
+        (Goal::Healthy { version }, ServicePhase::Healthy)
+            if !status.updating
+                && service.version >= version
+                && status.running_version >= version =>
+        {
+            Some(Ok(()))
+        }
+        (Goal::Healthy { version }, _) if rolled_back(service, version) => {
+            let reason = status.rollout.clone().unwrap_or_default().reason;
+            let message = format!("{} was rolled back: {reason}", service.name);
+            Some(Err(Failure::Failed(message)))
+        }
+        (Goal::Healthy { .. }, ServicePhase::Failed) => failed(),
+        (Goal::Healthy { .. }, ServicePhase::Stopped) => Some(Err(Failure::Failed(format!(
+            "{} was stopped",
+            service.name
+        )))),
+        (Goal::Stopped, ServicePhase::Stopped) => Some(Ok(())),
+        (Goal::Stopped, ServicePhase::Failed) => failed(),
+        _ => None,
+    }
+}
+
+fn rolled_back(service: &Service, version: i64) -> bool {
+    use muster_proto::replicas::v1::RolloutState;
+    let rollout = service
+        .status
+        .as_ref()
+        .and_then(|status| status.rollout.as_ref());
+    rollout.is_some_and(|rollout| {
+        rollout.target_version == version && rollout.state() == RolloutState::RolledBack
+    })
+}

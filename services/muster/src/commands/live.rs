@@ -1,0 +1,166 @@
+//! What `-w` shows: resources as a watch tells them. On a terminal the table is
+//! drawn anew at each change; elsewhere each change is printed as it comes.
+
+use std::{collections::BTreeMap, future::Future, time::Duration};
+
+use prost::{Message, Name};
+use tonic::{Code, Response, Status, Streaming};
+
+use crate::{
+    args::Format,
+    failure::Failure,
+    output::table::Table,
+    session::{Component, Session},
+};
+
+/// The pause before a broken watch is taken up again.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// One message of a watch, whatever its type.
+pub(crate) struct Update<R> {
+    /// What changed: the key, and the resource unless it is gone.
+    pub(crate) changes: Vec<(String, Option<R>)>,
+    /// Where to go on, if it is told.
+    pub(crate) resume_token: String,
+    /// Whether the current state is complete.
+    pub(crate) synced: bool,
+}
+
+/// How a kind of resource is watched and shown.
+pub(crate) trait Watched {
+    /// The resource.
+    type Resource: Message + Name + Clone;
+    /// The watch's message.
+    type Message;
+
+    /// Who tells.
+    const COMPONENT: Component;
+
+    /// Begins, or goes on from a token.
+    fn open(
+        &self,
+        session: &Session,
+        resume_token: String,
+    ) -> impl Future<Output = Result<Response<Streaming<Self::Message>>, Status>> + Send;
+
+    /// Reads a message.
+    fn read(message: Self::Message) -> Update<Self::Resource>;
+
+    /// The resources as a table.
+    fn table(session: &Session, resources: &mut dyn Iterator<Item = &Self::Resource>) -> Table;
+
+    /// The resource's name.
+    fn name(resource: &Self::Resource) -> &str;
+}
+
+/// Shows resources and their changes until the program is interrupted.
+pub(crate) async fn show<W: Watched>(session: &Session, watched: &W) -> Result<(), Failure> {
+    let mut state: BTreeMap<String, W::Resource> = BTreeMap::new();
+    follow(session, watched, |changes, synced| {
+        for (key, resource) in changes {
+            if !session.is_terminal() {
+                print_one::<W>(session, resource.as_ref())?;
+            }
+            match resource {
+                Some(resource) => state.insert(key, resource),
+                None => state.remove(&key),
+            };
+        }
+        if session.is_terminal() && synced {
+            session.print("\u{1b}[2J\u{1b}[H")?;
+            session.print_table(&W::table(session, &mut state.values()))?;
+        }
+        Ok(Flow::GoOn)
+    })
+    .await
+}
+
+fn print_one<W: Watched>(session: &Session, resource: Option<&W::Resource>) -> Result<(), Failure> {
+    let Some(resource) = resource else {
+        return Ok(());
+    };
+    match session.format {
+        Format::Json | Format::Yaml => session.print_line(resource).map(drop),
+        Format::Name => session.print(&format!("{}\n", W::name(resource))),
+        Format::Table | Format::Wide => {
+            let table = W::table(session, &mut std::iter::once(resource));
+            session.print_table(&table)
+        }
+    }
+}
+
+/// Whether a watch goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flow {
+    /// It goes on.
+    GoOn,
+    /// Enough was seen.
+    Done,
+}
+
+/// Hands every change to `take` until it has seen enough. A watch that breaks is
+/// taken up where it was; one whose history is gone begins anew.
+pub(crate) async fn follow<W: Watched>(
+    session: &Session,
+    watched: &W,
+    mut take: impl FnMut(Vec<(String, Option<W::Resource>)>, bool) -> Result<Flow, Failure>,
+) -> Result<(), Failure> {
+    let mut token = String::new();
+    let mut first = true;
+    loop {
+        let ended = match watched.open(session, token.clone()).await {
+            Ok(stream) => read_all::<W>(stream.into_inner(), &mut token, &mut take).await?,
+            Err(status) if first => return Err(session.failure(W::COMPONENT, status)),
+            Err(status) => Ended::Broken(status),
+        };
+        first = false;
+        match ended {
+            Ended::Done => return Ok(()),
+            Ended::Broken(status) if status.code() == Code::OutOfRange => token.clear(),
+            Ended::Broken(status) if passes(status.code()) => {}
+            Ended::Broken(status) => return Err(session.failure(W::COMPONENT, status)),
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Whether a watch that broke like this may go on later.
+fn passes(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Ok
+            | Code::Unavailable
+            | Code::ResourceExhausted
+            | Code::Cancelled
+            | Code::Unknown
+            | Code::DeadlineExceeded
+    )
+}
+
+/// How a stream ended.
+enum Ended {
+    Done,
+    Broken(Status),
+}
+
+async fn read_all<W: Watched>(
+    mut stream: Streaming<W::Message>,
+    token: &mut String,
+    take: &mut impl FnMut(Vec<(String, Option<W::Resource>)>, bool) -> Result<Flow, Failure>,
+) -> Result<Ended, Failure> {
+    loop {
+        match stream.message().await {
+            Ok(Some(message)) => {
+                let update = W::read(message);
+                if !update.resume_token.is_empty() {
+                    *token = update.resume_token;
+                }
+                if take(update.changes, update.synced)? == Flow::Done {
+                    return Ok(Ended::Done);
+                }
+            }
+            Ok(None) => return Ok(Ended::Broken(Status::ok(""))),
+            Err(status) => return Ok(Ended::Broken(status)),
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! What is done to one worker: drain, resume, disable, enable.
+
+use std::time::Duration;
+
+use muster_proto::workers::v1::{
+    AfterDeadline, DisableWorkerRequest, Drain, DrainCause, DrainWorkerRequest,
+    EnableWorkerRequest, ResumeWorkerRequest, Worker, WorkerFilter, WorkerState,
+};
+
+use super::{
+    follow::Progress,
+    live::{self, Flow},
+    workers::{Workers, drain_words, state},
+};
+use crate::{
+    args::{self, Disable, Reasoned},
+    failure::Failure,
+    session::{Component, Session},
+};
+
+/// Empties a worker, and follows until it is DISABLED.
+pub(crate) async fn drain(session: &Session, args: &args::Drain) -> Result<(), Failure> {
+    let after_deadline = match args.after_deadline {
+        args::AfterDeadline::Wait => AfterDeadline::Wait,
+        args::AfterDeadline::Force => AfterDeadline::Force,
+    };
+    let request = DrainWorkerRequest {
+        name: args.name.clone(),
+        cause: DrainCause::Operator.into(),
+        reason: reason(args.reason.as_deref()),
+        deadline: args.deadline.and_then(|deadline| deadline.try_into().ok()),
+        max_parallel: args.max_parallel,
+        after_deadline: after_deadline.into(),
+        validate_only: args.dry_run,
+        ..DrainWorkerRequest::default()
+    };
+    let answer = session
+        .call(Component::Registry, session.workers().drain_worker(request))
+        .await?;
+    let worker = answer.worker.clone().unwrap_or_default();
+    if session.print_message(&answer)? {
+        // A program reads the answer; what follows is for a person.
+    } else if args.dry_run {
+        let left = worker.usage.unwrap_or_default().allocations;
+        session.print(&format!(
+            "{} would be drained: {left} replicas would move\n",
+            args.name
+        ))?;
+    } else {
+        session.print(&format!("{} is {}\n", args.name, state(&worker)))?;
+    }
+    if !answer.would_fail.is_empty() {
+        let names = answer.would_fail.join(", ");
+        session.print(&format!(
+            "a forced end would fail {names}, which have no retry policy\n"
+        ))?;
+    }
+    if args.dry_run || !session.follows(&args.following) {
+        return Ok(());
+    }
+    until_disabled(session, &args.name, args.following.timeout).await
+}
+
+async fn until_disabled(session: &Session, name: &str, timeout: Duration) -> Result<(), Failure> {
+    let filter = WorkerFilter {
+        names: vec![name.to_owned()],
+        ..WorkerFilter::default()
+    };
+    let mut progress = Progress::new(session);
+    let mut last = String::new();
+    let mut ended = None;
+    let watched = Workers { filter };
+    let watch = live::follow(session, &watched, |changes, _| {
+        for (_, worker) in changes {
+            let Some(worker) = worker else {
+                ended = Some(Err(Failure::Failed(format!("{name} was deleted"))));
+                return Ok(Flow::Done);
+            };
+            last = line(session, &worker);
+            progress.show(&last, worker.drain.as_ref().map(fraction))?;
+            if let Some(end) = end(&worker) {
+                ended = Some(end);
+                return Ok(Flow::Done);
+            }
+        }
+        Ok(Flow::GoOn)
+    });
+    let outcome = tokio::time::timeout(timeout, watch).await;
+    progress.finish()?;
+    match outcome {
+        Ok(result) => result?,
+        Err(_) => {
+            return Err(Failure::TimedOut(format!(
+                "{name} is not empty yet: {last}"
+            )));
+        }
+    }
+    ended.unwrap_or(Ok(()))?;
+    session.print(&format!("{name} is DISABLED\n"))
+}
+
+fn line(session: &Session, worker: &Worker) -> String {
+    match &worker.drain {
+        Some(drain) => format!(
+            "{} {}: {}",
+            worker.name,
+            state(worker),
+            drain_words(session, drain)
+        ),
+        None => format!("{} {}", worker.name, state(worker)),
+    }
+}
+
+/// How much of a drain is done, in hundredths.
+fn fraction(drain: &Drain) -> u32 {
+    let total = u32::try_from(drain.total).unwrap_or_default();
+    let left = u32::try_from(drain.left).unwrap_or_default();
+    match total {
+        0 => 100,
+        total => 100 * total.saturating_sub(left) / total,
+    }
+}
+
+fn end(worker: &Worker) -> Option<Result<(), Failure>> {
+    match worker.state() {
+        WorkerState::Disabled => Some(Ok(())),
+        WorkerState::Active | WorkerState::Provisioning => {
+            let message = format!("the drain of {} was called off", worker.name);
+            Some(Err(Failure::Failed(message)))
+        }
+        WorkerState::Draining | WorkerState::Unspecified => None,
+    }
+}
+
+/// Calls a drain off.
+pub(crate) async fn resume(session: &Session, args: &Reasoned) -> Result<(), Failure> {
+    let request = ResumeWorkerRequest {
+        name: args.name.clone(),
+        reason: reason(args.reason.as_deref()),
+        ..ResumeWorkerRequest::default()
+    };
+    let answer = session
+        .call(
+            Component::Registry,
+            session.workers().resume_worker(request),
+        )
+        .await?;
+    tell(session, answer.worker)
+}
+
+/// Takes a worker out of use.
+pub(crate) async fn disable(session: &Session, args: &Disable) -> Result<(), Failure> {
+    let request = DisableWorkerRequest {
+        name: args.name.clone(),
+        reason: reason(args.reason.as_deref()),
+        force: args.force,
+        ..DisableWorkerRequest::default()
+    };
+    let answer = session
+        .call(
+            Component::Registry,
+            session.workers().disable_worker(request),
+        )
+        .await?;
+    tell(session, answer.worker)
+}
+
+/// Puts a worker back.
+pub(crate) async fn enable(session: &Session, args: &Reasoned) -> Result<(), Failure> {
+    let request = EnableWorkerRequest {
+        name: args.name.clone(),
+        reason: reason(args.reason.as_deref()),
+        ..EnableWorkerRequest::default()
+    };
+    let answer = session
+        .call(
+            Component::Registry,
+            session.workers().enable_worker(request),
+        )
+        .await?;
+    tell(session, answer.worker)
+}
+
+fn tell(session: &Session, worker: Option<Worker>) -> Result<(), Failure> {
+    let worker = worker.unwrap_or_default();
+    if session.print_message(&worker)? {
+        return Ok(());
+    }
+    session.print(&format!("{} is {}\n", worker.name, state(&worker)))
+}
+
+/// The reason given, or who asks.
+pub(crate) fn reason(given: Option<&str>) -> String {
+    given.map_or_else(|| format!("by {}", actor()), str::to_owned)
+}
+
+/// The person at the terminal: USER@HOST.
+pub(crate) fn actor() -> String {
+    let user = std::env::var("USER").or_else(|_| std::env::var("LOGNAME"));
+    let host = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned();
+    format!("{}@{host}", user.unwrap_or_else(|_| "unknown".to_owned()))
+}

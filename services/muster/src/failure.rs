@@ -1,0 +1,78 @@
+//! Why a command did not do what was asked, and the exit code that says so.
+
+use muster_runtime::status::Details;
+use tonic::{Code, Status};
+
+use crate::output::json;
+
+/// What went wrong.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// The server refused.
+    #[error("{}", Details::of(.0))]
+    Refused(Box<Status>),
+    /// What was awaited did not come out.
+    #[error("{0}")]
+    Failed(String),
+    /// What was typed, or what is in a file, is not valid.
+    #[error("{0}")]
+    Usage(String),
+    /// A component does not answer.
+    #[error(
+        "the {component} at {address} does not answer: {message}\n\
+             is it running? `muster up` starts the whole stack on this machine"
+    )]
+    Unreachable {
+        /// Its name.
+        component: &'static str,
+        /// Where it should be.
+        address: String,
+        /// What went wrong.
+        message: String,
+    },
+    /// `--timeout` passed.
+    #[error("{0}")]
+    TimedOut(String),
+}
+
+impl Failure {
+    /// What the process ends with.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Refused(_) | Self::Failed(_) => 1,
+            Self::Usage(_) => 2,
+            Self::Unreachable { .. } => 3,
+            Self::TimedOut(_) => 4,
+        }
+    }
+
+    /// The failure as a google.rpc.Status in JSON.
+    pub(crate) fn as_json(&self) -> serde_json::Value {
+        let plain = |code: Code| serde_json::json!({"code": i32::from(code), "message": self.to_string(), "details": []});
+        match self {
+            Self::Refused(status) => Details::of(status).to_json(),
+            Self::Failed(_) => plain(Code::Aborted),
+            Self::Usage(_) => plain(Code::InvalidArgument),
+            Self::Unreachable { .. } => plain(Code::Unavailable),
+            Self::TimedOut(_) => plain(Code::DeadlineExceeded),
+        }
+    }
+}
+
+impl From<Status> for Failure {
+    fn from(status: Status) -> Self {
+        Self::Refused(Box::new(status))
+    }
+}
+
+impl From<json::Error> for Failure {
+    fn from(error: json::Error) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::Failed(error.to_string())
+    }
+}

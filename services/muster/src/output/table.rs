@@ -1,0 +1,147 @@
+//! Columns that line up.
+
+use std::io::{self, Write};
+
+use super::style::{Colours, Style, of_word};
+
+/// A text in a table.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Cell {
+    text: String,
+    style: Style,
+}
+
+impl Cell {
+    /// A text in a style.
+    pub(crate) fn styled(text: impl Into<String>, style: Style) -> Self {
+        Self {
+            text: text.into(),
+            style,
+        }
+    }
+
+    /// A state's word, in its colour.
+    pub(crate) fn state(word: &str) -> Self {
+        Self::styled(word, of_word(word))
+    }
+}
+
+impl<T: Into<String>> From<T> for Cell {
+    fn from(text: T) -> Self {
+        Self::styled(text, Style::Plain)
+    }
+}
+
+/// Which side a column's texts stand at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Align {
+    /// Words.
+    Left,
+    /// Numbers.
+    Right,
+}
+
+/// Rows under a header.
+#[derive(Debug)]
+pub(crate) struct Table {
+    header: Vec<(&'static str, Align)>,
+    rows: Vec<Vec<Cell>>,
+}
+
+impl Table {
+    /// A table without rows. A name that starts with `>` heads a column of
+    /// numbers.
+    pub(crate) fn new(header: &[&'static str]) -> Self {
+        let column = |name: &&'static str| match name.strip_prefix('>') {
+            Some(name) => (name, Align::Right),
+            None => (*name, Align::Left),
+        };
+        Self {
+            header: header.iter().map(column).collect(),
+            rows: Vec::new(),
+        }
+    }
+
+    /// Adds a row.
+    pub(crate) fn row(&mut self, cells: Vec<Cell>) {
+        self.rows.push(cells);
+    }
+
+    /// Writes the header and the rows.
+    pub(crate) fn write(&self, out: &mut impl Write, colours: Colours) -> io::Result<()> {
+        let widths = self.widths();
+        let header: Vec<Cell> = self
+            .header
+            .iter()
+            .map(|(name, _)| Cell::styled(*name, Style::Strong))
+            .collect();
+        for cells in std::iter::once(&header).chain(&self.rows) {
+            writeln!(out, "{}", self.line(cells, &widths, colours))?;
+        }
+        Ok(())
+    }
+
+    fn widths(&self) -> Vec<usize> {
+        let mut widths: Vec<usize> = self.header.iter().map(|(name, _)| width(name)).collect();
+        for row in &self.rows {
+            for (cell, widest) in row.iter().zip(&mut widths) {
+                *widest = width(&cell.text).max(*widest);
+            }
+        }
+        widths
+    }
+
+    fn line(&self, cells: &[Cell], widths: &[usize], colours: Colours) -> String {
+        let mut line = String::new();
+        let mut gap = 0;
+        for ((cell, widest), (_, align)) in cells.iter().zip(widths).zip(&self.header) {
+            let padding = widest.saturating_sub(width(&cell.text));
+            let (before, after) = match align {
+                Align::Left => (0, padding),
+                Align::Right => (padding, 0),
+            };
+            line.push_str(&" ".repeat(gap + before));
+            line.push_str(&colours.paint(cell.style, &cell.text));
+            gap = after + 2;
+        }
+        line
+    }
+}
+
+/// How many columns a text takes, one for each character.
+fn width(text: &str) -> usize {
+    text.chars().count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn printed(table: &Table, colours: Colours) -> String {
+        let mut out = Vec::new();
+        table.write(&mut out, colours).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn columns_line_up_and_lines_end_without_spaces() {
+        let mut table = Table::new(&["NAME", ">PRICE", "STATE"]);
+        table.row(vec!["a".into(), "$1.50".into(), Cell::state("HEALTHY")]);
+        table.row(vec!["longer".into(), "$12.50".into(), "".into()]);
+        let expected = "NAME     PRICE  STATE\na        $1.50  HEALTHY\nlonger  $12.50  \n";
+        assert_eq!(printed(&table, Colours::Off), expected);
+    }
+
+    #[test]
+    fn colours_do_not_move_columns() {
+        let mut table = Table::new(&["STATE", "WHY"]);
+        table.row(vec![Cell::state("DOWN"), "x".into()]);
+        table.row(vec![Cell::state("HEALTHY"), "y".into()]);
+        let plain = printed(&table, Colours::Off);
+        let mut coloured = printed(&table, Colours::On);
+        for code in ["\u{1b}[1m", "\u{1b}[31m", "\u{1b}[32m", "\u{1b}[0m"] {
+            coloured = coloured.replace(code, "");
+        }
+        assert_eq!(coloured, plain);
+    }
+}

@@ -1,0 +1,227 @@
+//! What a command works with: where the components are, how to print, and who
+//! asks. Decides where a call goes; never what is asked.
+
+use std::{
+    future::Future,
+    io::{self, IsTerminal as _, Write},
+    time::SystemTime,
+};
+
+use muster_proto::{
+    offers::v1::offers_service_client::OffersServiceClient,
+    ops::v1::ops_service_client::OpsServiceClient,
+    replicas::v1::replicas_service_client::ReplicasServiceClient, types::v1::ErrorReason,
+    workers::v1::workers_service_client::WorkersServiceClient,
+};
+use muster_runtime::{
+    clock::Clock,
+    connect::{Channel, Connector, Endpoints},
+    status::Details,
+};
+use prost::{Message, Name};
+use tonic::{Code, Response, Status};
+
+use crate::{
+    args::{Following, Format},
+    failure::Failure,
+    output::{json, style::Colours, table::Table},
+};
+
+/// A component that the command line talks to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Component {
+    /// Knows offers.
+    Gateway,
+    /// Knows workers.
+    Registry,
+    /// Knows services and replicas.
+    Manager,
+}
+
+impl Component {
+    /// All of them.
+    pub(crate) const ALL: [Self; 3] = [Self::Gateway, Self::Registry, Self::Manager];
+
+    /// Its name.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Gateway => "offers-gateway",
+            Self::Registry => "worker-registry",
+            Self::Manager => "replica-manager",
+        }
+    }
+}
+
+/// Where the components are.
+#[derive(Debug, Clone)]
+pub(crate) struct Addresses {
+    /// Of the offers-gateway.
+    pub(crate) gateway: Endpoints,
+    /// Of the worker-registry.
+    pub(crate) registry: Endpoints,
+    /// Of the replica-manager.
+    pub(crate) manager: Endpoints,
+}
+
+/// What a command works with.
+#[derive(Debug, Clone)]
+pub(crate) struct Session {
+    addresses: Addresses,
+    connector: Connector,
+    clock: Clock,
+    /// How to print.
+    pub(crate) format: Format,
+    /// Whether to write colours.
+    pub(crate) colours: Colours,
+}
+
+impl Session {
+    /// A session with these components.
+    pub(crate) fn new(addresses: Addresses, connector: Connector, format: Format) -> Self {
+        Self {
+            addresses,
+            connector,
+            clock: Clock::system(),
+            format,
+            colours: Colours::of_stdout(),
+        }
+    }
+
+    /// The time.
+    pub(crate) fn now(&self) -> SystemTime {
+        self.clock.now()
+    }
+
+    /// Where a component is.
+    pub(crate) fn endpoints(&self, component: Component) -> &Endpoints {
+        match component {
+            Component::Gateway => &self.addresses.gateway,
+            Component::Registry => &self.addresses.registry,
+            Component::Manager => &self.addresses.manager,
+        }
+    }
+
+    /// A channel to a component.
+    pub(crate) fn channel(&self, component: Component) -> Channel {
+        self.connector.channel(self.endpoints(component))
+    }
+
+    /// A client of the offers-gateway.
+    pub(crate) fn offers(&self) -> OffersServiceClient<Channel> {
+        OffersServiceClient::new(self.channel(Component::Gateway))
+            .max_decoding_message_size(MAX_MESSAGE)
+    }
+
+    /// A client of the worker-registry.
+    pub(crate) fn workers(&self) -> WorkersServiceClient<Channel> {
+        WorkersServiceClient::new(self.channel(Component::Registry))
+            .max_decoding_message_size(MAX_MESSAGE)
+    }
+
+    /// A client of the replica-manager.
+    pub(crate) fn replicas(&self) -> ReplicasServiceClient<Channel> {
+        ReplicasServiceClient::new(self.channel(Component::Manager))
+            .max_decoding_message_size(MAX_MESSAGE)
+    }
+
+    /// A client of what a component says of itself.
+    pub(crate) fn ops(&self, component: Component) -> OpsServiceClient<Channel> {
+        OpsServiceClient::new(self.channel(component))
+    }
+
+    /// The answer of a call, or why there is none.
+    pub(crate) async fn call<T>(
+        &self,
+        component: Component,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, Failure> {
+        match call.await {
+            Ok(response) => Ok(response.into_inner()),
+            Err(status) => Err(self.failure(component, status)),
+        }
+    }
+
+    /// What a status means: a component that cannot be reached is a failure of its own.
+    pub(crate) fn failure(&self, component: Component, status: Status) -> Failure {
+        let details = Details::of(&status);
+        let unreachable = details.is(ErrorReason::PeerUnreachable) || details.domain.is_empty();
+        if status.code() == Code::Unavailable && unreachable {
+            let addresses = self.endpoints(component).iter();
+            return Failure::Unreachable {
+                component: component.name(),
+                address: addresses
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>()
+                    .join(","),
+                message: details.message,
+            };
+        }
+        Failure::from(status)
+    }
+
+    /// Whether a person reads the output.
+    pub(crate) fn is_terminal(&self) -> bool {
+        io::stdout().is_terminal() && matches!(self.format, Format::Table | Format::Wide)
+    }
+
+    /// Whether to wait for the end of what was begun.
+    pub(crate) fn follows(&self, following: &Following) -> bool {
+        following.wait || (!following.detach && self.is_terminal())
+    }
+
+    /// Whether the wider table is asked for.
+    pub(crate) fn is_wide(&self) -> bool {
+        self.format == Format::Wide
+    }
+
+    /// Prints a message as JSON or YAML; false if a table or names are asked for.
+    pub(crate) fn print_message<M: Message + Name>(&self, message: &M) -> Result<bool, Failure> {
+        self.print_json(message, Layout::Pretty)
+    }
+
+    /// The same on one line, for streams.
+    pub(crate) fn print_line<M: Message + Name>(&self, message: &M) -> Result<bool, Failure> {
+        self.print_json(message, Layout::Line)
+    }
+
+    fn print_json<M: Message + Name>(&self, message: &M, layout: Layout) -> Result<bool, Failure> {
+        let value = match self.format {
+            Format::Table | Format::Wide | Format::Name => return Ok(false),
+            Format::Json | Format::Yaml => json::value(message)?,
+        };
+        let text = match (self.format, layout) {
+            (Format::Yaml, Layout::Pretty) => json::yaml(&value),
+            (Format::Yaml, Layout::Line) => format!("---\n{}", json::yaml(&value)),
+            (_, Layout::Line) => format!("{value}\n"),
+            (_, Layout::Pretty) => format!("{value:#}\n"),
+        };
+        self.print(&text)?;
+        Ok(true)
+    }
+
+    /// Prints a table.
+    pub(crate) fn print_table(&self, table: &Table) -> Result<(), Failure> {
+        let mut text = Vec::new();
+        table.write(&mut text, self.colours)?;
+        self.print(&String::from_utf8_lossy(&text))
+    }
+
+    /// Prints a text. A reader that has gone, such as `head`, is no failure.
+    pub(crate) fn print(&self, text: &str) -> Result<(), Failure> {
+        let mut out = io::stdout().lock();
+        match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            result => Ok(result?),
+        }
+    }
+}
+
+/// How JSON stands on the page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Layout {
+    Pretty,
+    Line,
+}
+
+/// The largest answer that is taken.
+const MAX_MESSAGE: usize = 64 << 20;

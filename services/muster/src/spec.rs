@@ -1,0 +1,84 @@
+//! A service's YAML, read into the contract's `ServiceSpec`. Decides what may be
+//! written and how; never whether it makes sense, which the replica-manager
+//! says.
+
+mod document;
+mod policies;
+mod reader;
+mod service;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+use muster_proto::replicas::v1::ServiceSpec;
+
+use self::{
+    document::Node,
+    reader::{Entry, Problems},
+};
+
+/// Something wrong in a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Problem {
+    /// The line, from 1.
+    pub(crate) line: usize,
+    /// The column, from 1.
+    pub(crate) column: usize,
+    /// The field, such as `probes.ready`; empty for the document.
+    pub(crate) path: String,
+    /// What is wrong, and what is allowed.
+    pub(crate) message: String,
+}
+
+impl Problem {
+    fn at(line: usize, column: usize, path: &str, message: &str) -> Self {
+        Self {
+            line,
+            column,
+            path: path.to_owned(),
+            message: message.to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "line {}, column {}: ", self.line, self.column)?;
+        if !self.path.is_empty() {
+            write!(out, "{}: ", self.path)?;
+        }
+        out.write_str(&self.message)
+    }
+}
+
+/// The services in a file of YAML, one a document.
+///
+/// # Errors
+/// Every problem of the file, in order of line.
+pub(crate) fn parse(text: &str) -> Result<Vec<ServiceSpec>, Vec<Problem>> {
+    let documents = document::parse(text).map_err(|problem| vec![problem])?;
+    let mut problems = Problems::default();
+    let specs: Vec<ServiceSpec> = documents
+        .iter()
+        .filter(|document| !document.is_null())
+        .filter_map(|document| read(document, &mut problems))
+        .collect();
+    let problems = problems.into_sorted();
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    if specs.is_empty() {
+        return Err(vec![Problem::at(
+            1,
+            1,
+            "",
+            "there is no service in this file",
+        )]);
+    }
+    Ok(specs)
+}
+
+fn read(document: &Node, problems: &mut Problems) -> Option<ServiceSpec> {
+    service::read(&Entry::root(document), problems)
+}

@@ -1,0 +1,210 @@
+//! Specs as people write them, right and wrong.
+
+use muster_proto::{
+    replicas::v1::{
+        FailureClass, OnDisconnect, OnExhausted, RetryPlace, ServiceSpec, SpotPolicy, probe,
+        run_spec, scaling_policy,
+    },
+    types::v1::Price,
+};
+
+use super::parse;
+
+fn one(text: &str) -> ServiceSpec {
+    let mut specs = parse(text).unwrap_or_else(|problems| panic!("{problems:?}"));
+    assert_eq!(specs.len(), 1);
+    specs.remove(0)
+}
+
+/// The lines and messages of everything wrong with a text.
+fn wrong(text: &str) -> Vec<String> {
+    let problems = parse(text).expect_err("the text is wrong");
+    problems.iter().map(ToString::to_string).collect()
+}
+
+const WHOLE: &str = r#"
+name: chat
+replicas: {min: 2, max: 8}
+run:
+  image: "example/chat:1"
+  command: [serve, --port, "8000"]
+  env: {MODEL: small, KEY: {secret: key}}
+  ports: [8000, {number: 9000, name: admin}]
+  volumes: ["/models:/models:ro"]
+resources: {gpu: "H100:2", cpu: 8, memory: 64GB}
+placement: {regions: [us-east-1], labels: {tier: gold}, spread: worker, spot: auto, max_price: 12.5}
+start: {timeout: 10m}
+probes:
+  ready: {http: {port: 8000, path: /health}, interval: 5s, timeout: 2s, successes: 1, failures: 3}
+  alive: {tcp: {port: 8000}, failures: 5}
+min_healthy: 1
+retry:
+  interval: 30s
+  max_duration: 1h
+  max_attempts: 10
+  backoff: {factor: 2, max: 5m, jitter: 0.2}
+  stable: 2m
+  classes:
+    no-capacity: {interval: 60s, max_duration: 6h}
+    interruption: {interval: 0s}
+    image: fail
+  stages:
+    - {attempts: 2, place: same-worker}
+    - {place: other-region}
+  exhausted: service
+scaling: {metric: {prometheus: "vllm:num_requests_waiting"}, target: 4, up_delay: 30s, down_delay: 5m}
+update: {max_surge: 1, max_unavailable: 0, min_ready: 10s, progress_deadline: 10m}
+stop: {grace: 30s}
+on_disconnect: stop
+labels: {team: search}
+"#;
+
+#[test]
+fn a_whole_spec_is_read() {
+    let spec = one(WHOLE);
+    assert_eq!(spec.name, "chat");
+    let replicas = spec.replicas.unwrap();
+    assert_eq!((replicas.min, replicas.max), (Some(2), Some(8)));
+    let run = spec.run.unwrap();
+    assert!(
+        matches!(run.runtime, Some(run_spec::Runtime::Container(c)) if c.image == "example/chat:1")
+    );
+    assert_eq!(run.command, ["serve", "--port", "8000"]);
+    assert_eq!(run.env.len(), 2);
+    assert_eq!(run.ports[1].name, "admin");
+    assert!(run.volumes[0].read_only);
+    let needs = spec.resources.unwrap();
+    assert_eq!((needs.cpu_milli, needs.memory_mib), (8000, 65_536));
+    assert_eq!(needs.gpu_any_of[0].names, ["H100"]);
+    assert_eq!(needs.gpu_any_of[0].count.unwrap().min, Some(2));
+    let placement = spec.placement.unwrap();
+    assert_eq!(placement.spot(), SpotPolicy::Auto);
+    assert_eq!(
+        placement.max_price,
+        Some(Price {
+            micro_usd_per_hour: 12_500_000
+        })
+    );
+    let probes = spec.probes.unwrap();
+    assert!(
+        matches!(probes.ready.unwrap().check, Some(probe::Check::Http(http)) if http.path == "/health")
+    );
+    assert_eq!(probes.alive.unwrap().failures, 5);
+    let retry = spec.retry.unwrap();
+    assert_eq!(retry.max_duration.unwrap().seconds, 3600);
+    assert_eq!(retry.backoff.unwrap().jitter, Some(0.2));
+    assert_eq!(retry.classes.len(), 3);
+    let image = retry
+        .classes
+        .iter()
+        .find(|c| c.failure_class() == FailureClass::Image)
+        .unwrap();
+    assert!(image.fail);
+    assert_eq!(retry.stages[1].place(), RetryPlace::OtherRegion);
+    assert_eq!(retry.exhausted(), OnExhausted::Service);
+    let scaling = spec.scaling.unwrap();
+    assert!(
+        matches!(scaling.metric, Some(scaling_policy::Metric::Prometheus(name)) if name == "vllm:num_requests_waiting")
+    );
+    assert_eq!(spec.on_disconnect, i32::from(OnDisconnect::Stop));
+    assert_eq!(spec.update.unwrap().max_unavailable, Some(0));
+}
+
+#[test]
+fn the_short_forms_work_as_written() {
+    let spec = one(
+        "name: a\nreplicas: 2\nrun: {command: sleep 5}\nretry: {max_duration: 1h, interval: 30s}\n",
+    );
+    assert_eq!(spec.replicas.unwrap().min, Some(2));
+    assert_eq!(spec.run.unwrap().command, ["/bin/sh", "-c", "sleep 5"]);
+    let retry = spec.retry.unwrap();
+    assert_eq!(
+        (
+            retry.interval.unwrap().seconds,
+            retry.max_duration.unwrap().seconds
+        ),
+        (30, 3600)
+    );
+    assert!(one("name: a\nretry: true\n").retry.is_some());
+    assert!(one("name: a\nretry: false\n").retry.is_none());
+    assert!(one("name: a\n").retry.is_none());
+}
+
+#[test]
+fn several_documents_are_several_services() {
+    let specs = parse("name: a\n---\nname: b\n---\n").unwrap();
+    let names: Vec<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
+    assert_eq!(names, ["a", "b"]);
+}
+
+#[test]
+fn an_unknown_field_has_its_line_and_a_suggestion() {
+    let problems = wrong("name: a\nreplica: 2\nprobes:\n  redy: {tcp: {port: 1}}\n");
+    assert_eq!(problems.len(), 2, "{problems:?}");
+    assert!(
+        problems[0].starts_with("line 2, column 1: replica: there is no such field"),
+        "{}",
+        problems[0]
+    );
+    assert!(
+        problems[0].contains("did you mean `replicas`?"),
+        "{}",
+        problems[0]
+    );
+    assert!(
+        problems[1].starts_with("line 4, column 3: redy:"),
+        "{}",
+        problems[1]
+    );
+    assert!(problems[1].contains("`ready`"), "{}", problems[1]);
+}
+
+#[test]
+fn every_problem_is_told_in_order_of_line() {
+    let text = "name: [a]\nreplicas: two\nstart: {timeout: 10}\nresources: {memory: lots}\non_disconnect: Keep\n";
+    let problems = wrong(text);
+    let lines: Vec<&str> = problems.iter().map(|problem| &problem[..6]).collect();
+    assert_eq!(
+        lines,
+        ["line 1", "line 2", "line 3", "line 4", "line 5"],
+        "{problems:?}"
+    );
+    assert!(problems[2].contains("start.timeout"), "{}", problems[2]);
+    assert!(problems[4].contains("keep, stop"), "{}", problems[4]);
+}
+
+#[test]
+fn yaml_1_1_booleans_are_texts() {
+    let problems = wrong("name: a\nretry: yes\n");
+    assert_eq!(
+        problems,
+        ["line 2, column 8: retry: has to be `true` or `false`"]
+    );
+    let spec = one("name: a\nlabels: {on: off, no: yes}\n");
+    assert_eq!(spec.labels.get("on").map(String::as_str), Some("off"));
+}
+
+#[test]
+fn what_could_grow_or_hide_is_refused() {
+    for (text, word) in [
+        ("a: &x 1\n", "anchor"),
+        ("a: *x\n", "unknown anchor"),
+        ("a: !!binary x\n", "tag"),
+        ("name: a\nname: b\n", "given twice; first on line 1"),
+        ("name: \"a\n", "line"),
+        ("", "no service"),
+        ("- a\n", "a mapping is needed"),
+    ] {
+        let problems = wrong(text);
+        assert!(problems[0].contains(word), "{text:?}: {problems:?}");
+    }
+    let deep = "[".repeat(100_000);
+    assert!(wrong(&deep)[0].contains("line 1"));
+}
+
+#[test]
+fn a_probe_has_exactly_one_check() {
+    assert!(wrong("name: a\nprobes: {ready: {interval: 1s}}\n")[0].contains("exactly one of"));
+    let two = "name: a\nprobes: {ready: {tcp: {port: 1}, http: {port: 1}}}\n";
+    assert!(wrong(two)[0].contains("exactly one of"));
+}
