@@ -6,8 +6,12 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderValue;
+
 use crate::clock::Clock;
+use crate::connect::{self, Connector};
 use crate::health::{Health, Tier};
+use crate::layers::shed::Load;
 use crate::metrics::Metrics;
 use crate::server::Settings;
 use crate::shutdown::{Cause, Phase, Shutdown};
@@ -34,6 +38,8 @@ pub struct Context {
     pub identity: Identity,
     /// Tells the time.
     pub clock: Clock,
+    /// Calls other components. Tests may put another in its place.
+    pub connector: Connector,
     /// Ends the component.
     pub shutdown: Shutdown,
     /// Runs its tasks.
@@ -42,6 +48,8 @@ pub struct Context {
     pub metrics: Metrics,
     /// Tells how it is.
     pub health: Health,
+    /// Calls in flight.
+    pub load: Load,
     /// How its server serves.
     pub settings: Arc<Settings>,
 }
@@ -69,9 +77,11 @@ impl Context {
             },
             health: Health::new(clock.clone()),
             clock,
+            connector: connector_of(name, version),
             shutdown,
             tasks,
             metrics: Metrics::new(),
+            load: Load::new(settings.max_in_flight, settings.max_vital_in_flight),
             settings: Arc::new(settings),
         };
         context.add_steps();
@@ -137,6 +147,14 @@ async fn end_tasks(tasks: &Tasks, patience: Duration) -> Result<(), String> {
     tasks.cut();
     tasks.ended().await;
     Err(format!("cut off: {}", left.join(", ")))
+}
+
+fn connector_of(name: &str, version: &str) -> Connector {
+    let mut options = connect::Options::default();
+    if let Ok(agent) = HeaderValue::try_from(format!("{name}/{version}")) {
+        options.user_agent = agent;
+    }
+    Connector::new(options)
 }
 
 fn random_instance() -> Arc<str> {

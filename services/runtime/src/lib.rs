@@ -90,11 +90,13 @@
 //! # In reading order
 //!
 //! [`clock`], [`task`] and [`shutdown`] are what a component lives by; [`health`] and [`metrics`]
-//! what it tells of itself; [`context`] holds them together; [`server`] serves; [`args`] and
-//! [`process`] make a program of it. What services speak with: [`connect`], [`status`], [`page`],
-//! [`resume`], [`watch`], [`deadline`] and [`backoff`].
+//! what it tells of itself; [`context`] holds them together; [`server`] serves, through the
+//! [`layers`], whom [`auth`] knows; [`args`] and [`process`] make a program of it. What services
+//! speak with: [`connect`], [`status`], [`page`], [`resume`], [`watch`], [`deadline`] and
+//! [`backoff`].
 
 pub mod args;
+pub mod auth;
 pub mod backoff;
 mod check;
 pub mod clock;
@@ -102,6 +104,7 @@ pub mod connect;
 pub mod context;
 pub mod deadline;
 pub mod health;
+pub mod layers;
 pub mod metrics;
 pub mod page;
 pub mod panic;
@@ -111,4 +114,5 @@ pub mod server;
 pub mod shutdown;
 pub mod status;
 pub mod task;
+pub mod telemetry;
 pub mod watch;

@@ -1,6 +1,8 @@
 //! The metrics of one component: a registry that everything in it registers with, and the text
 //! that Prometheus reads. It knows no metric of anyone.
 
+pub(crate) mod recent;
+
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -5,8 +5,9 @@
 mod connection;
 mod entrance;
 mod listener;
+pub(crate) mod method;
 mod rewind;
-mod routes;
+pub(crate) mod routes;
 mod settings;
 
 #[cfg(test)]
@@ -20,17 +21,28 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic_reflection::server::Builder as Reflection;
 
+use crate::auth::{Access, Verify};
 use crate::context::Context;
 use crate::health::service::HealthService;
+use crate::layers::deadline::Times;
+use crate::layers::observe::CallMetrics;
+use crate::layers::{self, Stack};
 use crate::shutdown::Phase;
 use crate::task;
 
 pub use listener::{Accept, Accepted, Io, Listener, Listeners};
+pub use method::Method;
 pub use routes::GrpcService;
 pub use settings::Settings;
 
+/// The service that is exempt from all layers.
+pub(crate) const HEALTH: &str = "grpc.health.v1.Health";
+
 /// After an accept that failed for want of descriptors or memory, which time may give back.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+
+/// For the last frames of streams that had to be ended.
+const GOODBYE: Duration = Duration::from_millis(500);
 
 /// What a shutdown step may take beyond what it waits for.
 const STEP_MARGIN: Duration = Duration::from_secs(1);
@@ -41,6 +53,15 @@ pub enum Error {
     /// The contract's descriptors cannot be read.
     #[error("reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
+    /// The contract itself cannot be read.
+    #[error("contract: {0}")]
+    Descriptors(String),
+    /// A method is served that stands in no table, so nobody could call it.
+    #[error("method {0} stands in no table of methods")]
+    UntabledMethod(String),
+    /// A table names a method of a service that is not served.
+    #[error("method {0} is of no service that is served")]
+    UnknownMethod(&'static str),
 }
 
 /// A gRPC server that is being put together.
@@ -49,13 +70,19 @@ pub struct Server {
     context: Context,
     routes: routes::Builder,
     names: Vec<&'static str>,
+    methods: Vec<Method>,
+    access: Access,
 }
 
 /// What the connections of a running server share.
 #[derive(Debug)]
 struct Serving {
     settings: Arc<Settings>,
+    /// For health.
     routes: routes::Routes,
+    methods: method::Table,
+    /// For everything else.
+    stack: Stack,
     ends: Ends,
     connections: TaskTracker,
 }
@@ -65,6 +92,8 @@ struct Serving {
 struct Ends {
     /// Nothing new is accepted; connections finish what they have.
     graceful: CancellationToken,
+    /// Streams that are still open end with a status.
+    last_call: CancellationToken,
     /// Connections end where they are.
     cut: CancellationToken,
 }
@@ -76,6 +105,8 @@ impl Server {
             context: context.clone(),
             routes: routes::Routes::builder(),
             names: Vec::new(),
+            methods: Vec::new(),
+            access: context.settings.access.clone(),
         };
         server.add(HealthService::server(&context.health, &context.shutdown));
         server
@@ -89,22 +120,58 @@ impl Server {
         self
     }
 
+    /// Says who may call what, for every method of the services added.
+    #[must_use]
+    pub fn methods(mut self, methods: &[Method]) -> Self {
+        self.methods.extend_from_slice(methods);
+        self
+    }
+
+    /// Takes tokens that the component has issued itself.
+    #[must_use]
+    pub fn verifier(mut self, verifier: Arc<dyn Verify>) -> Self {
+        self.access = self.access.with_verifier(verifier);
+        self
+    }
+
     /// Serves on `listeners` until shutdown has stopped it. Marks the component as started as soon
     /// as connections are accepted.
     pub async fn serve(mut self, listeners: Listeners) -> Result<(), Error> {
         self.reflect()?;
-        let serving = Arc::new(Serving {
-            settings: Arc::clone(&self.context.settings),
-            routes: self.routes.build(),
-            ends: Ends::default(),
-            connections: TaskTracker::new(),
-        });
-        add_shutdown_steps(&self.context, &serving);
-        self.context.health.started();
+        let context = self.context.clone();
+        let serving = Arc::new(self.assemble()?);
+        add_shutdown_steps(&context, &serving);
+        context.health.started();
         accept(&serving, listeners.grpc).await;
         serving.connections.close();
         serving.connections.wait().await;
         Ok(())
+    }
+
+    fn assemble(self) -> Result<Serving, Error> {
+        let settings = Arc::clone(&self.context.settings);
+        let metrics = CallMetrics::new(&self.context.metrics, self.context.load.clone());
+        let ends = Ends::default();
+        let times = Times {
+            default: settings.default_deadline,
+            max: settings.max_deadline,
+        };
+        let routes = self.routes.build();
+        let stack = layers::stack(
+            routes.clone(),
+            Arc::new(self.access),
+            times,
+            self.context.load.clone(),
+            ends.last_call.clone(),
+        );
+        Ok(Serving {
+            methods: method::Table::new(&self.methods, &self.names, &metrics)?,
+            settings,
+            routes,
+            stack,
+            ends,
+            connections: TaskTracker::new(),
+        })
     }
 
     fn add<S: GrpcService>(&mut self, service: S) {
@@ -180,17 +247,23 @@ fn add_shutdown_steps(context: &Context, serving: &Arc<Serving>) {
     );
 }
 
-/// Lets connections finish for `patience`, then cuts what is left.
+/// Lets connections finish for `patience`, then ends their streams, then cuts what is left.
 async fn drain(serving: &Serving, patience: Duration) {
     serving.ends.graceful.cancel();
     serving.connections.close();
-    if tokio::time::timeout(patience, serving.connections.wait())
-        .await
-        .is_err()
-    {
-        let left = serving.connections.len();
-        tracing::warn!(left, "connections cut that did not finish");
-        serving.ends.cut.cancel();
-        serving.connections.wait().await;
+    for (wait, next) in [
+        (patience, &serving.ends.last_call),
+        (GOODBYE, &serving.ends.cut),
+    ] {
+        if tokio::time::timeout(wait, serving.connections.wait())
+            .await
+            .is_ok()
+        {
+            return;
+        }
+        next.cancel();
     }
+    let left = serving.connections.len();
+    tracing::warn!(left, "connections cut that did not finish");
+    serving.connections.wait().await;
 }

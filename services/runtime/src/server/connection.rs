@@ -50,7 +50,7 @@ async fn serve_to_its_end(
         () = serving.ends.graceful.cancelled() => return Ok(()),
         io = within(settings.handshake_timeout, read_preface(io)) => io?,
     };
-    let entrance = Entrance::new(serving, peer);
+    let entrance = Entrance::new(serving, peer, Vec::new());
     let mut connection =
         std::pin::pin!(builder(settings).serve_connection(TokioIo::new(io), entrance));
     tokio::select! {

@@ -1,38 +1,90 @@
-//! Where a connection's calls enter: hyper hands each request over here, and it goes through the
-//! layers to its service.
+//! Where a connection's calls enter: hyper hands each request over here. Health goes straight to its
+//! service, past authorisation, limits, logs and traces; everything else goes through the layers.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
+use pin_project_lite::pin_project;
 use tonic::body::Body;
 use tonic::codegen::BoxFuture;
+use tower::Service as _;
 
 use super::Serving;
-use super::routes::Routes;
+use crate::layers::{self, Inbound, Peer, Stack, StackBody};
+use crate::server::HEALTH;
+use crate::server::routes::service_of;
 
 /// The entrance of one connection.
 #[derive(Debug, Clone)]
 pub(super) struct Entrance {
-    routes: Routes,
+    serving: Arc<Serving>,
+    peer: Arc<Peer>,
 }
 
 impl Entrance {
-    pub(super) fn new(serving: &Arc<Serving>, _peer: SocketAddr) -> Self {
+    pub(super) fn new(serving: &Arc<Serving>, address: SocketAddr, sans: Vec<String>) -> Self {
+        let peer = Arc::new(Peer {
+            address,
+            sans,
+            known: Mutex::default(),
+        });
         Self {
-            routes: serving.routes.clone(),
+            serving: Arc::clone(serving),
+            peer,
         }
     }
 }
 
 impl hyper::service::Service<Request<Incoming>> for Entrance {
-    type Response = Response<Body>;
+    type Response = Response<StackBody>;
     type Error = Infallible;
-    type Future = BoxFuture<Response<Body>, Infallible>;
+    type Future = Passage;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
-        self.routes.call(request.map(Body::new))
+    fn call(&self, request: Request<Incoming>) -> Passage {
+        let request = request.map(Body::new);
+        let path = request.uri().path();
+        if service_of(path) == HEALTH {
+            return Passage::Straight {
+                answer: self.serving.routes.call(request),
+            };
+        }
+        let entry = Arc::clone(self.serving.methods.find(path));
+        let inbound = Inbound {
+            request,
+            entry,
+            peer: Arc::clone(&self.peer),
+        };
+        // The layers are always ready.
+        Passage::Layered {
+            answer: self.serving.stack.clone().call(inbound),
+        }
+    }
+}
+
+pin_project! {
+    /// A call under way.
+    #[project = PassageProjection]
+    pub(super) enum Passage {
+        Straight { answer: BoxFuture<Response<Body>, Infallible> },
+        Layered { #[pin] answer: <Stack as tower::Service<Inbound>>::Future },
+    }
+}
+
+impl Future for Passage {
+    type Output = Result<Response<StackBody>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project() {
+            PassageProjection::Straight { answer } => answer
+                .as_mut()
+                .poll(context)
+                .map_ok(|response| response.map(layers::bare)),
+            PassageProjection::Layered { answer } => answer.poll(context),
+        }
     }
 }

@@ -3,10 +3,21 @@
 use std::time::Duration;
 
 use crate::args::CommonArgs;
+use crate::auth::Access;
 
 /// The settings of one server.
 #[derive(Debug, Clone)]
 pub struct Settings {
+    /// Who may come in, and as whom.
+    pub access: Access,
+    /// The deadline of calls that come without one.
+    pub default_deadline: Duration,
+    /// The longest deadline; longer ones are cut to it.
+    pub max_deadline: Duration,
+    /// Calls and open streams in flight in the lane that most share.
+    pub max_in_flight: usize,
+    /// Calls and open streams in flight in the vital lane.
+    pub max_vital_in_flight: usize,
     /// Connections open at once; more are closed as soon as they are accepted.
     pub max_connections: usize,
     /// For a new connection to finish its TLS handshake and send the HTTP/2 preface.
@@ -27,6 +38,11 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            access: Access::default(),
+            default_deadline: Duration::from_secs(30),
+            max_deadline: Duration::from_secs(300),
+            max_in_flight: 10_000,
+            max_vital_in_flight: 200_000,
             max_connections: 100_000,
             handshake_timeout: Duration::from_secs(10),
             max_streams_per_connection: 4096,
@@ -41,6 +57,9 @@ impl Default for Settings {
 impl From<&CommonArgs> for Settings {
     fn from(args: &CommonArgs) -> Self {
         Self {
+            default_deadline: args.default_deadline,
+            max_deadline: args.max_deadline,
+            max_in_flight: usize::try_from(args.max_in_flight).unwrap_or(usize::MAX),
             max_connections: usize::try_from(args.max_connections).unwrap_or(usize::MAX),
             lame_duck: args.lame_duck,
             ..Self::default()

@@ -1,0 +1,138 @@
+//! The `[[auth]]` entries of the configuration file: who has which role, and what proves it.
+
+use std::fmt::Write as _;
+
+use serde::Deserialize;
+
+use super::Role;
+
+/// Someone who may come in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// How they are called in logs and histories.
+    pub name: String,
+    /// What they may do.
+    pub role: Role,
+    /// What shows that it is them.
+    pub proof: Proof,
+}
+
+/// What shows who someone is.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Proof {
+    /// A bearer token with this SHA-256.
+    Token([u8; 32]),
+    /// A certificate with this subject alternative name; `*.example.org` covers one label.
+    San(String),
+}
+
+impl Proof {
+    pub(super) fn is_pattern(&self) -> bool {
+        matches!(self, Self::San(san) if san.starts_with("*."))
+    }
+
+    pub(super) fn covers(&self, san: &str) -> bool {
+        let Self::San(expected) = self else {
+            return false;
+        };
+        match expected.strip_prefix("*.") {
+            Some(suffix) => san.split_once('.').is_some_and(|(label, rest)| {
+                !label.is_empty() && rest.eq_ignore_ascii_case(suffix)
+            }),
+            None => san.eq_ignore_ascii_case(expected),
+        }
+    }
+}
+
+impl std::fmt::Debug for Proof {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Token(_) => to.write_str("Token"),
+            Self::San(san) => write!(to, "San({san})"),
+        }
+    }
+}
+
+/// An entry that makes no sense, in words.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("[[auth]] {0}")]
+pub struct Rejected(String);
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Raw {
+    name: String,
+    role: String,
+    san: Option<String>,
+    token_sha256: Option<String>,
+}
+
+/// Reads the array `auth` of a configuration file.
+pub fn read_entries(auth: toml::Value) -> Result<Vec<Entry>, Rejected> {
+    let raw =
+        Vec::<Raw>::deserialize(auth).map_err(|error| Rejected(error.message().to_owned()))?;
+    let entries: Vec<Entry> = raw.into_iter().map(read_entry).collect::<Result<_, _>>()?;
+    for (index, entry) in entries.iter().enumerate() {
+        if entries[..index]
+            .iter()
+            .any(|other| other.proof == entry.proof)
+        {
+            return Err(Rejected(format!(
+                "{}: another entry has the same proof",
+                entry.name
+            )));
+        }
+    }
+    Ok(entries)
+}
+
+fn read_entry(raw: Raw) -> Result<Entry, Rejected> {
+    let Raw {
+        name,
+        role,
+        san,
+        token_sha256,
+    } = raw;
+    let rejected = |words: &str| Err(Rejected(format!("{name:?}: {words}")));
+    if name.is_empty() || name.contains(':') {
+        return rejected("a name is not empty and has no \":\"");
+    }
+    let Some(role) = Role::ALL.into_iter().find(|known| known.name() == role) else {
+        return rejected(&format!(
+            "unknown role {role:?}; there are {}",
+            role_names()
+        ));
+    };
+    let proof = match (san, token_sha256) {
+        (Some(san), None) if !san.is_empty() => Proof::San(san),
+        (None, Some(hash)) => match read_hash(&hash) {
+            Some(hash) => Proof::Token(hash),
+            None => return rejected("token_sha256 is not 64 hexadecimal digits"),
+        },
+        _ => return rejected("give one of san and token_sha256"),
+    };
+    Ok(Entry { name, role, proof })
+}
+
+fn role_names() -> String {
+    let mut names = String::new();
+    for role in Role::ALL
+        .into_iter()
+        .filter(|role| *role != Role::Anonymous)
+    {
+        let comma = if names.is_empty() { "" } else { ", " };
+        let _ = write!(names, "{comma}{}", role.name());
+    }
+    names
+}
+
+fn read_hash(text: &str) -> Option<[u8; 32]> {
+    if text.len() != 64 || !text.is_ascii() {
+        return None;
+    }
+    let mut hash = [0; 32];
+    for (index, byte) in hash.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[2 * index..2 * index + 2], 16).ok()?;
+    }
+    Some(hash)
+}

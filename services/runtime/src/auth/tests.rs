@@ -1,0 +1,143 @@
+use super::*;
+
+const LOOPBACK: Option<IpAddr> = Some(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
+const REMOTE: Option<IpAddr> = Some(IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 9)));
+
+fn entries(text: &str) -> Result<Vec<Entry>, Rejected> {
+    let mut table: toml::Table = text.parse().unwrap();
+    read_entries(table.remove("auth").unwrap())
+}
+
+fn access() -> Access {
+    let token: String = Sha256::digest(b"secret")
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let text = format!(
+        r#"
+        [[auth]]
+        name = "alice"
+        role = "operator"
+        token_sha256 = "{token}"
+        [[auth]]
+        name = "planner"
+        role = "component"
+        san = "planner.example.org"
+        [[auth]]
+        name = "machines"
+        role = "agent"
+        san = "*.machines.example.org"
+        "#
+    );
+    Access::new(entries(&text).unwrap(), true, false)
+}
+
+fn shown<'a>(peer: Option<IpAddr>, sans: &'a [String], token: Option<&'a str>) -> Shown<'a> {
+    Shown { peer, sans, token }
+}
+
+fn id(access: &Access, shown: Shown<'_>) -> String {
+    match access.identify(shown) {
+        Ok(principal) => principal.id().to_owned(),
+        Err(status) => status.code().to_string(),
+    }
+}
+
+#[test]
+fn tokens_and_certificates_tell_who_calls() {
+    let access = access();
+    assert_eq!(
+        id(&access, shown(REMOTE, &[], Some("secret"))),
+        "operator:alice"
+    );
+    for (san, expected) in [
+        ("Planner.example.org", "component:planner"),
+        ("m1.machines.example.org", "agent:m1.machines.example.org"),
+        ("a.b.machines.example.org", "anonymous:"),
+        ("stranger", "anonymous:"),
+    ] {
+        assert_eq!(
+            id(&access, shown(REMOTE, &[san.to_owned()], None)),
+            expected,
+            "{san}"
+        );
+    }
+    let bad = access
+        .identify(shown(LOOPBACK, &[], Some("guess")))
+        .unwrap_err();
+    assert_eq!(bad.code(), Code::Unauthenticated);
+    assert_eq!(id(&access, shown(LOOPBACK, &[], None)), "anonymous:");
+}
+
+#[test]
+fn without_any_credentials_configured_loopback_is_admin() {
+    let open = Access::new(Vec::new(), false, false);
+    assert_eq!(id(&open, shown(LOOPBACK, &[], None)), "admin:local");
+    assert_eq!(
+        id(
+            &open,
+            shown(Some("::ffff:127.0.0.1".parse().unwrap()), &[], None)
+        ),
+        "admin:local"
+    );
+    assert_eq!(id(&open, shown(REMOTE, &[], None)), "anonymous:");
+    let insecure = Access::new(Vec::new(), false, true);
+    assert_eq!(id(&insecure, shown(REMOTE, &[], None)), "admin:local");
+    let with_ca = Access::new(Vec::new(), true, true);
+    assert_eq!(id(&with_ca, shown(LOOPBACK, &[], None)), "anonymous:");
+}
+
+#[test]
+fn a_component_knows_tokens_of_its_own() {
+    struct Own;
+    impl Verify for Own {
+        fn verify(&self, token: &str) -> Option<Principal> {
+            token
+                .strip_prefix("own-")
+                .map(|name| Principal::new(Role::Agent, name))
+        }
+    }
+    let access = Access::new(Vec::new(), false, false).with_verifier(Arc::new(Own));
+    assert_eq!(id(&access, shown(REMOTE, &[], Some("own-m1"))), "agent:m1");
+    assert!(
+        access
+            .identify(shown(LOOPBACK, &[], Some("foreign")))
+            .is_err()
+    );
+}
+
+#[test]
+fn roles_are_sets_with_admins_in_each() {
+    for roles in [
+        Roles::READ,
+        Roles::OPERATE,
+        Roles::AGENT,
+        Roles::COMPONENT,
+        Roles::ANYONE,
+    ] {
+        assert!(roles.has(Role::Admin));
+    }
+    assert!(Roles::READ.has(Role::Viewer) && !Roles::OPERATE.has(Role::Viewer));
+    assert!(!Roles::KNOWN.has(Role::Anonymous) && Roles::ANYONE.has(Role::Anonymous));
+    assert!(!Roles::READ.has(Role::Agent));
+}
+
+#[test]
+fn entries_that_make_no_sense_are_refused_in_words() {
+    let hash = "a".repeat(64);
+    for (entry, words) in [
+        (r#"name = "a"
+            role = "king"
+            san = "x""#.to_owned(), "viewer, operator, admin, component, agent"),
+        (r#"name = "a"
+            role = "admin""#.to_owned(), "one of san and token_sha256"),
+        (format!("name = \"a\"\nrole = \"admin\"\nsan = \"x\"\ntoken_sha256 = \"{hash}\""), "one of"),
+        ("name = \"a\"\nrole = \"admin\"\ntoken_sha256 = \"abc\"".to_owned(), "64 hexadecimal"),
+        ("name = \"\"\nrole = \"admin\"\nsan = \"x\"".to_owned(), "not empty"),
+        ("name = \"a\"\nrole = \"admin\"\nsan = \"x\"\ncolour = 1".to_owned(), "colour"),
+        ("name = \"a\"\nrole = \"admin\"\nsan = \"x\"\n[[auth]]\nname = \"b\"\nrole = \"viewer\"\nsan = \"x\"".to_owned(), "same proof"),
+    ] {
+        let error = entries(&format!("[[auth]]\n{entry}")).unwrap_err();
+        assert!(error.to_string().contains(words), "{error}");
+    }
+}

@@ -1,0 +1,104 @@
+//! What each call goes through on its way to a handler, outermost first: panics are caught, the
+//! call is observed, its caller authorised, its time bounded, its place in the crowd taken. Each
+//! layer is a tower service around the next and decides one thing.
+//!
+//! None of them allocates for a call that is answered at once, but for what the request's
+//! extensions take.
+
+pub(crate) mod authorise;
+pub(crate) mod deadline;
+pub(crate) mod observe;
+pub(crate) mod panic;
+pub mod shed;
+pub(crate) mod trailers;
+
+#[cfg(test)]
+mod tests;
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+
+use http::{HeaderValue, Request, Response};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
+use tonic::codegen::BoxFuture;
+use tower::Service;
+
+use crate::auth::{Access, Principal};
+use crate::server::method::Entry;
+use crate::server::routes::Routes;
+
+/// A call on its way in.
+#[derive(Debug)]
+pub(crate) struct Inbound {
+    pub(crate) request: Request<Body>,
+    /// The method called, or the entry that stands for unknown ones.
+    pub(crate) entry: Arc<Entry>,
+    pub(crate) peer: Arc<Peer>,
+}
+
+/// The other end of a connection.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) address: SocketAddr,
+    /// The names in its verified certificate.
+    pub(crate) sans: Vec<String>,
+    /// Whom its last `authorization` stood for, and when that was found.
+    pub(crate) known: Mutex<Option<(HeaderValue, Principal, Instant)>>,
+}
+
+/// All layers around the services.
+pub(crate) type Stack =
+    panic::Catch<observe::Observe<authorise::Authorise<deadline::Deadlines<shed::Shed<Dispatch>>>>>;
+
+/// What the layers make of a response's body.
+pub(crate) type StackBody =
+    panic::CatchBody<observe::ObservedBody<deadline::TimedBody<shed::PlacedBody<Body>>>>;
+
+/// Puts the layers around `routes`. Streams are told to end when `last_call` is cancelled.
+pub(crate) fn stack(
+    routes: Routes,
+    access: Arc<Access>,
+    times: deadline::Times,
+    load: shed::Load,
+    last_call: CancellationToken,
+) -> Stack {
+    let placed = shed::Shed::new(Dispatch(routes), load);
+    let timed = deadline::Deadlines::new(placed, times, last_call);
+    panic::Catch::new(observe::Observe::new(authorise::Authorise::new(
+        timed, access,
+    )))
+}
+
+/// A body that no layer looks at: what health answers with.
+pub(crate) fn bare(body: Body) -> StackBody {
+    panic::CatchBody::bare(observe::ObservedBody::bare(deadline::TimedBody::bare(
+        shed::PlacedBody::bare(body),
+    )))
+}
+
+/// The innermost: hands the call to its service.
+#[derive(Debug, Clone)]
+pub(crate) struct Dispatch(Routes);
+
+impl Service<Inbound> for Dispatch {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<Response<Body>, Infallible>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, inbound: Inbound) -> Self::Future {
+        if inbound.entry.is_served() {
+            return self.0.call(inbound.request);
+        }
+        let path = inbound.request.uri().path();
+        let status = tonic::Status::unimplemented(format!("there is no method {path:?} here"));
+        Box::pin(std::future::ready(Ok(status.into_http())))
+    }
+}
