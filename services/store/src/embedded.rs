@@ -3,6 +3,7 @@
 //!
 //! Reads never come here: they are served from [`Shared`], which holds all records.
 
+mod disk;
 mod file;
 mod schema;
 mod writer;
@@ -22,6 +23,9 @@ use crate::options::Options;
 use crate::shared::Shared;
 use crate::transaction::{Outcome, Transaction};
 
+pub(crate) use disk::Contents;
+use disk::Disk;
+pub(crate) use file::create;
 use writer::{Request, Writer};
 
 /// Callers that are queued while a group is written; more of them wait for room. Twice what one group
@@ -54,8 +58,8 @@ fn start(
     options: &Options,
 ) -> Result<(Embedded, Arc<Shared>, Term), OpenError> {
     let database = file::database(path, backend, options)?;
-    let contents = schema::load(path, &database, schema::CURRENT)?;
-    let (writer, term) = Writer::begin(path, database, contents, options.history)?;
+    let (disk, contents) = Disk::open(path, database, schema::CURRENT)?;
+    let (writer, term) = Writer::begin(path, disk, contents, options.history)?;
     let shared = writer.shared();
     let (queue, requests) = mpsc::channel(QUEUE);
     let (finish, finished) = watch::channel(false);

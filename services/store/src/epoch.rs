@@ -41,6 +41,12 @@ impl Epoch {
         let suffix = getrandom::u32().unwrap_or_else(|_| std::process::id());
         Self::new(SystemTime::now(), suffix)
     }
+
+    /// This epoch, or the least with this suffix after `earlier`, where a clock went backwards.
+    pub(crate) fn later_than(self, earlier: Self) -> Self {
+        let millis = self.millis.max((earlier.millis + 1).min(MAX_MILLIS));
+        Self { millis, ..self }
+    }
 }
 
 impl fmt::Display for Epoch {
@@ -95,6 +101,14 @@ mod tests {
         for epoch in epochs {
             assert_eq!(epoch.to_string().parse(), Ok(epoch));
         }
+    }
+
+    #[test]
+    fn a_clock_that_went_back_still_makes_a_later_epoch() {
+        let earlier = at(5_000, 9);
+        assert!(at(1_000, 0).later_than(earlier) > earlier);
+        assert!(at(5_000, 0).later_than(earlier) > earlier);
+        assert_eq!(at(9_000, 1).later_than(earlier), at(9_000, 1));
     }
 
     #[test]

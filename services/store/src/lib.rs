@@ -25,6 +25,8 @@
 //!
 //! What this package never does: interpret a value, retry, or read a clock to decide what is committed.
 
+mod backup;
+mod codec;
 mod embedded;
 mod epoch;
 mod error;
@@ -35,12 +37,14 @@ mod memory;
 mod open_error;
 mod options;
 mod record;
+mod restore;
 mod shared;
 mod spec;
 mod store;
 mod transaction;
 mod watch;
 
+pub use backup::Backup;
 pub use epoch::{Epoch, ParseEpochError};
 pub use error::Error;
 pub use history::HistoryLimits;
@@ -48,6 +52,7 @@ pub use leadership::{Leadership, TERM_KEY, Term};
 pub use open_error::OpenError;
 pub use options::Options;
 pub use record::{Batch, Change, Listing, Record, Revision};
+pub use restore::{RestoreError, Restored, restore};
 pub use spec::{ParseSpecError, Spec};
 pub use store::Store;
 pub use transaction::{Condition, MAX_BYTES, MAX_RECORDS, Outcome, Transaction};

@@ -4,6 +4,7 @@ use std::future::{Future, pending};
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::backup::Backup;
 use crate::embedded::{self, Embedded};
 use crate::epoch::Epoch;
 use crate::error::Error;
@@ -155,6 +156,14 @@ impl Store {
     pub async fn lead(&self) -> Result<Leadership, Error> {
         self.shared.revision()?;
         Ok(Leadership::new(self.term))
+    }
+
+    /// A copy of all records as of one revision, while others go on writing. It is encoded as it is read.
+    ///
+    /// # Errors
+    /// `Closed`. A failed store can still be copied.
+    pub async fn backup(&self) -> Result<Backup, Error> {
+        Ok(Backup::new(self.epoch(), self.list("").await?))
     }
 
     /// Resolves, with the reason in words, when a write or fsync failed for good; never otherwise.

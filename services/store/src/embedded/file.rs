@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use redb::backends::FileBackend;
 use redb::{Builder, Database, StorageBackend};
 
-use super::schema::{self, Contents};
+use super::disk::{self, Contents};
 use crate::open_error::OpenError;
 use crate::options::Options;
 
@@ -46,24 +46,28 @@ fn check_kind(path: &Path, found: &fs::Metadata) -> Result<(), OpenError> {
 }
 
 /// Makes a store with these contents at a path where there is nothing. Whoever sees the file, also after a
-/// crash, sees all of it. If another process was faster, its file stands.
-pub(super) fn create(path: &Path, contents: &Contents) -> Result<(), OpenError> {
+/// crash, sees all of it. `false`: something else was or came there, and stands.
+pub(crate) fn create(path: &Path, contents: &Contents) -> Result<bool, OpenError> {
     let fault = |error| io_error(path, error);
+    if path.try_exists().map_err(fault)? {
+        return Ok(false);
+    }
     let directory = parent(path);
     fs::create_dir_all(directory).map_err(fault)?;
     let draft = Draft::new(path, contents);
     let database = Builder::new()
         .create(&draft.0)
         .map_err(|error| open_error(path, error.into()))?;
-    schema::initialize(&database, contents).map_err(|error| open_error(path, error))?;
+    disk::initialize(&database, contents).map_err(|error| open_error(path, error))?;
     drop(database);
     File::open(&draft.0)
         .and_then(|file| file.sync_all())
         .map_err(fault)?;
-    publish(&draft.0, path).map_err(fault)?;
+    let created = publish(&draft.0, path).map_err(fault)?;
     File::open(directory)
         .and_then(|file| file.sync_all())
-        .map_err(fault)
+        .map_err(fault)?;
+    Ok(created)
 }
 
 /// A file of the same directory that is removed in the end, whatever came of it.
@@ -84,12 +88,14 @@ impl Drop for Draft {
     }
 }
 
-/// Gives the draft its name, unless someone has that name already.
-fn publish(draft: &Path, path: &Path) -> io::Result<()> {
+/// Gives the draft its name; `false` if that is taken.
+fn publish(draft: &Path, path: &Path) -> io::Result<bool> {
     match fs::hard_link(draft, path) {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-        Err(_) => fs::rename(draft, path),
-        Ok(()) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+        // A file system without hard links.
+        Err(_) if !path.try_exists()? => fs::rename(draft, path).map(|()| true),
+        Err(_) => Ok(false),
+        Ok(()) => Ok(true),
     }
 }
 
@@ -141,6 +147,10 @@ pub(super) fn open_error(path: &Path, error: redb::Error) -> OpenError {
     if matches!(error, redb::Error::DatabaseAlreadyOpen) {
         return OpenError::Locked { path };
     }
-    let detail = error.to_string();
+    let detail = if let redb::Error::Corrupted(detail) = error {
+        detail
+    } else {
+        error.to_string()
+    };
     OpenError::Damaged { path, detail }
 }

@@ -1,209 +1,111 @@
-//! What stands in the file: the tables, their encoding, and the version of both.
+//! What tables stand in the file, and which version of them this release reads and writes.
+//!
+//! The tree that redb keeps is too slow to be written at random for each transaction, so the file is a
+//! journal over an image. Each group of transactions is one blob of a journal. An image is all records, in
+//! slices. Image and journal have a generation: the state is the image of the current generation, and over
+//! it that generation's journal and, where the next image is under way, the next one's.
 
-use std::path::Path;
+use redb::{
+    Database, ReadableDatabase, TableDefinition, TableError, TableHandle, WriteTransaction,
+};
 
-use bytes::Bytes;
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
-
-use super::file;
-use crate::epoch::Epoch;
-use crate::group::{Group, Records};
-use crate::leadership::TERM_KEY;
-use crate::open_error::OpenError;
-use crate::record::{Record, Revision};
-
-/// Key to: created (8 bytes, little endian), modified (8 bytes), value.
-const RECORDS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("records");
-/// The latest revision, in a table of its own since every commit writes it.
-const REVISION: TableDefinition<'_, (), u64> = TableDefinition::new("revision");
-/// Facts of the file as text: `schema`, `epoch`.
+/// Facts about the file, as text.
 const META: TableDefinition<'_, &str, &str> = TableDefinition::new("meta");
 
-const HEADER: usize = 16;
+/// The version of the tables, a number.
+pub(super) const SCHEMA: &str = "schema";
+/// The store's epoch.
+pub(super) const EPOCH: &str = "epoch";
+/// The revision of what the file was created with, a number.
+pub(super) const BASE: &str = "base";
+/// The current generation, a number.
+pub(super) const GENERATION: &str = "generation";
 
-/// Brings a file of the version before to the next, within the transaction that also raises the version.
-type Migration = fn(&WriteTransaction) -> Result<(), redb::Error>;
+/// Blobs by number: slices of an image by their order, groups of a journal by their latest revision.
+pub(super) type Blobs<'a> = TableDefinition<'a, u64, &'static [u8]>;
 
-/// What this release reads and writes: `migrations[n]` brings version n + 1 to n + 2.
-#[derive(Clone, Copy)]
+pub(super) fn image_name(generation: u64) -> String {
+    format!("image-{generation}")
+}
+
+pub(super) fn journal_name(generation: u64) -> String {
+    format!("journal-{generation}")
+}
+
+/// The names of the images and journals that are older than the current generation.
+pub(super) fn tables_before(database: &Database, current: u64) -> Result<Vec<String>, redb::Error> {
+    let transaction = database.begin_read()?;
+    let names = transaction.list_tables()?;
+    let older = names.map(|table| table.name().to_owned()).filter(|name| {
+        let generation = name.strip_prefix("image-");
+        let generation = generation.or_else(|| name.strip_prefix("journal-"));
+        let generation = generation.and_then(|text| text.parse::<u64>().ok());
+        generation.is_some_and(|generation| generation < current)
+    });
+    Ok(older.collect())
+}
+
+/// Brings a file of one version to the next, within the transaction that also raises the version.
+pub(super) type Migration = fn(&WriteTransaction) -> Result<(), redb::Error>;
+
+/// What a release reads and writes: `migrations[n]` brings version n + 1 to n + 2.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Schema {
     pub(super) migrations: &'static [Migration],
 }
 
-/// The schema of this release. A change of encoding appends a migration here.
+/// The schema of this release. A change of tables or encoding appends a migration here.
 pub(super) const CURRENT: Schema = Schema { migrations: &[] };
 
 impl Schema {
-    fn version(self) -> u64 {
+    pub(super) fn version(self) -> u64 {
         self.migrations.len() as u64 + 1
     }
 
-    fn steps_from(self, version: u64) -> Option<&'static [Migration]> {
-        let done = usize::try_from(version.checked_sub(1)?).ok()?;
-        self.migrations.get(done..)
-    }
-}
-
-/// All that a file says.
-#[derive(Debug)]
-pub(super) struct Contents {
-    pub(super) epoch: Epoch,
-    pub(super) revision: Revision,
-    pub(super) records: Records,
-}
-
-impl Contents {
-    /// A store before its first transaction.
-    pub(super) fn empty(epoch: Epoch) -> Self {
-        Self {
-            epoch,
-            revision: Revision(0),
-            records: Records::new(),
-        }
-    }
-
-    /// How many times the store was opened before.
-    pub(super) fn starts(&self) -> u64 {
-        let term = self.records.get(TERM_KEY);
-        let text = term.and_then(|record| str::from_utf8(&record.value).ok());
-        text.and_then(|text| text.parse().ok()).unwrap_or(0)
-    }
-}
-
-/// Makes an empty database a store with these contents.
-pub(super) fn initialize(database: &Database, contents: &Contents) -> Result<(), redb::Error> {
-    let transaction = database.begin_write()?;
-    {
-        let mut meta = transaction.open_table(META)?;
-        meta.insert("schema", CURRENT.version().to_string().as_str())?;
-        meta.insert("epoch", contents.epoch.to_string().as_str())?;
-        transaction
-            .open_table(REVISION)?
-            .insert((), contents.revision.0)?;
-        let mut records = transaction.open_table(RECORDS)?;
-        for record in contents.records.values() {
-            put(&mut records, record)?;
-        }
-    }
-    transaction.commit()?;
-    Ok(())
-}
-
-/// Writes a group and waits for the disk. An error is final: what of it is on disk is not known.
-pub(super) fn write(database: &Database, group: &Group) -> Result<(), redb::Error> {
-    let transaction = database.begin_write()?;
-    {
-        let mut records = transaction.open_table(RECORDS)?;
-        for (key, record) in group.overlay() {
-            match record {
-                Some(record) => put(&mut records, record)?,
-                None => drop(records.remove(key)?),
-            }
-        }
-        transaction
-            .open_table(REVISION)?
-            .insert((), group.revision().0)?;
-    }
-    transaction.commit()?;
-    Ok(())
-}
-
-fn put(
-    records: &mut redb::Table<'_, &'static str, &'static [u8]>,
-    record: &Record,
-) -> Result<(), redb::Error> {
-    let mut place = records.insert_reserve(&*record.key, HEADER + record.value.len())?;
-    let (header, value) = place.as_mut().split_at_mut(HEADER);
-    let (created, modified) = header.split_at_mut(HEADER / 2);
-    created.copy_from_slice(&record.created.0.to_le_bytes());
-    modified.copy_from_slice(&record.modified.0.to_le_bytes());
-    value.copy_from_slice(&record.value);
-    Ok(())
-}
-
-/// Reads everything, after bringing the file to the version of `schema`.
-pub(super) fn load(
-    path: &Path,
-    database: &Database,
-    schema: Schema,
-) -> Result<Contents, OpenError> {
-    let failed = |error: redb::Error| file::open_error(path, error);
-    let damaged = |detail: String| OpenError::Damaged {
-        path: path.to_owned(),
-        detail,
-    };
-    let found = version(database).map_err(failed)?;
-    let found = found.ok_or_else(|| damaged("it has no schema version".to_owned()))?;
-    let Some(steps) = schema.steps_from(found) else {
-        return Err(OpenError::NewerVersion {
-            path: path.to_owned(),
-            found,
-            known: schema.version(),
-        });
-    };
-    if !steps.is_empty() {
-        migrate(database, steps, schema.version()).map_err(failed)?;
-        tracing::info!(path = %path.display(), from = found, to = schema.version(), "migrated the store file");
-    }
-    read(database).map_err(failed)?.map_err(damaged)
-}
-
-fn version(database: &Database) -> Result<Option<u64>, redb::Error> {
-    let transaction = database.begin_read()?;
-    let meta = transaction.open_table(META)?;
-    let version = meta.get("schema")?;
-    Ok(version.and_then(|text| text.value().parse().ok()))
-}
-
-/// All steps in one transaction: a migration that is cut short has not begun.
-fn migrate(database: &Database, steps: &[Migration], to: u64) -> Result<(), redb::Error> {
-    let transaction = database.begin_write()?;
-    for step in steps {
-        step(&transaction)?;
-    }
-    transaction
-        .open_table(META)?
-        .insert("schema", to.to_string().as_str())?;
-    transaction.commit()?;
-    Ok(())
-}
-
-/// The outer error is the disk's, the inner one says what makes no sense.
-fn read(database: &Database) -> Result<Result<Contents, String>, redb::Error> {
-    let transaction = database.begin_read()?;
-    let epoch = transaction.open_table(META)?.get("epoch")?;
-    let Some(epoch) = epoch.and_then(|text| text.value().parse().ok()) else {
-        return Ok(Err("it has no epoch".to_owned()));
-    };
-    let revision = transaction.open_table(REVISION)?.get(())?;
-    let Some(revision) = revision.map(|guard| Revision(guard.value())) else {
-        return Ok(Err("it has no revision".to_owned()));
-    };
-    let table = transaction.open_table(RECORDS)?;
-    let mut records = Vec::new();
-    for entry in table.iter()? {
-        let (key, value) = entry?;
-        let Some(record) = record(key.value(), value.value(), revision) else {
-            return Ok(Err(format!("the record {:?} makes no sense", key.value())));
+    /// Brings the file up to this version, all steps in one transaction: a migration that is cut short has not
+    /// begun. `false` if the file is newer.
+    pub(super) fn migrate(self, database: &Database, found: u64) -> Result<bool, redb::Error> {
+        let steps = found
+            .checked_sub(1)
+            .and_then(|done| usize::try_from(done).ok());
+        let Some(steps) = steps.and_then(|done| self.migrations.get(done..)) else {
+            return Ok(false);
         };
-        records.push((std::sync::Arc::clone(&record.key), record));
+        if steps.is_empty() {
+            return Ok(true);
+        }
+        let transaction = database.begin_write()?;
+        for step in steps {
+            step(&transaction)?;
+        }
+        set(&transaction, SCHEMA, &self.version())?;
+        transaction.commit()?;
+        tracing::info!(from = found, to = self.version(), "migrated the store file");
+        Ok(true)
     }
-    Ok(Ok(Contents {
-        epoch,
-        revision,
-        records: records.into_iter().collect(),
-    }))
 }
 
-fn record(key: &str, stored: &[u8], latest: Revision) -> Option<Record> {
-    let (created, rest) = stored.split_first_chunk()?;
-    let (modified, value) = rest.split_first_chunk()?;
-    let created = Revision(u64::from_le_bytes(*created));
-    let modified = Revision(u64::from_le_bytes(*modified));
-    (created <= modified && modified <= latest).then(|| Record {
-        key: key.into(),
-        value: Bytes::copy_from_slice(value),
-        created,
-        modified,
-    })
+/// A fact, if it is there and is what it should be.
+pub(super) fn fact<T: std::str::FromStr>(
+    database: &Database,
+    name: &str,
+) -> Result<Option<T>, redb::Error> {
+    let transaction = database.begin_read()?;
+    let meta = match transaction.open_table(META) {
+        Err(TableError::TableDoesNotExist(_)) => return Ok(None),
+        opened => opened?,
+    };
+    let text = meta.get(name)?;
+    Ok(text.and_then(|text| text.value().parse().ok()))
+}
+
+/// Writes a fact.
+pub(super) fn set(
+    transaction: &WriteTransaction,
+    name: &str,
+    value: &impl ToString,
+) -> Result<(), redb::Error> {
+    let mut meta = transaction.open_table(META)?;
+    meta.insert(name, value.to_string().as_str())?;
+    Ok(())
 }

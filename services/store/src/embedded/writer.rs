@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use redb::Database;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{file, panic_message, schema};
+use super::disk::{Contents, Disk};
+use super::{file, panic_message};
 use crate::group::Group;
 use crate::history::HistoryLimits;
 use crate::leadership::{TERM_KEY, Term};
@@ -39,7 +39,7 @@ type Judged = (oneshot::Sender<Outcome>, Outcome);
 #[derive(Debug)]
 pub(super) struct Writer {
     path: PathBuf,
-    database: Database,
+    disk: Disk,
     shared: Arc<Shared>,
 }
 
@@ -48,8 +48,8 @@ impl Writer {
     /// process had left in the page cache is on disk before anyone is shown it.
     pub(super) fn begin(
         path: &Path,
-        database: Database,
-        contents: schema::Contents,
+        mut disk: Disk,
+        contents: Contents,
         limits: HistoryLimits,
     ) -> Result<(Self, Term), OpenError> {
         let starts = contents.starts().saturating_add(1).to_string();
@@ -60,12 +60,14 @@ impl Writer {
             revision: contents.revision.next(),
         };
         let _committed = group.judge(&contents.records, put);
-        schema::write(&database, &group).map_err(|error| file::open_error(path, error))?;
+        let blocks = disk.encode(&group, &contents.records);
+        disk.write(blocks)
+            .map_err(|error| file::open_error(path, error))?;
         let shared = Arc::new(Shared::new(contents.records, contents.revision, limits));
         shared.publish(group, Duration::ZERO);
         let writer = Self {
             path: path.to_owned(),
-            database,
+            disk,
             shared,
         };
         Ok((writer, term))
@@ -87,7 +89,7 @@ impl Writer {
         finish.send_replace(true);
     }
 
-    fn serve(self, mut requests: mpsc::Receiver<Request>) -> End {
+    fn serve(mut self, mut requests: mpsc::Receiver<Request>) -> End {
         let mut drained = Vec::with_capacity(GROUP);
         while requests.blocking_recv_many(&mut drained, GROUP) > 0 {
             if let Err(error) = self.commit_group(&mut requests, &mut drained) {
@@ -102,13 +104,14 @@ impl Writer {
     }
 
     fn commit_group(
-        &self,
+        &mut self,
         requests: &mut mpsc::Receiver<Request>,
         drained: &mut Vec<Request>,
     ) -> Result<(), redb::Error> {
         let (group, judged, at) = self.judge(requests, drained);
         if !group.is_empty() {
-            schema::write(&self.database, &group)?;
+            let blocks = self.disk.encode(&group, &self.shared.read().records);
+            self.disk.write(blocks)?;
             self.shared.publish(group, at);
         }
         for (reply, outcome) in judged {
