@@ -8,6 +8,11 @@ mod file;
 mod schema;
 mod writer;
 
+#[cfg(test)]
+mod sim;
+#[cfg(test)]
+mod tests;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -24,7 +29,7 @@ use crate::shared::Shared;
 use crate::transaction::{Outcome, Transaction};
 
 pub(crate) use disk::Contents;
-use disk::Disk;
+use disk::{Disk, Pace};
 pub(crate) use file::create;
 use writer::{Request, Writer};
 
@@ -47,7 +52,7 @@ pub(crate) fn open(
 ) -> Result<(Embedded, Arc<Shared>, Term), OpenError> {
     guard(path, || {
         let backend = file::open_or_create(path, options)?;
-        start(path, backend, options)
+        start(path, backend, options, Pace::default())
     })
 }
 
@@ -56,9 +61,10 @@ fn start(
     path: &Path,
     backend: impl StorageBackend,
     options: &Options,
+    pace: Pace,
 ) -> Result<(Embedded, Arc<Shared>, Term), OpenError> {
     let database = file::database(path, backend, options)?;
-    let (disk, contents) = Disk::open(path, database, schema::CURRENT)?;
+    let (disk, contents) = Disk::open(path, database, schema::CURRENT, pace)?;
     let (writer, term) = Writer::begin(path, disk, contents, options.history)?;
     let shared = writer.shared();
     let (queue, requests) = mpsc::channel(QUEUE);
@@ -101,9 +107,12 @@ impl Embedded {
             reply,
         };
         if self.queue.send(request).await.is_err() {
-            return Err(self.shared.ended());
+            return Err(self.shared.ended().await);
         }
-        answer.await.map_err(|_| self.shared.ended())
+        match answer.await {
+            Ok(outcome) => Ok(outcome),
+            Err(_) => Err(self.shared.ended().await),
+        }
     }
 
     /// Writes what is queued, then closes the file. Every caller waits for the same end.

@@ -21,7 +21,7 @@ impl Memory {
     pub(crate) fn commit(&self, transaction: Transaction) -> Result<Outcome, Error> {
         let now = self.shared.now();
         let mut published = self.shared.write();
-        published.open()?;
+        self.shared.open()?;
         let mut group = Group::new(published.revision);
         let outcome = group.judge(&published.records, transaction);
         if !group.is_empty() {

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-/// Why a store could not be opened. Nothing was changed on disk.
+/// Why a store could not be opened. Its records are as they were.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process (or another part of this one) has the file open.

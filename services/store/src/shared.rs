@@ -34,15 +34,14 @@ pub(crate) struct Published {
     pub(crate) records: Records,
     pub(crate) revision: Revision,
     history: History,
-    end: Option<End>,
 }
 
-/// The published state, and the bell that wakes those who wait for more of it.
+/// The published state, the bell that wakes those who wait for more of it, and its end.
 #[derive(Debug)]
 pub(crate) struct Shared {
     published: RwLock<Published>,
     progress: watch::Sender<()>,
-    failed: watch::Sender<Option<String>>,
+    end: watch::Sender<Option<End>>,
     opened: Instant,
 }
 
@@ -53,10 +52,9 @@ impl Shared {
                 records,
                 revision,
                 history: History::new(revision, limits),
-                end: None,
             }),
             progress: watch::Sender::new(()),
-            failed: watch::Sender::new(None),
+            end: watch::Sender::new(None),
             opened: Instant::now(),
         }
     }
@@ -91,26 +89,43 @@ impl Shared {
 
     /// Ends the store. The first end stands.
     pub(crate) fn end(&self, end: End) {
-        let mut published = self.write();
-        if published.end.is_some() {
-            return;
-        }
-        if let End::Failed(reason) = &end {
-            self.failed.send_replace(Some(reason.clone()));
-        }
-        published.end = Some(end);
+        // Under the lock, so that nothing is published after the end.
+        let published = self.write();
+        self.end.send_if_modified(|stands| {
+            let first = stands.is_none();
+            if first {
+                *stands = Some(end);
+            }
+            first
+        });
         drop(published);
         self.ring();
     }
 
-    /// Why a transaction was not answered.
-    pub(crate) fn ended(&self) -> Error {
-        let end = self.read().end.clone();
+    /// Why a transaction was not answered; waits until that is known.
+    pub(crate) async fn ended(&self) -> Error {
+        let mut ends = self.end.subscribe();
+        let end = ends.wait_for(Option::is_some).await;
+        let end = end.ok().and_then(|end| end.clone());
         end.map_or(Error::Closed, Error::from)
     }
 
-    pub(crate) fn on_failure(&self) -> watch::Receiver<Option<String>> {
-        self.failed.subscribe()
+    /// Whether the store takes transactions.
+    pub(crate) fn open(&self) -> Result<(), Error> {
+        let end = self.end.borrow().clone();
+        end.map_or(Ok(()), |end| Err(end.into()))
+    }
+
+    /// Whether the store answers readers. A failed one does: what was published is on disk.
+    fn readable(&self) -> Result<(), Error> {
+        match self.open() {
+            Err(Error::Failed(_)) => Ok(()),
+            other => other,
+        }
+    }
+
+    pub(crate) fn on_end(&self) -> watch::Receiver<Option<End>> {
+        self.end.subscribe()
     }
 
     pub(crate) fn on_progress(&self) -> watch::Receiver<()> {
@@ -118,20 +133,18 @@ impl Shared {
     }
 
     pub(crate) fn revision(&self) -> Result<Revision, Error> {
-        let published = self.read();
-        published.readable()?;
-        Ok(published.revision)
+        self.readable()?;
+        Ok(self.read().revision)
     }
 
     pub(crate) fn get(&self, key: &str) -> Result<Option<Record>, Error> {
-        let published = self.read();
-        published.readable()?;
-        Ok(published.records.get(key).cloned())
+        self.readable()?;
+        Ok(self.read().records.get(key).cloned())
     }
 
     pub(crate) fn list(&self, prefix: &str) -> Result<Listing, Error> {
+        self.readable()?;
         let published = self.read();
-        published.readable()?;
         let from = (Bound::Included(prefix), Bound::Unbounded);
         let records = published
             .records
@@ -147,9 +160,8 @@ impl Shared {
 
     /// Whether a watch may begin after `revision`.
     pub(crate) fn check_resumable(&self, revision: Revision) -> Result<(), Error> {
-        let published = self.read();
-        published.readable()?;
-        published.batches_after(revision, 0).map(drop)
+        self.readable()?;
+        self.read().batches_after(revision, 0).map(drop)
     }
 
     /// The next batches of a watch, at most `count`. None left and the store ended: why it ended.
@@ -158,12 +170,13 @@ impl Shared {
         revision: Revision,
         count: usize,
     ) -> Result<Vec<Arc<Batch>>, Error> {
-        let published = self.read();
-        let batches = published.batches_after(revision, count)?;
-        match &published.end {
-            Some(end) if batches.is_empty() => Err(end.clone().into()),
-            _ => Ok(batches),
+        // Looked at first: what is published is published before the end.
+        let open = self.open();
+        let batches = self.read().batches_after(revision, count)?;
+        if batches.is_empty() {
+            open?;
         }
+        Ok(batches)
     }
 }
 
@@ -172,18 +185,6 @@ impl Published {
         self.revision = group.revision();
         for batch in group.publish(&mut self.records) {
             self.history.push(batch, now);
-        }
-    }
-
-    pub(crate) fn open(&self) -> Result<(), Error> {
-        self.end.clone().map_or(Ok(()), |end| Err(end.into()))
-    }
-
-    /// A failed store still reads: what was published is on disk.
-    fn readable(&self) -> Result<(), Error> {
-        match &self.end {
-            Some(End::Closed) => Err(Error::Closed),
-            Some(End::Failed(_)) | None => Ok(()),
         }
     }
 

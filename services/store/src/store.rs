@@ -14,7 +14,7 @@ use crate::memory::Memory;
 use crate::open_error::OpenError;
 use crate::options::Options;
 use crate::record::{Listing, Record, Revision};
-use crate::shared::Shared;
+use crate::shared::{End, Shared};
 use crate::spec::Spec;
 use crate::transaction::{Outcome, Transaction};
 use crate::watch::Watch;
@@ -168,13 +168,13 @@ impl Store {
 
     /// Resolves, with the reason in words, when a write or fsync failed for good; never otherwise.
     pub fn failed(&self) -> impl Future<Output = String> + Send + 'static {
-        let mut failed = self.shared.on_failure();
+        let mut ends = self.shared.on_end();
         async move {
-            let reason = failed.wait_for(Option::is_some).await;
-            let reason = reason.ok().and_then(|reason| reason.clone());
-            match reason {
-                Some(reason) => reason,
-                None => pending().await,
+            let end = ends.wait_for(Option::is_some).await;
+            let end = end.ok().and_then(|end| end.clone());
+            match end {
+                Some(End::Failed(reason)) => reason,
+                Some(End::Closed) | None => pending().await,
             }
         }
     }

@@ -22,16 +22,29 @@ use crate::leadership::TERM_KEY;
 use crate::open_error::OpenError;
 use crate::record::Revision;
 
-/// The journal's size below which no new image is begun, in bytes.
-const LEAST_JOURNAL: usize = 8 * 1024 * 1024;
+/// How much is written beside the groups.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    /// The journal's size below which no new image is begun, in bytes.
+    pub(super) least_journal: usize,
+    /// The least size of a slice, in bytes.
+    pub(super) least_slice: usize,
+    /// How many blobs of an earlier generation a group deletes.
+    pub(super) sweep: usize,
+}
 
-/// The least size of a slice, in bytes: what is written in about the time of an fsync. It fits, with what
-/// redb adds, into a page of 128 KiB; pages have sizes of powers of two.
-const LEAST_SLICE: usize = 128 * 1024 - 64;
-
-/// How many blobs of an earlier generation a group deletes: more than it adds, and few enough to take no
-/// more time than the group itself.
-const SWEEP: usize = 16;
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            least_journal: 8 * 1024 * 1024,
+            // Written in about the time of an fsync. With what redb adds it fits into a page of
+            // 128 KiB; pages have sizes of powers of two.
+            least_slice: 128 * 1024 - 64,
+            // More than a group adds, and few enough to take no more time than the group itself.
+            sweep: 16,
+        }
+    }
+}
 
 /// All that a file says.
 #[derive(Debug)]
@@ -63,6 +76,7 @@ impl Contents {
 #[derive(Debug)]
 pub(super) struct Disk {
     database: Database,
+    pace: Pace,
     generation: u64,
     image_bytes: usize,
     journal_bytes: usize,
@@ -95,10 +109,11 @@ pub(super) fn initialize(database: &Database, contents: &Contents) -> Result<(),
     schema::set(&transaction, schema::EPOCH, &contents.epoch)?;
     schema::set(&transaction, schema::BASE, &contents.revision)?;
     schema::set(&transaction, schema::GENERATION, &generation)?;
+    let budget = Pace::default().least_slice;
     let mut next = NextImage::default();
     loop {
         let after = next.more_after.as_deref();
-        let slice = codec::slice(&contents.records, after, LEAST_SLICE);
+        let slice = codec::slice(&contents.records, after, budget);
         if next.add(&transaction, generation, slice)? {
             break;
         }
@@ -135,6 +150,7 @@ impl Disk {
         path: &Path,
         database: Database,
         schema: Schema,
+        pace: Pace,
     ) -> Result<(Self, Contents), OpenError> {
         let failed = |error| file::open_error(path, error);
         let found = schema::fact(&database, schema::SCHEMA).map_err(failed)?;
@@ -146,20 +162,20 @@ impl Disk {
                 known: schema.version(),
             });
         }
-        read(database).map_err(failed)
+        read(database, pace).map_err(failed)
     }
 
     /// What to write for a group on these records (as they are before it).
     pub(super) fn encode(&mut self, group: &Group, records: &Records) -> Blocks {
         let revision = group.revision();
         let group = codec::group(group);
-        let limit = LEAST_JOURNAL.max(self.image_bytes / 2);
+        let limit = self.pace.least_journal.max(self.image_bytes / 2);
         if self.next.is_none() && self.journal_bytes + group.len() > limit {
             self.next = Some(NextImage::default());
         }
         let slice = self.next.as_ref().map(|next| {
             // More than the journal grows, so that the image is sure to be finished.
-            let budget = LEAST_SLICE.max(2 * group.len());
+            let budget = self.pace.least_slice.max(2 * group.len());
             codec::slice(records, next.more_after.as_deref(), budget)
         });
         Blocks {
@@ -211,15 +227,17 @@ impl Disk {
 
     /// Deletes some of the garbage. Deleting a whole table at once takes 30 ms where the image has 60 MiB.
     fn sweep(&mut self, transaction: &WriteTransaction) -> Result<(), redb::Error> {
-        let Some(name) = self.garbage.last() else {
-            return Ok(());
-        };
-        let mut table = transaction.open_table(Blobs::new(name))?;
-        for _ in 0..SWEEP {
-            if table.pop_last()?.is_none() {
+        let mut left = self.pace.sweep;
+        while left > 0
+            && let Some(name) = self.garbage.last()
+        {
+            let mut table = transaction.open_table(Blobs::new(name))?;
+            while left > 0 && table.pop_last()?.is_some() {
+                left -= 1;
+            }
+            if left > 0 {
                 transaction.delete_table(table)?;
                 self.garbage.pop();
-                break;
             }
         }
         Ok(())
@@ -233,7 +251,7 @@ struct Reading {
     records: Records,
 }
 
-fn read(database: Database) -> Result<(Disk, Contents), redb::Error> {
+fn read(database: Database, pace: Pace) -> Result<(Disk, Contents), redb::Error> {
     let missing = || corrupted("it does not say what it is");
     let epoch = schema::fact(&database, schema::EPOCH)?.ok_or_else(missing)?;
     let base = schema::fact(&database, schema::BASE)?.ok_or_else(missing)?;
@@ -248,6 +266,7 @@ fn read(database: Database) -> Result<(Disk, Contents), redb::Error> {
     let disk = Disk {
         garbage: schema::tables_before(&database, generation)?,
         database,
+        pace,
         generation,
         image_bytes,
         journal_bytes: journal_bytes.unwrap_or(0) + next_bytes.unwrap_or(0),

@@ -77,30 +77,28 @@ impl Writer {
         Arc::clone(&self.shared)
     }
 
-    /// Serves until the queue is closed or a write fails; then says so, whatever happened.
-    pub(super) fn run(self, requests: mpsc::Receiver<Request>, finish: &watch::Sender<bool>) {
-        let shared = self.shared();
+    /// Serves until the queue is closed or a write fails, says so whatever happened, and closes the file.
+    pub(super) fn run(mut self, requests: mpsc::Receiver<Request>, finish: &watch::Sender<bool>) {
         let served = catch_unwind(AssertUnwindSafe(|| self.serve(requests)));
         let end = match served {
-            Ok(end) => end,
+            Ok(Ok(())) => End::Closed,
+            Ok(Err(error)) => End::Failed(format!("cannot write {}: {error}", self.path.display())),
             Err(panic) => End::Failed(format!("the writer panicked: {}", panic_message(&*panic))),
         };
-        shared.end(end);
+        if let End::Failed(reason) = &end {
+            tracing::error!(path = %self.path.display(), %reason, "the store failed");
+        }
+        self.shared.end(end);
+        drop(self);
         finish.send_replace(true);
     }
 
-    fn serve(mut self, mut requests: mpsc::Receiver<Request>) -> End {
+    fn serve(&mut self, mut requests: mpsc::Receiver<Request>) -> Result<(), redb::Error> {
         let mut drained = Vec::with_capacity(GROUP);
         while requests.blocking_recv_many(&mut drained, GROUP) > 0 {
-            if let Err(error) = self.commit_group(&mut requests, &mut drained) {
-                let reason = format!("cannot write {}: {error}", self.path.display());
-                tracing::error!(path = %self.path.display(), %error, "the store failed");
-                // Said before the queue is dropped, so that those who wait in it learn why.
-                self.shared.end(End::Failed(reason.clone()));
-                return End::Failed(reason);
-            }
+            self.commit_group(&mut requests, &mut drained)?;
         }
-        End::Closed
+        Ok(())
     }
 
     fn commit_group(
