@@ -6,12 +6,13 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, mkfifoat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use crate::domain::end::{Exit, StopCause};
 use crate::files::{self, Durability};
 
 /// What a supervisor has to run, and how.
@@ -85,53 +86,17 @@ pub struct Running {
     pub supervisor: i32,
     /// The process id of what it runs; absent before it runs.
     pub process: Option<i32>,
-    /// When it began to run, in milliseconds since the Unix epoch.
-    pub start_time_ms: Option<u64>,
+    /// When it began to run.
+    pub start_time: Option<SystemTime>,
 }
 
 /// That the attempt is to be stopped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stop {
     /// When it is killed, counted from the machine's boot.
     pub kill_at: Duration,
-}
-
-/// How an attempt ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Exit {
-    /// What brought it about.
-    pub cause: ExitCause,
-    /// The exit code; absent if a signal ended it, or it never ran.
-    pub code: Option<i32>,
-    /// The signal that ended it.
-    pub signal: Option<i32>,
-    /// The kernel or the engine killed it for using too much memory.
-    pub out_of_memory: bool,
-    /// When it had ended, in milliseconds since the Unix epoch.
-    pub end_time_ms: u64,
-    /// For a person to read; empty if code and signal say all.
-    pub message: String,
-}
-
-/// What brought an attempt's end about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum ExitCause {
-    /// It ended by itself.
-    Exited,
-    /// It was asked to stop.
-    Stopped,
-    /// The lease ended.
-    Fenced,
-    /// The command cannot be executed as the spec says.
-    NotExecutable,
-    /// The image cannot be had, or no container made of it.
-    NoImage,
-    /// The machine refused to start it for a reason of its own.
-    NotStarted,
-    /// Its supervisor died, and the agent ended what was left.
-    Abandoned,
-    /// The machine was restarted.
-    MachineRestarted,
+    /// Why.
+    pub cause: StopCause,
 }
 
 /// Whoever holds it speaks for the attempt. Given back when dropped, and by any death.
@@ -223,13 +188,15 @@ impl AttemptDir {
         files::read_json(&self.0.join("stop.json"))
     }
 
-    /// Asks its supervisor, if there is one, to stop it. Again: to stop it sooner.
+    /// Asks its supervisor, if there is one, to stop it. Again: to stop it sooner, for the reason
+    /// that it was first asked for.
     pub fn set_stop(&self, stop: &Stop) -> io::Result<()> {
         let sooner = match self.stop() {
             Ok(Some(asked)) => Stop {
                 kill_at: asked.kill_at.min(stop.kill_at),
+                ..asked
             },
-            Ok(None) | Err(_) => *stop,
+            Ok(None) | Err(_) => stop.clone(),
         };
         files::replace_json(&self.0.join("stop.json"), &sooner, Durability::Kernel)?;
         self.wake();
@@ -315,6 +282,7 @@ mod tests {
         dir.create(&spec()).unwrap();
         let at = |secs| Stop {
             kill_at: Duration::from_secs(secs),
+            cause: StopCause::Released,
         };
         dir.set_stop(&at(9)).unwrap();
         let mut wake = dir.wake_end().unwrap();

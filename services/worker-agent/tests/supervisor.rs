@@ -7,7 +7,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
-use worker_agent::attempt_dir::{AttemptDir, Exit, ExitCause, Fence, LogLimits, Spec, Stop};
+use worker_agent::attempt_dir::{AttemptDir, Fence, LogLimits, Spec, Stop};
+use worker_agent::domain::end::{Exit, ExitCause, StopCause};
 use worker_agent::domain::lease::Lease;
 use worker_agent::files::{self, Durability};
 use worker_agent::log::reader;
@@ -89,7 +90,8 @@ impl Attempt {
 
     fn stop_within(&self, grace: Duration) {
         let kill_at = machine::since_boot() + grace;
-        self.dir.set_stop(&Stop { kill_at }).unwrap();
+        let cause = StopCause::Released;
+        self.dir.set_stop(&Stop { kill_at, cause }).unwrap();
     }
 
     fn output(&self) -> Vec<String> {
@@ -193,7 +195,7 @@ fn what_cannot_be_executed_is_told_so() {
         );
         assert!(exit.message.contains(word), "{}", exit.message);
         assert_eq!(exit.code, None);
-        assert_eq!(attempt.dir.running().unwrap().unwrap().start_time_ms, None);
+        assert_eq!(attempt.dir.running().unwrap().unwrap().start_time, None);
     }
     let mut attempt = Attempt::start_with("true", |spec| spec.working_dir = "/nowhere".into());
     assert!(attempt.exit().message.contains("/nowhere"));
@@ -298,6 +300,7 @@ fn a_stop_before_the_start_starts_nothing() {
     dir.create(&spec(folder.path(), "echo run")).unwrap();
     dir.set_stop(&Stop {
         kill_at: Duration::ZERO,
+        cause: StopCause::Released,
     })
     .unwrap();
     assert!(supervise(&dir).wait().unwrap().success());

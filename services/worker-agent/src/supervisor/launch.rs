@@ -16,7 +16,8 @@ use rustix::process::{
 use rustix::process::{setrlimit, setsid};
 use serde::{Deserialize, Serialize};
 
-use crate::attempt_dir::{AttemptDir, ExitCause, Spec};
+use crate::attempt_dir::{AttemptDir, Spec};
+use crate::domain::end::ExitCause;
 
 /// Why there is no replica.
 #[derive(Debug, Serialize, Deserialize)]

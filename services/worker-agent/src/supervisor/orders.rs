@@ -57,7 +57,7 @@ pub(super) enum Due {
 impl Orders {
     /// What is due at `now`. `fence` is the grace of an attempt that ends with its lease.
     pub(super) fn due(&self, boot_id: &str, now: Duration, fence: Option<Duration>) -> Due {
-        let told = self.stop.map(|stop| End {
+        let told = self.stop.as_ref().map(|stop| End {
             why: Why::Told,
             kill_at: stop.kill_at,
         });
@@ -142,6 +142,7 @@ pub(super) fn watch(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::end::StopCause;
 
     const fn secs(secs: u64) -> Duration {
         Duration::from_secs(secs)
@@ -149,7 +150,10 @@ mod tests {
 
     fn orders(stop: Option<u64>, deadline: Option<u64>) -> Orders {
         Orders {
-            stop: stop.map(|at| Stop { kill_at: secs(at) }),
+            stop: stop.map(|at| Stop {
+                kill_at: secs(at),
+                cause: StopCause::Released,
+            }),
             lease: deadline.map(|at| Lease {
                 boot_id: "b".into(),
                 deadline: secs(at),

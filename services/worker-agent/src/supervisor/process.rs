@@ -15,7 +15,8 @@ use rustix::process::{kill_process_group, pidfd_open, wait};
 use super::launch::Failure;
 use super::output::{SharedLog, pump};
 use super::run::pause;
-use crate::attempt_dir::{ExitCause, Spec};
+use crate::attempt_dir::Spec;
+use crate::domain::end::ExitCause;
 use crate::log::Stream;
 use crate::machine;
 

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{getpid, set_child_subreaper, setsid};
@@ -18,7 +18,8 @@ use super::launch::Failure;
 use super::orders::{self, Due, End, Shared, Why};
 use super::output::STACK;
 use super::process::Process;
-use crate::attempt_dir::{AttemptDir, Exit, ExitCause, Lock, Running, Spec};
+use crate::attempt_dir::{AttemptDir, Lock, Running, Spec};
+use crate::domain::end::{Exit, ExitCause};
 use crate::log::writer::Writer;
 use crate::machine;
 
@@ -129,7 +130,7 @@ impl<'a> Run<'a> {
                 boot_id: machine::boot_id(),
                 supervisor: getpid().as_raw_pid(),
                 process: None,
-                start_time_ms: None,
+                start_time: None,
             },
             orders,
             changed,
@@ -228,7 +229,7 @@ impl<'a> Run<'a> {
         match process.launched() {
             Ok(()) => {
                 self.running.process = Some(process.pid().as_raw_pid());
-                self.running.start_time_ms = Some(millis(machine::wall_time()));
+                self.running.start_time = Some(machine::wall_time());
                 if let Err(error) = self.dir.set_running(&self.running) {
                     complain(&format!("cannot say that it runs: {error}"));
                 }
@@ -280,7 +281,7 @@ impl<'a> Run<'a> {
                 .filter(|_| ran)
                 .and_then(|status| status.terminating_signal()),
             out_of_memory: self.spec.cgroup.as_deref().is_some_and(was_out_of_memory),
-            end_time_ms: millis(machine::wall_time()),
+            time: machine::wall_time(),
             message: self
                 .failure
                 .as_ref()
@@ -318,13 +319,6 @@ fn timespec(time: Duration) -> Timespec {
         tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
         tv_nsec: i64::from(time.subsec_nanos()),
     }
-}
-
-fn millis(time: SystemTime) -> u64 {
-    let since = time
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -1,0 +1,359 @@
+//! How an attempt came to its end, in the words that others act on: what stopped it, of which class
+//! its failure is, and whether it was one at all.
+
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+/// Why the agent stops an attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StopCause {
+    /// Its assignment says so; why, in words.
+    Assigned(String),
+    /// The registry takes its room.
+    Released,
+    /// A drain's deadline has passed with force.
+    ForcedDrain,
+    /// A later incarnation of this worker has registered elsewhere.
+    Superseded,
+    /// Its accelerators were given to a later attempt.
+    Outranked,
+    /// Its liveness probe failed; what it said.
+    NotAlive(String),
+    /// It was not ready in time; what its probe said last.
+    NotReadyInTime(String),
+}
+
+/// Of which kind a failure is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureClass {
+    /// The machine, and not the replica, is at fault.
+    Interruption,
+    /// It exited, with whatever code.
+    Error,
+    /// It was killed for using too much memory.
+    OutOfMemory,
+    /// Its liveness probe failed.
+    Probe,
+    /// It was not ready in time.
+    StartTimeout,
+    /// Its image cannot be had, or no container made of it.
+    Image,
+    /// It cannot be started as its spec says.
+    Config,
+}
+
+/// What brought an end about, as its supervisor saw it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExitCause {
+    /// It ended by itself.
+    Exited,
+    /// It was asked to stop.
+    Stopped,
+    /// The lease ended.
+    Fenced,
+    /// The command cannot be executed as the spec says.
+    NotExecutable,
+    /// The image cannot be had, or no container made of it.
+    NoImage,
+    /// The machine refused to start it for a reason of its own.
+    NotStarted,
+    /// Its supervisor died, and the agent ended what was left.
+    Abandoned,
+    /// The machine was restarted.
+    MachineRestarted,
+}
+
+/// What is known of the exit itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// What brought it about.
+    pub cause: ExitCause,
+    /// The exit code; absent if a signal ended it, or it never ran.
+    pub code: Option<i32>,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+    /// It was killed for using too much memory.
+    pub out_of_memory: bool,
+    /// When it had ended.
+    pub time: SystemTime,
+    /// What there is to say beyond code and signal; may be empty.
+    pub message: String,
+}
+
+/// An attempt's end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct End {
+    /// When.
+    pub time: SystemTime,
+    /// The exit code; absent if a signal ended it, or it never ran.
+    pub code: Option<i32>,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+    /// It was killed for using too much memory.
+    pub out_of_memory: bool,
+    /// Of which kind the failure is; absent if it was told to end.
+    pub class: Option<FailureClass>,
+    /// Why it ended, in words.
+    pub message: String,
+    /// It ended because it was told to.
+    pub stopped: bool,
+    /// It was not its assignment that told it to.
+    pub interrupted: bool,
+}
+
+impl End {
+    /// The end of something that ran, or was to run, and that was being stopped for `stop`.
+    pub fn of(exit: &Exit, stop: Option<&StopCause>) -> Self {
+        let verdict = match (exit.cause, stop) {
+            (ExitCause::Fenced, _) => {
+                Verdict::told("its machine was cut off: the lease ended".to_owned(), true)
+            }
+            (ExitCause::Stopped, None) => Verdict::told(String::new(), false),
+            (_, Some(cause)) => Verdict::of_stop(cause),
+            (cause, None) => Verdict::failed(class_of(cause, exit.out_of_memory), words(exit)),
+        };
+        verdict.into_end(exit)
+    }
+
+    /// The end of something that was never started, because of `stop`.
+    pub fn unstarted(stop: &StopCause, time: SystemTime) -> Self {
+        Self::unrun(Verdict::of_stop(stop), time)
+    }
+
+    /// The end of something that must not be started: its room is not, or no longer, its own.
+    pub fn refused(message: String, time: SystemTime) -> Self {
+        Self::unrun(Verdict::told(message, true), time)
+    }
+
+    /// The end of something that cannot be started for what its assignment says.
+    pub fn misfit(message: String, time: SystemTime) -> Self {
+        Self::unrun(Verdict::failed(FailureClass::Config, message), time)
+    }
+
+    fn unrun(verdict: Verdict, time: SystemTime) -> Self {
+        verdict.into_end(&Exit {
+            cause: ExitCause::Stopped,
+            code: None,
+            signal: None,
+            out_of_memory: false,
+            time,
+            message: String::new(),
+        })
+    }
+}
+
+/// What an end means.
+struct Verdict {
+    class: Option<FailureClass>,
+    message: String,
+    stopped: bool,
+    interrupted: bool,
+}
+
+impl Verdict {
+    fn told(message: String, interrupted: bool) -> Self {
+        Self {
+            class: None,
+            message,
+            stopped: true,
+            interrupted,
+        }
+    }
+
+    fn failed(class: FailureClass, message: String) -> Self {
+        Self {
+            class: Some(class),
+            message,
+            stopped: false,
+            interrupted: false,
+        }
+    }
+
+    fn of_stop(cause: &StopCause) -> Self {
+        let interrupted = |words: &str| Self::told(words.to_owned(), true);
+        match cause {
+            StopCause::Assigned(reason) => Self::told(reason.clone(), false),
+            StopCause::Released => interrupted("the registry took its room back"),
+            StopCause::ForcedDrain => interrupted("the drain's deadline passed"),
+            StopCause::Superseded => interrupted("this worker has registered on another machine"),
+            StopCause::Outranked => interrupted("its accelerators were given to a later attempt"),
+            StopCause::NotAlive(said) => {
+                Self::failed(FailureClass::Probe, format!("not alive: {said}"))
+            }
+            StopCause::NotReadyInTime(said) if said.is_empty() => {
+                Self::failed(FailureClass::StartTimeout, "not ready in time".to_owned())
+            }
+            StopCause::NotReadyInTime(said) => Self::failed(
+                FailureClass::StartTimeout,
+                format!("not ready in time: {said}"),
+            ),
+        }
+    }
+
+    fn into_end(self, exit: &Exit) -> End {
+        End {
+            time: exit.time,
+            code: exit.code,
+            signal: exit.signal,
+            out_of_memory: exit.out_of_memory,
+            class: self.class,
+            message: self.message,
+            stopped: self.stopped,
+            interrupted: self.interrupted,
+        }
+    }
+}
+
+fn class_of(cause: ExitCause, out_of_memory: bool) -> FailureClass {
+    match cause {
+        ExitCause::NotExecutable => FailureClass::Config,
+        ExitCause::NoImage => FailureClass::Image,
+        ExitCause::MachineRestarted => FailureClass::Interruption,
+        ExitCause::Exited | ExitCause::Stopped | ExitCause::Fenced if out_of_memory => {
+            FailureClass::OutOfMemory
+        }
+        ExitCause::Exited
+        | ExitCause::Stopped
+        | ExitCause::Fenced
+        | ExitCause::NotStarted
+        | ExitCause::Abandoned => FailureClass::Error,
+    }
+}
+
+fn words(exit: &Exit) -> String {
+    let how = match (exit.code, exit.signal) {
+        (Some(code), _) => format!("exited with code {code}"),
+        (None, Some(signal)) => format!("killed by {}", signal_name(signal)),
+        (None, None) => String::new(),
+    };
+    let memory = if exit.out_of_memory {
+        "out of memory"
+    } else {
+        ""
+    };
+    [memory, &how, &exit.message]
+        .into_iter()
+        .filter(|part| !part.is_empty())
+        .collect::<Vec<_>>()
+        .join(": ")
+}
+
+fn signal_name(signal: i32) -> String {
+    let name = match signal {
+        1 => "SIGHUP",
+        2 => "SIGINT",
+        3 => "SIGQUIT",
+        4 => "SIGILL",
+        6 => "SIGABRT",
+        7 => "SIGBUS",
+        8 => "SIGFPE",
+        9 => "SIGKILL",
+        11 => "SIGSEGV",
+        13 => "SIGPIPE",
+        15 => "SIGTERM",
+        _ => return format!("signal {signal}"),
+    };
+    name.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exit(cause: ExitCause) -> Exit {
+        Exit {
+            cause,
+            code: None,
+            signal: None,
+            out_of_memory: false,
+            time: SystemTime::UNIX_EPOCH,
+            message: String::new(),
+        }
+    }
+
+    fn check(exit: &Exit, stop: Option<&StopCause>) -> (Option<FailureClass>, bool, bool, String) {
+        let end = End::of(exit, stop);
+        (end.class, end.stopped, end.interrupted, end.message)
+    }
+
+    #[test]
+    fn failures_have_their_class() {
+        for (cause, class) in [
+            (ExitCause::Exited, FailureClass::Error),
+            (ExitCause::NotExecutable, FailureClass::Config),
+            (ExitCause::NoImage, FailureClass::Image),
+            (ExitCause::NotStarted, FailureClass::Error),
+            (ExitCause::Abandoned, FailureClass::Error),
+            (ExitCause::MachineRestarted, FailureClass::Interruption),
+        ] {
+            let (found, stopped, interrupted, _) = check(&exit(cause), None);
+            assert_eq!(
+                (found, stopped, interrupted),
+                (Some(class), false, false),
+                "{cause:?}"
+            );
+        }
+        let killed = Exit {
+            signal: Some(9),
+            out_of_memory: true,
+            ..exit(ExitCause::Exited)
+        };
+        assert_eq!(
+            check(&killed, None),
+            (
+                Some(FailureClass::OutOfMemory),
+                false,
+                false,
+                "out of memory: killed by SIGKILL".into()
+            )
+        );
+        let plain = Exit {
+            code: Some(0),
+            ..exit(ExitCause::Exited)
+        };
+        assert_eq!(check(&plain, None).3, "exited with code 0");
+    }
+
+    #[test]
+    fn what_was_told_to_end_has_not_failed() {
+        let stopped = exit(ExitCause::Stopped);
+        for (cause, interrupted) in [
+            (StopCause::Assigned("scaled down".into()), false),
+            (StopCause::Released, true),
+            (StopCause::ForcedDrain, true),
+            (StopCause::Superseded, true),
+            (StopCause::Outranked, true),
+        ] {
+            let (class, was_stopped, was_interrupted, message) = check(&stopped, Some(&cause));
+            assert_eq!(
+                (class, was_stopped, was_interrupted),
+                (None, true, interrupted),
+                "{cause:?}"
+            );
+            assert!(!message.is_empty());
+        }
+        let fenced = check(&exit(ExitCause::Fenced), None);
+        assert_eq!((fenced.0, fenced.1, fenced.2), (None, true, true));
+        let untold = check(&stopped, None);
+        assert_eq!((untold.0, untold.1, untold.2), (None, true, false));
+    }
+
+    #[test]
+    fn what_a_probe_ended_has_failed() {
+        let stopped = exit(ExitCause::Stopped);
+        assert_eq!(
+            check(&stopped, Some(&StopCause::NotAlive("refused".into()))),
+            (
+                Some(FailureClass::Probe),
+                false,
+                false,
+                "not alive: refused".into()
+            )
+        );
+        assert_eq!(
+            check(&stopped, Some(&StopCause::NotReadyInTime(String::new()))).0,
+            Some(FailureClass::StartTimeout)
+        );
+    }
+}
