@@ -7,22 +7,18 @@ use std::io::{self, Read as _};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 
+use super::run::timespec;
 use crate::attempt_dir::{AttemptDir, Fence, Stop};
 use crate::domain::lease::{Lease, Verdict};
 use crate::files;
 
-/// How often the lease is looked at without being woken: one that became shorter is seen this late.
-const LEASE_EVERY: Timespec = Timespec {
-    tv_sec: 0,
-    tv_nsec: 500_000_000,
-};
-/// The same without a lease, in case a wake-up was lost.
-const STOP_EVERY: Timespec = Timespec {
-    tv_sec: 10,
-    tv_nsec: 0,
-};
+/// The files are looked at this often without being woken, in case a wake-up was lost.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// A lease is looked at this many times while it lasts, and at least twice a second.
+const LOOKS_PER_LEASE: u32 = 20;
+const LEASE_EVERY: Duration = Duration::from_millis(500);
 
 /// What is asked now.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -82,6 +78,15 @@ impl Orders {
     }
 }
 
+impl Orders {
+    /// How long the files may be left unread.
+    fn look_every(&self) -> Duration {
+        self.lease.as_ref().map_or(LOOK_EVERY, |lease| {
+            (lease.fence_after / LOOKS_PER_LEASE).clamp(Duration::from_millis(10), LEASE_EVERY)
+        })
+    }
+}
+
 /// The orders, as last read.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Shared(Arc<Mutex<Orders>>);
@@ -121,14 +126,9 @@ pub(super) fn watch(
     mut wake: &File,
     mut changed: impl io::Write,
 ) -> io::Result<()> {
-    let every = if fence.is_some() {
-        LEASE_EVERY
-    } else {
-        STOP_EVERY
-    };
     loop {
         let mut fds = [PollFd::new(&wake, PollFlags::IN)];
-        match poll(&mut fds, Some(&every)) {
+        match poll(&mut fds, Some(&timespec(shared.get().look_every()))) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }

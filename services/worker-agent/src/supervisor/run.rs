@@ -312,7 +312,7 @@ pub(super) fn pause(time: Duration) {
     let _ = poll(&mut [], Some(&timespec(time)));
 }
 
-fn timespec(time: Duration) -> Timespec {
+pub(super) fn timespec(time: Duration) -> Timespec {
     // Rounded up: waking just before what is due would have us wait again at once.
     let time = time + Duration::from_micros(100);
     Timespec {
