@@ -38,6 +38,11 @@ impl Clock {
         SystemTime::UNIX_EPOCH + anchor + self.0.instant.elapsed()
     }
 
+    /// The wall time at which the clock was made.
+    pub fn started(&self) -> SystemTime {
+        self.wall_at(self.0.instant)
+    }
+
     /// Time passed since the clock was made; never goes backwards.
     pub fn uptime(&self) -> Duration {
         self.0.instant.elapsed()

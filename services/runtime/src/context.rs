@@ -3,6 +3,8 @@
 
 use std::fmt::Write as _;
 use std::future::Future;
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,12 +15,20 @@ use crate::connect::{self, Connector};
 use crate::health::{Health, Tier};
 use crate::layers::shed::Load;
 use crate::metrics::Metrics;
+use crate::metrics::standard::Standard;
 use crate::server::Settings;
+use crate::shutdown::record::{self, Previous, Record};
 use crate::shutdown::{Cause, Phase, Shutdown};
 use crate::task::Tasks;
 
 /// How long tasks may take to end once their phase has come.
 const TASKS_END_WITHIN: Duration = Duration::from_secs(5);
+
+/// The commit that this was built from; empty if the build was not told.
+pub const COMMIT: &str = match option_env!("MUSTER_COMMIT") {
+    Some(commit) => commit,
+    None => "",
+};
 
 /// Which component this is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,6 +95,12 @@ impl Context {
             settings: Arc::new(settings),
         };
         context.add_steps();
+        context.metrics.collect(Standard {
+            identity: context.identity.clone(),
+            clock: context.clock.clone(),
+            health: context.health.clone(),
+            load: context.load.clone(),
+        });
         context
     }
 
@@ -112,6 +128,28 @@ impl Context {
                 }
             }
         });
+    }
+
+    /// Leaves a report of this run's end in `folder`, for the next start, and tells by metrics and in
+    /// the log how the last run there ended. For components that have a folder of their own.
+    pub fn keep_reports(&self, folder: &Path) -> io::Result<Previous> {
+        let (previous, record) = Record::open(folder)?;
+        match &previous {
+            Previous::None => {}
+            Previous::Unclean => tracing::warn!("the last run ended without a shutdown"),
+            Previous::Reported(report) if report.is_clean() => {}
+            Previous::Reported(report) => {
+                let steps = report.troubles().join(", ");
+                tracing::warn!(
+                    cause = report.cause,
+                    steps,
+                    "the last shutdown did not go well"
+                );
+            }
+        }
+        record::register(&previous, &self.metrics);
+        self.shutdown.keep(record);
+        Ok(previous)
     }
 
     fn add_steps(&self) {

@@ -4,12 +4,14 @@
 
 pub mod poll;
 pub mod service;
+pub mod stall;
 
 #[cfg(test)]
 mod tests;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -87,6 +89,13 @@ pub struct CheckReport {
     pub detail: String,
 }
 
+impl CheckReport {
+    /// Whether the check bears on liveness as well.
+    pub fn is_of_liveness(&self) -> bool {
+        self.name == EVENT_LOOP
+    }
+}
+
 /// Everything known of a component's health, at one instant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
@@ -109,6 +118,8 @@ struct Inner {
     clock: Clock,
     checks: Mutex<BTreeMap<Cow<'static, str>, Entry>>,
     verdict: watch::Sender<Verdict>,
+    /// Open Watches of the health protocol, on all ports together.
+    watches: Arc<AtomicUsize>,
 }
 
 /// What the health protocol answers from.
@@ -148,6 +159,7 @@ impl Health {
                 live: true,
                 services: Arc::default(),
             }),
+            watches: Arc::default(),
         }));
         health
             .check(STARTUP, Tier::Core)

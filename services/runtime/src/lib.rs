@@ -106,6 +106,7 @@ pub mod deadline;
 pub mod health;
 pub mod layers;
 pub mod metrics;
+mod ops;
 pub mod page;
 pub mod panic;
 pub mod process;

@@ -2,6 +2,7 @@
 //! that Prometheus reads. It knows no metric of anyone.
 
 pub(crate) mod recent;
+pub(crate) mod standard;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -12,10 +12,20 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::Context as _;
+use tokio::time::timeout;
+
+use self::side::Side;
 use crate::args::{self, CommonArgs, Parsed};
 use crate::context::Context;
+use crate::health::stall::Pulse;
+use crate::panic::{Panicked, caught};
 use crate::server::{Listeners, Settings};
-use crate::shutdown::Cause;
+use crate::shutdown::{Cause, Shutdown};
+use crate::task;
+
+/// How long the component may take to return once its shutdown is over.
+const COMPONENT_END: Duration = Duration::from_secs(1);
 
 /// How long blocking work may hold up the end of the process once everything else is over.
 const BLOCKING_END: Duration = Duration::from_millis(500);
@@ -96,33 +106,54 @@ fn complain(words: &str) {
 }
 
 fn start<C: Component>(common: &CommonArgs, config: C::Config) -> anyhow::Result<ExitCode> {
+    let side = Side::bind(common.ops_listen.0)
+        .with_context(|| format!("cannot listen on {}", common.ops_listen))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(usize::from(common.threads))
         .thread_name(C::NAME)
         .enable_all()
         .build()?;
-    let code = runtime.block_on(serve::<C>(common, config))?;
+    let code = runtime.block_on(serve::<C>(common, config, side))?;
     runtime.shutdown_timeout(BLOCKING_END);
     Ok(code)
 }
 
-async fn serve<C: Component>(common: &CommonArgs, config: C::Config) -> anyhow::Result<ExitCode> {
-    let listeners = Listeners::bind(common.listen, common.ops_listen.0).await?;
+async fn serve<C: Component>(
+    common: &CommonArgs,
+    config: C::Config,
+    side: Side,
+) -> anyhow::Result<ExitCode> {
+    let listeners = Listeners::bind(common.listen, None)
+        .await
+        .with_context(|| format!("cannot listen on {}", common.listen))?;
     let context = Context::new(C::NAME, C::VERSION, Settings::from(common));
     context.shutdown.set_budget(common.shutdown_timeout);
-    side::start(&context)?;
-    let address = listeners.grpc_address();
-    tracing::info!(component = C::NAME, version = C::VERSION, %address, "starting");
-    // On a task of its own, so that the component runs on the runtime's threads.
-    let running = context
-        .tasks
-        .spawn("component", C::run(config, context.clone(), listeners));
-    let shutdown = &context.shutdown;
-    match running.await {
-        Ok(Ok(())) if shutdown.is_begun() => {}
-        Ok(Ok(())) => shutdown.begin(Cause::failed("ended without being asked to")),
-        Ok(Err(error)) => shutdown.begin(Cause::failed(format!("{error:#}"))),
-        Err(failed) => shutdown.begin(Cause::failed(failed.to_string())),
+    let (address, ops) = (listeners.grpc_address(), side.ops_address());
+    tracing::info!(component = C::NAME, version = C::VERSION, %address, ?ops, "starting");
+    let pulse = Pulse::new();
+    task::spawn(pulse.clone().beat());
+    side.start(context.clone(), pulse)?;
+    let component = caught(C::run(config, context.clone(), listeners));
+    // On a task of its own, so that it runs on the runtime's threads and not on this one.
+    let component = task::spawn(end_with(context.shutdown.clone(), component));
+    let report = context.shutdown.finished().await;
+    if timeout(COMPONENT_END, component).await.is_err() {
+        tracing::warn!("the component has not returned");
     }
-    Ok(ExitCode::from(shutdown.finished().await.exit_code))
+    Ok(ExitCode::from(report.exit_code))
+}
+
+/// Begins the shutdown when the component ends, unless that was because it has begun.
+async fn end_with(
+    shutdown: Shutdown,
+    component: impl Future<Output = Result<anyhow::Result<()>, Panicked>>,
+) {
+    let cause = match component.await {
+        Ok(Ok(())) => "ended without being asked to".to_owned(),
+        Ok(Err(error)) => format!("{error:#}"),
+        Err(panicked) => panicked.to_string(),
+    };
+    if !shutdown.is_begun() {
+        shutdown.begin(Cause::failed(cause));
+    }
 }

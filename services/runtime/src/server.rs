@@ -24,9 +24,11 @@ use tonic_reflection::server::Builder as Reflection;
 use crate::auth::{Access, Verify};
 use crate::context::Context;
 use crate::health::service::HealthService;
+use crate::health::stall::Pulse;
 use crate::layers::deadline::Times;
 use crate::layers::observe::CallMetrics;
 use crate::layers::{self, Stack};
+use crate::ops;
 use crate::shutdown::Phase;
 use crate::task;
 
@@ -141,6 +143,17 @@ impl Server {
         let context = self.context.clone();
         let serving = Arc::new(self.assemble()?);
         add_shutdown_steps(&context, &serving);
+        if let Some(ops) = listeners.ops {
+            let pulse = Pulse::new();
+            task::spawn(ops::serve(context.clone(), ops, pulse.clone()));
+            let stop = context.shutdown.reached(Phase::Loops);
+            context.tasks.spawn("pulse", async move {
+                tokio::select! {
+                    () = stop => {}
+                    () = pulse.beat() => {}
+                }
+            });
+        }
         context.health.started();
         accept(&serving, listeners.grpc).await;
         serving.connections.close();

@@ -23,12 +23,11 @@ pub const MAX_WATCHES: usize = 1000;
 /// The most services that List may answer, by the protocol.
 const MAX_LISTED: usize = 100;
 
-/// Answers the health protocol. Clones share the count of Watches.
+/// Answers the health protocol.
 #[derive(Debug, Clone)]
 pub struct HealthService {
     health: Health,
     shutdown: Shutdown,
-    watches: Arc<AtomicUsize>,
 }
 
 impl HealthService {
@@ -37,7 +36,6 @@ impl HealthService {
         HealthServer::new(Self {
             health: health.clone(),
             shutdown: shutdown.clone(),
-            watches: Arc::default(),
         })
     }
 }
@@ -79,7 +77,7 @@ impl Rpc for HealthService {
         &self,
         request: Request<proto::HealthCheckRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let place = Place::take(&self.watches)
+        let place = Place::take(&self.health.0.watches)
             .ok_or_else(|| Status::resource_exhausted("too many health watches are open"))?;
         let watch = Watch {
             service: request.into_inner().service,

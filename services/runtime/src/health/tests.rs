@@ -1,6 +1,7 @@
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 use super::poll::Pace;
+use super::stall::Pulse;
 use super::*;
 use crate::shutdown::{Cause, Shutdown};
 use crate::task::Tasks;
@@ -168,4 +169,34 @@ impl Drop for Open {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+#[test]
+fn a_stuck_loop_is_seen_from_another_thread() {
+    let paused = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap()
+    };
+    let listener = paused();
+    listener.block_on(async {
+        let health = health();
+        health.started();
+        let pulse = Pulse::new();
+        let (stuck, beating) = (pulse.clone(), pulse.clone());
+        let listening = crate::task::spawn(pulse.listen(health.clone()));
+        tokio::time::sleep(Duration::from_secs(7)).await;
+        assert!(!health.is_live(), "nothing beats");
+        drop(stuck);
+        let beats = crate::task::spawn(beating.beat());
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert!(health.is_live() && health.is_ready(), "it beats");
+        beats.abort();
+        tokio::time::sleep(Duration::from_secs(7)).await;
+        assert!(!health.is_live(), "it has stopped");
+        assert!(found(&health, "event-loop").1.contains("no progress"));
+        listening.abort();
+    });
 }

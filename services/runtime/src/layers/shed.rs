@@ -2,10 +2,11 @@
 //! Beyond the limit a call is refused at once with UNAVAILABLE and the time after which another try
 //! may work. What tells that someone is alive has a lane of its own.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -43,6 +44,16 @@ struct Lanes {
     shared: LaneLoad,
     vital: LaneLoad,
     recent: Recent,
+    queues: Mutex<BTreeMap<&'static str, Length>>,
+}
+
+/// Asks how long a queue is.
+struct Length(Box<dyn Fn() -> usize + Send + Sync>);
+
+impl std::fmt::Debug for Length {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(to, "{}", (self.0)())
+    }
 }
 
 #[derive(Debug)]
@@ -69,6 +80,7 @@ impl Load {
             shared: LaneLoad::new(shared),
             vital: LaneLoad::new(vital),
             recent: Recent::default(),
+            queues: Mutex::default(),
         }))
     }
 
@@ -87,6 +99,27 @@ impl Load {
     /// `None` without calls.
     pub fn p99(&self) -> Option<Duration> {
         self.0.recent.quantile(0.99)
+    }
+
+    /// Shows the length of the queue `name`, which `length` tells at once, on the ops port.
+    pub fn show_queue(
+        &self,
+        name: &'static str,
+        length: impl Fn() -> usize + Send + Sync + 'static,
+    ) {
+        self.queues_lock().insert(name, Length(Box::new(length)));
+    }
+
+    /// How long each queue is that is shown.
+    pub fn queues(&self) -> BTreeMap<&'static str, usize> {
+        self.queues_lock()
+            .iter()
+            .map(|(name, length)| (*name, (length.0)()))
+            .collect()
+    }
+
+    fn queues_lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, Length>> {
+        self.0.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A call that is no stream took `took`.

@@ -1,38 +1,94 @@
-//! The side thread: it hears signals, and ends a process whose shutdown does not. It has a runtime
-//! of its own, so that it works while the component's threads are all stuck.
+//! The side thread of a process: it hears signals, serves the ops port, listens to the pulse of the
+//! other threads, and ends a process whose shutdown does not. It has an event loop of its own, so
+//! that it works while the component's threads are all stuck.
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::clock::Clock;
 use crate::context::Context;
+use crate::health::stall::Pulse;
+use crate::ops;
+use crate::server::Listener;
 use crate::shutdown::Shutdown;
 
 /// How long past its budget a shutdown is believed to be still alive.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Starts the side thread of a process.
-pub(super) fn start(context: &Context) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let (term, int) = {
-        let _inside = runtime.enter();
-        (
-            signal(SignalKind::terminate())?,
-            signal(SignalKind::interrupt())?,
-        )
-    };
-    let shutdown = context.shutdown.clone();
-    std::thread::Builder::new()
-        .name("side".to_owned())
-        .spawn(move || {
-            runtime.block_on(async {
-                tokio::join!(hear(term, int, &shutdown), end_what_does_not(&shutdown));
-            });
+/// How often the wall clock is followed.
+const RESYNC: Duration = Duration::from_secs(10);
+
+/// A side thread that is about to start.
+pub(super) struct Side {
+    runtime: Runtime,
+    term: Signal,
+    int: Signal,
+    ops: Option<Listener>,
+}
+
+impl Side {
+    /// Listens for signals, and binds the ops port if there is to be one.
+    pub(super) fn bind(ops: Option<SocketAddr>) -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let (term, int, ops) = runtime.block_on(async {
+            let ops = match ops {
+                Some(address) => Some(Listener::bind(address).await?),
+                None => None,
+            };
+            Ok::<_, io::Error>((
+                signal(SignalKind::terminate())?,
+                signal(SignalKind::interrupt())?,
+                ops,
+            ))
         })?;
-    Ok(())
+        Ok(Self {
+            runtime,
+            term,
+            int,
+            ops,
+        })
+    }
+
+    /// Where the ops port is.
+    pub(super) fn ops_address(&self) -> Option<SocketAddr> {
+        self.ops.as_ref().map(Listener::address)
+    }
+
+    /// Starts the thread, for the component of `context`, whose event loop has `pulse`.
+    pub(super) fn start(self, context: Context, pulse: Pulse) -> io::Result<()> {
+        let Self {
+            runtime,
+            term,
+            int,
+            ops,
+        } = self;
+        let work = async move {
+            let shutdown = context.shutdown.clone();
+            let clock = context.clock.clone();
+            let serve = async {
+                match ops {
+                    Some(listener) => ops::serve(context, listener, pulse).await,
+                    None => pulse.listen(context.health).await,
+                }
+            };
+            tokio::join!(
+                serve,
+                hear(term, int, &shutdown),
+                end_what_does_not(&shutdown),
+                follow_the_clock(&clock),
+            );
+        };
+        std::thread::Builder::new()
+            .name("side".to_owned())
+            .spawn(move || runtime.block_on(work))?;
+        Ok(())
+    }
 }
 
 async fn hear(mut term: Signal, mut int: Signal, shutdown: &Shutdown) {
@@ -55,5 +111,12 @@ async fn end_what_does_not(shutdown: &Shutdown) {
     {
         tracing::error!("the shutdown itself is stuck: exiting without it");
         std::process::exit(1);
+    }
+}
+
+async fn follow_the_clock(clock: &Clock) {
+    loop {
+        tokio::time::sleep(RESYNC).await;
+        clock.resync();
     }
 }

@@ -5,10 +5,16 @@
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use serde::{Deserialize, Serialize};
 
 use super::Report;
+use crate::metrics::Metrics;
 
 const FILE: &str = "last-shutdown.json";
 
@@ -21,6 +27,46 @@ pub enum Previous {
     Unclean,
     /// With a report.
     Reported(Report),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StepLabels {
+    phase: &'static str,
+    step: String,
+    outcome: &'static str,
+}
+
+/// Shows in `metrics` how the run before this one ended; nothing if there was none.
+pub(crate) fn register(previous: &Previous, metrics: &Metrics) {
+    let clean = match previous {
+        Previous::None => return,
+        Previous::Unclean => false,
+        Previous::Reported(report) => report.is_clean(),
+    };
+    let gauge: Gauge = metrics.register(
+        "muster_last_shutdown_clean",
+        "1 if the run before this one ended as asked, with every step well",
+        Gauge::default(),
+    );
+    gauge.set(i64::from(clean));
+    let Previous::Reported(report) = previous else {
+        return;
+    };
+    let steps: Family<StepLabels, Gauge<f64, AtomicU64>> = metrics.register_seconds(
+        "muster_last_shutdown_step",
+        "How long each step of the last shutdown took",
+        Family::default(),
+    );
+    for step in &report.steps {
+        let labels = StepLabels {
+            phase: step.phase.name(),
+            step: step.name.clone(),
+            outcome: step.outcome.name(),
+        };
+        steps
+            .get_or_create(&labels)
+            .set(Duration::from_millis(step.ms).as_secs_f64());
+    }
 }
 
 /// The open record of the run that goes on.

@@ -84,6 +84,14 @@ impl Report {
         self.exit_code == 0
     }
 
+    /// The steps that did not end well, each with how it ended.
+    pub fn troubles(&self) -> Vec<String> {
+        let troubled = self.steps.iter().filter(|step| step.outcome != Outcome::Ok);
+        troubled
+            .map(|step| format!("{} {}: {}", step.name, step.outcome.name(), step.detail))
+            .collect()
+    }
+
     /// How the step `name` ended.
     pub fn outcome(&self, name: &str) -> Option<Outcome> {
         let step = self.steps.iter().find(|step| step.name == name);

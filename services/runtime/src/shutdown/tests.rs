@@ -2,6 +2,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::record::{Previous, Record};
 use super::*;
+use crate::context::Context;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -214,4 +215,25 @@ async fn the_report_is_on_disk_for_the_next_start() {
     let report = shutdown.finished().await;
     let (told, _) = Record::open(folder.path()).unwrap();
     assert_eq!(told, Previous::Reported((*report).clone()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_end_is_shown_by_metrics_of_the_next_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let start = || {
+        let context = Context::for_tests("sample");
+        context.keep_reports(folder.path()).unwrap();
+        context
+    };
+    let shown = |context: &Context| context.metrics.render().unwrap();
+    let first = start();
+    assert!(!shown(&first).contains("last_shutdown"));
+    let second = start();
+    assert!(shown(&second).contains("muster_last_shutdown_clean 0"));
+    second.shutdown.begin(Cause::asked("test"));
+    second.shutdown.finished().await;
+    let third = shown(&start());
+    assert!(third.contains("muster_last_shutdown_clean 1"), "{third}");
+    let step = "muster_last_shutdown_step_seconds{phase=\"loops\",step=\"tasks\",outcome=\"ok\"}";
+    assert!(third.contains(step), "{third}");
 }

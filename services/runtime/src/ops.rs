@@ -1,0 +1,141 @@
+//! The ops port: health, metrics and version over HTTP, and the health protocol in plaintext, for
+//! probes that carry no certificate. Read only, and never anything else. All of it is answered from
+//! memory: no check runs because someone asks.
+
+mod answer;
+
+#[cfg(test)]
+mod tests;
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tonic::body::Body;
+
+use crate::context::Context;
+use crate::health::service::HealthService;
+use crate::health::stall::Pulse;
+use crate::server::routes::{Routes, service_of};
+use crate::server::{HEALTH, Io, Listener};
+use crate::shutdown::Phase;
+
+/// Connections at once; probes and scrapers need few, and more wait.
+const MAX_CONNECTIONS: usize = 256;
+
+/// Streams of the health protocol at once on one connection: all of a process's Watches.
+const MAX_STREAMS: u32 = 1000;
+
+/// For a request's headers to arrive, and for how long a connection may idle between requests.
+const HEADERS_WITHIN: Duration = Duration::from_secs(30);
+
+/// After an accept that failed.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// What the ops port answers from.
+#[derive(Debug, Clone)]
+struct Ops {
+    context: Context,
+    health: Routes,
+}
+
+/// Serves the ops port of `context` on `listener`, and listens to the pulse of the event loop that
+/// the component runs on, until the shutdown is all but over, so that who asks sees it stop. Runs
+/// best on another thread than the component.
+pub(crate) async fn serve(context: Context, listener: Listener, pulse: Pulse) {
+    let ended = context.shutdown.reached(Phase::Telemetry);
+    let health = context.health.clone();
+    tokio::select! {
+        () = ended => {}
+        () = pulse.listen(health) => {}
+        () = accept(context, listener) => {}
+    }
+}
+
+/// Accepts for ever. Connections are cut when this is dropped.
+async fn accept(context: Context, mut listener: Listener) {
+    let mut health = Routes::builder();
+    health.add(HealthService::server(&context.health, &context.shutdown));
+    let ops = Ops {
+        health: health.build(),
+        context,
+    };
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut connections = JoinSet::new();
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            return;
+        };
+        let accepted = listener.accept().await;
+        while connections.try_join_next().is_some() {}
+        match accepted {
+            Ok((io, _)) => {
+                let ops = ops.clone();
+                connections.spawn(async move {
+                    serve_connection(ops, io).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "ops connection not accepted");
+                tokio::time::sleep(ACCEPT_RETRY).await;
+            }
+        }
+    }
+}
+
+async fn serve_connection(ops: Ops, io: Box<dyn Io>) {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADERS_WITHIN);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .keep_alive_interval(HEADERS_WITHIN)
+        .keep_alive_timeout(HEADERS_WITHIN);
+    if let Err(error) = builder.serve_connection(TokioIo::new(io), ops).await {
+        tracing::debug!(error, "ops connection ended");
+    }
+}
+
+impl hyper::service::Service<Request<Incoming>> for Ops {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        if service_of(request.uri().path()) == HEALTH {
+            return self.health.call(request.map(Body::new));
+        }
+        let response = self.answer(request.method(), request.uri().path());
+        Box::pin(std::future::ready(Ok(response)))
+    }
+}
+
+impl Ops {
+    fn answer(&self, method: &Method, path: &str) -> Response<Body> {
+        if !matches!(*method, Method::GET | Method::HEAD) {
+            return answer::error(StatusCode::METHOD_NOT_ALLOWED, "the ops port is read only");
+        }
+        match path {
+            "/livez" | "/health" => answer::live(&self.context),
+            "/readyz" | "/ready" => answer::ready(&self.context),
+            "/metrics" => answer::metrics(&self.context),
+            "/version" => answer::version(&self.context),
+            _ => answer::error(
+                StatusCode::NOT_FOUND,
+                "there are /livez, /readyz, /metrics and /version",
+            ),
+        }
+    }
+}
