@@ -22,6 +22,9 @@ mod observed;
 mod packer;
 mod subscription;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -56,7 +56,7 @@ enum Stage<T> {
 }
 
 /// Whether there is more to queue at once.
-#[derive(PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Filled {
     More,
     UpToDate,
@@ -129,11 +129,13 @@ impl<T: Resource> Subscription<T> {
             let now = Instant::now();
             if now < self.rest_until {
                 self.rest().await;
-            } else if self.fill(now)? == Filled::More {
+                continue;
+            }
+            match (self.fill(now)?, self.queue.is_empty()) {
+                (_, false) => {}
                 // A long search for the few changes that a filter sees must not keep others out.
-                tokio::task::yield_now().await;
-            } else if self.queue.is_empty() {
-                self.wait(now).await?;
+                (Filled::More, true) => tokio::task::yield_now().await,
+                (Filled::UpToDate, true) => self.wait(now).await?,
             }
         }
     }
