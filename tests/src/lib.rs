@@ -1,1 +1,3 @@
-//! End-to-end tests: laid out, filled by the commits that follow.
+//! End-to-end tests, and the bench program that measures what the design promises.
+
+pub mod bench;

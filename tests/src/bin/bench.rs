@@ -1,3 +1,10 @@
-//! The program: laid out, filled by the commits that follow.
+//! The bench program: `bench NAME [--json] [--smoke]`. As a child of itself, it is one of the
+//! components that it measures.
 
-fn main() {}
+use std::process::ExitCode;
+
+use muster_tests::bench;
+
+fn main() -> ExitCode {
+    bench::component::main_if_child().unwrap_or_else(bench::program::main)
+}

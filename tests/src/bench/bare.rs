@@ -1,0 +1,77 @@
+//! A bare tonic server: `Health/Check` without any layer of ours, on as many threads as a component
+//! has. It is the floor of our own `Health/Check`, which is the floor of everything else.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use futures_util::{Stream, stream};
+use muster_proto::health::v1::health_check_response::ServingStatus;
+use muster_proto::health::v1::health_server::{Health, HealthServer};
+use muster_proto::health::v1::{
+    HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse,
+};
+use tonic::{Request, Response, Status};
+
+use super::say;
+
+const THREADS: usize = 2;
+
+/// Serves on the address after `--listen=` until it is killed.
+pub(super) fn main() -> ExitCode {
+    match serve() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve() -> anyhow::Result<()> {
+    let address: SocketAddr = std::env::args()
+        .find_map(|arg| arg.strip_prefix("--listen=").map(str::to_owned))
+        .context("--listen is missing")?
+        .parse()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(THREADS)
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let mut server = tonic::transport::Server::builder().tcp_nodelay(true);
+        let routes = server.add_service(HealthServer::new(Bare));
+        routes.serve(address).await
+    })?;
+    Ok(())
+}
+
+struct Bare;
+
+#[tonic::async_trait]
+impl Health for Bare {
+    async fn check(
+        &self,
+        _: Request<HealthCheckRequest>,
+    ) -> Result<Response<HealthCheckResponse>, Status> {
+        let status = ServingStatus::Serving.into();
+        Ok(Response::new(HealthCheckResponse { status }))
+    }
+
+    async fn list(
+        &self,
+        _: Request<HealthListRequest>,
+    ) -> Result<Response<HealthListResponse>, Status> {
+        Ok(Response::new(HealthListResponse::default()))
+    }
+
+    type WatchStream =
+        Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send + 'static>>;
+
+    async fn watch(
+        &self,
+        _: Request<HealthCheckRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        Ok(Response::new(Box::pin(stream::empty())))
+    }
+}

@@ -1,0 +1,77 @@
+//! The components as children of this program. A child is this very file, started under the name of
+//! a component, so that what is measured is always what was built with the bench.
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::process::ExitCode;
+
+use muster_runtime::args::CommonArgs;
+use muster_runtime::context::Context;
+use muster_runtime::process::{self, NoArgs, NoFile};
+use muster_runtime::server::{Listeners, Server};
+
+use super::bare;
+
+/// What can be a child.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Component {
+    /// A server without anything of ours.
+    Bare,
+    /// What every process is made of, and no service.
+    Empty,
+}
+
+impl Component {
+    const ALL: [Self; 2] = [Self::Bare, Self::Empty];
+
+    /// Those that are made of our own parts.
+    pub(super) const OURS: [Self; 1] = [Self::Empty];
+
+    /// The name under which the child is started.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Bare => "bench-bare",
+            Self::Empty => <Empty as process::Component>::NAME,
+        }
+    }
+
+    fn main(self) -> ExitCode {
+        match self {
+            Self::Bare => bare::main(),
+            Self::Empty => process::main::<Empty>(),
+        }
+    }
+}
+
+/// The whole of `main` for a child; `None` in the bench itself.
+pub fn main_if_child() -> Option<ExitCode> {
+    let name = std::env::args_os().next()?;
+    let name = Path::new(&name).file_name().and_then(OsStr::to_str)?;
+    let component = Component::ALL.into_iter().find(|c| c.name() == name)?;
+    Some(component.main())
+}
+
+/// Serves health, and nothing else.
+#[derive(Debug)]
+struct Empty;
+
+impl process::Component for Empty {
+    const NAME: &'static str = "bench-empty";
+    const VERSION: &'static str = env!("CARGO_PKG_VERSION");
+    const ABOUT: &'static str = "Serves health, and nothing else";
+    const DEFAULTS: &'static [(&'static str, &'static str)] =
+        &[("listen", "127.0.0.1:0"), ("ops-listen", "off")];
+
+    type Args = NoArgs;
+    type File = NoFile;
+    type Config = ();
+
+    fn configure(_: &CommonArgs, _: NoArgs, _: NoFile) -> Result<(), String> {
+        Ok(())
+    }
+
+    async fn run((): (), context: Context, listeners: Listeners) -> anyhow::Result<()> {
+        Server::new(&context).serve(listeners).await?;
+        Ok(())
+    }
+}
