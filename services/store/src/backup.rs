@@ -34,6 +34,7 @@ pub struct Backup {
     header: Option<Bytes>,
     epoch: Epoch,
     revision: Revision,
+    slices: u64,
     records: Peekable<vec::IntoIter<Record>>,
 }
 
@@ -44,6 +45,7 @@ impl Backup {
             header: Some(header.into()),
             epoch,
             revision: listing.revision,
+            slices: 0,
             records: listing.records.into_iter().peekable(),
         }
     }
@@ -91,7 +93,8 @@ impl Iterator for Backup {
         if blob.is_empty() {
             return None;
         }
-        let slice = blob.seal();
+        let slice = blob.seal(&[self.slices]);
+        self.slices += 1;
         let mut chunk = (slice.len() as u64).to_le_bytes().to_vec();
         chunk.extend_from_slice(&slice);
         Some(chunk.into())
@@ -103,7 +106,7 @@ fn header(epoch: Epoch, revision: Revision, records: usize) -> Vec<u8> {
     header.extend_from_slice(epoch.to_string().as_bytes());
     header.extend_from_slice(&revision.0.to_le_bytes());
     header.extend_from_slice(&(records as u64).to_le_bytes());
-    codec::seal(header)
+    codec::seal(header, &[])
 }
 
 /// What a backup holds.
@@ -121,10 +124,12 @@ pub(crate) fn read(mut source: impl Read) -> io::Result<Copy> {
     let (epoch, revision, count) =
         parse_header(&header).ok_or_else(|| invalid("it is not a backup of ours"))?;
     let mut records = Vec::new();
+    let mut slices = 0;
     while (records.len() as u64) < count {
-        for (key, record) in read_slice(&mut source)? {
+        for (key, record) in read_slice(&mut source, slices)? {
             records.extend(record.map(|record| (key, record)));
         }
+        slices += 1;
     }
     if records.len() as u64 != count || source.read(&mut [0])? != 0 {
         return Err(invalid("it does not end where it should"));
@@ -137,7 +142,7 @@ pub(crate) fn read(mut source: impl Read) -> io::Result<Copy> {
 }
 
 fn parse_header(header: &[u8]) -> Option<(Epoch, Revision, u64)> {
-    let rest = codec::unseal(header)?.strip_prefix(MAGIC)?;
+    let rest = codec::unseal(header, &[])?.strip_prefix(MAGIC)?;
     let (epoch, rest) = rest.split_first_chunk::<EPOCH>()?;
     let (revision, rest) = rest.split_first_chunk()?;
     let (count, _) = rest.split_first_chunk()?;
@@ -146,7 +151,7 @@ fn parse_header(header: &[u8]) -> Option<(Epoch, Revision, u64)> {
     Some((epoch, revision, u64::from_le_bytes(*count)))
 }
 
-fn read_slice(source: &mut impl Read) -> io::Result<Vec<codec::Entry>> {
+fn read_slice(source: &mut impl Read, index: u64) -> io::Result<Vec<codec::Entry>> {
     let mut length = [0; size_of::<u64>()];
     source.read_exact(&mut length).map_err(cut_short)?;
     let length = u64::from_le_bytes(length);
@@ -156,7 +161,7 @@ fn read_slice(source: &mut impl Read) -> io::Result<Vec<codec::Entry>> {
     if (slice.len() as u64) < length {
         return Err(invalid("it is cut short"));
     }
-    let entries = codec::entries(&slice).filter(|entries| !entries.is_empty());
+    let entries = codec::entries(&slice, &[index]).filter(|entries| !entries.is_empty());
     entries.ok_or_else(|| invalid("a part of it does not match its checksum"))
 }
 

@@ -1,7 +1,9 @@
 //! How records stand in files: blobs of entries under a checksum. The store's file needs one of ours, since
 //! redb verifies its own only after a crash.
 //!
-//! A blob is entries, then the CRC-32 of them (4 bytes). An entry is: 1 for a record or 0 for a deleted
+//! A blob is entries, then a CRC-32 (4 bytes) of the blob's place and the entries. The place is whatever numbers
+//! tell where the blob belongs; they are not in it, so that a blob that is found elsewhere is as wrong as
+//! one that was changed. An entry is: 1 for a record or 0 for a deleted
 //! key (1 byte), the lengths of key and value, the revisions created and modified (8 bytes each), the key,
 //! the value. All numbers are little endian.
 
@@ -49,31 +51,40 @@ impl Blob {
         self.0.is_empty()
     }
 
-    pub(crate) fn seal(self) -> Vec<u8> {
-        seal(self.0)
+    pub(crate) fn seal(self, place: &[u64]) -> Vec<u8> {
+        seal(self.0, place)
     }
 }
 
 /// Appends the checksum.
-pub(crate) fn seal(mut bytes: Vec<u8>) -> Vec<u8> {
-    let checksum = crc32fast::hash(&bytes);
+pub(crate) fn seal(mut bytes: Vec<u8>, place: &[u64]) -> Vec<u8> {
+    let checksum = checksum(&bytes, place);
     bytes.extend_from_slice(&checksum.to_le_bytes());
     bytes
 }
 
-/// What was sealed; `None` if it is not as it was.
-pub(crate) fn unseal(sealed: &[u8]) -> Option<&[u8]> {
-    let (bytes, checksum) = sealed.split_last_chunk()?;
-    (crc32fast::hash(bytes) == u32::from_le_bytes(*checksum)).then_some(bytes)
+/// What was sealed; `None` if it is not as it was, or not where it was.
+pub(crate) fn unseal<'a>(sealed: &'a [u8], place: &[u64]) -> Option<&'a [u8]> {
+    let (bytes, found) = sealed.split_last_chunk()?;
+    (checksum(bytes, place) == u32::from_le_bytes(*found)).then_some(bytes)
+}
+
+fn checksum(bytes: &[u8], place: &[u64]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    for number in place {
+        hasher.update(&number.to_le_bytes());
+    }
+    hasher.update(bytes);
+    hasher.finalize()
 }
 
 /// What a group left of the keys that it changed.
-pub(crate) fn group(group: &Group) -> Vec<u8> {
+pub(crate) fn group(group: &Group, place: &[u64]) -> Vec<u8> {
     let mut blob = Blob::default();
     for (key, record) in group.overlay() {
         blob.push(key, record);
     }
-    blob.seal()
+    blob.seal(place)
 }
 
 /// Some records in the order of their keys.
@@ -85,7 +96,7 @@ pub(crate) struct Slice {
 }
 
 /// The records after a key, in at most `budget` bytes, or one record if that is more.
-pub(crate) fn slice(records: &Records, after: Option<&str>, budget: usize) -> Slice {
+pub(crate) fn slice(records: &Records, after: Option<&str>, budget: usize, place: &[u64]) -> Slice {
     let from = after.map_or(Bound::Unbounded, Bound::Excluded);
     let mut rest = records.range::<str, _>((from, Bound::Unbounded)).peekable();
     let mut blob = Blob::default();
@@ -95,14 +106,14 @@ pub(crate) fn slice(records: &Records, after: Option<&str>, budget: usize) -> Sl
         last = Some(key);
     }
     Slice {
-        blob: blob.seal(),
+        blob: blob.seal(place),
         more_after: last.filter(|_| rest.peek().is_some()).cloned(),
     }
 }
 
-/// The entries of a blob; `None` if it is not as it was written.
-pub(crate) fn entries(blob: &[u8]) -> Option<Vec<Entry>> {
-    let mut rest = unseal(blob)?;
+/// The entries of a blob; `None` if it is not as it was written, where it was written.
+pub(crate) fn entries(blob: &[u8], place: &[u64]) -> Option<Vec<Entry>> {
+    let mut rest = unseal(blob, place)?;
     let mut entries = Vec::new();
     while !rest.is_empty() {
         entries.push(entry(&mut rest)?);
@@ -154,14 +165,11 @@ mod tests {
             let mut read = Records::new();
             let mut after = None;
             loop {
-                let slice = slice(&whole, after.as_deref(), budget);
-                let entries = entries(&slice.blob).unwrap();
+                let slice = slice(&whole, after.as_deref(), budget, &[]);
+                let entries = entries(&slice.blob, &[]).unwrap();
                 assert!(!entries.is_empty());
-                read.extend(
-                    entries
-                        .into_iter()
-                        .map(|(key, record)| (key, record.unwrap())),
-                );
+                let entries = entries.into_iter();
+                read.extend(entries.map(|(key, record)| (key, record.unwrap())));
                 after = slice.more_after;
                 if after.is_none() {
                     break;
@@ -169,18 +177,19 @@ mod tests {
             }
             assert_eq!(read, whole, "budget {budget}");
         }
-        assert!(slice(&Records::new(), None, 10).more_after.is_none());
+        assert!(slice(&Records::new(), None, 10, &[]).more_after.is_none());
     }
 
     #[test]
-    fn a_blob_with_any_byte_changed_or_cut_is_refused() {
-        let blob = slice(&records(3), None, 1_000).blob;
-        assert!(entries(&blob).is_some());
+    fn a_blob_that_was_changed_cut_or_moved_is_refused() {
+        let blob = slice(&records(3), None, 1_000, &[1, 2]).blob;
+        assert!(entries(&blob, &[1, 2]).is_some());
         for index in 0..blob.len() {
             let mut changed = blob.clone();
             changed[index] ^= 0x10;
-            assert!(entries(&changed).is_none(), "byte {index} changed");
-            assert!(entries(&blob[..index]).is_none(), "cut to {index}");
+            assert!(entries(&changed, &[1, 2]).is_none(), "byte {index} changed");
+            assert!(entries(&blob[..index], &[1, 2]).is_none(), "cut to {index}");
         }
+        assert!(entries(&blob, &[1, 3]).is_none());
     }
 }

@@ -10,11 +10,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use redb::{
-    Database, ReadOnlyTable, ReadableDatabase, ReadableTable, TableError, WriteTransaction,
+    Database, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableError,
+    WriteTransaction,
 };
 
 use super::file;
-use super::schema::{self, Blobs, Schema};
+use super::schema::{self, Blobs, Facts, Schema};
 use crate::codec::{self, Slice};
 use crate::epoch::Epoch;
 use crate::group::{Group, Records};
@@ -77,7 +78,7 @@ impl Contents {
 pub(super) struct Disk {
     database: Database,
     pace: Pace,
-    generation: u64,
+    facts: Facts,
     image_bytes: usize,
     journal_bytes: usize,
     next: Option<NextImage>,
@@ -86,8 +87,10 @@ pub(super) struct Disk {
 }
 
 /// How far the image of the next generation has come.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct NextImage {
+    /// The revision that the journal beside it begins after.
+    base: Revision,
     slices: u64,
     more_after: Option<Arc<str>>,
     bytes: usize,
@@ -104,25 +107,45 @@ pub(super) struct Blocks {
 /// Makes an empty database a store with these contents.
 pub(super) fn initialize(database: &Database, contents: &Contents) -> Result<(), redb::Error> {
     let generation = 1;
-    let transaction = database.begin_write()?;
-    schema::set(&transaction, schema::SCHEMA, &schema::CURRENT.version())?;
-    schema::set(&transaction, schema::EPOCH, &contents.epoch)?;
-    schema::set(&transaction, schema::BASE, &contents.revision)?;
-    schema::set(&transaction, schema::GENERATION, &generation)?;
     let budget = Pace::default().least_slice;
-    let mut next = NextImage::default();
+    let mut image = NextImage::new(contents.revision);
+    let transaction = database.begin_write()?;
     loop {
-        let after = next.more_after.as_deref();
-        let slice = codec::slice(&contents.records, after, budget);
-        if next.add(&transaction, generation, slice)? {
+        let slice = image.slice(&contents.records, generation, budget);
+        if image.add(&transaction, generation, slice)? {
             break;
         }
     }
+    let facts = Facts {
+        schema: schema::CURRENT.version(),
+        epoch: contents.epoch,
+        generation,
+        slices: image.slices,
+        base: contents.revision,
+        latest: contents.revision,
+    };
+    facts.write(&transaction)?;
     transaction.commit()?;
     Ok(())
 }
 
 impl NextImage {
+    fn new(base: Revision) -> Self {
+        Self {
+            base,
+            slices: 0,
+            more_after: None,
+            bytes: 0,
+            journal_bytes: 0,
+        }
+    }
+
+    /// The next slice.
+    fn slice(&self, records: &Records, generation: u64, budget: usize) -> Slice {
+        let place = [generation, self.slices];
+        codec::slice(records, self.more_after.as_deref(), budget, &place)
+    }
+
     /// Writes the next slice; `true` if it was the last.
     fn add(
         &mut self,
@@ -153,31 +176,34 @@ impl Disk {
         pace: Pace,
     ) -> Result<(Self, Contents), OpenError> {
         let failed = |error| file::open_error(path, error);
-        let found = schema::fact(&database, schema::SCHEMA).map_err(failed)?;
-        let found = found.ok_or_else(|| failed(corrupted("it is not a store of ours")))?;
-        if !schema.migrate(&database, found).map_err(failed)? {
+        let nameless = || failed(corrupted("it does not say what it is"));
+        let found = schema::version(&database).map_err(failed)?;
+        let found = found.ok_or_else(nameless)?;
+        if found > schema.version() {
             return Err(OpenError::NewerVersion {
                 path: path.to_owned(),
                 found,
                 known: schema.version(),
             });
         }
-        read(database, pace).map_err(failed)
+        let facts = Facts::read(&database).map_err(failed)?;
+        let facts = facts.ok_or_else(nameless)?;
+        let facts = schema.migrate(&database, facts).map_err(failed)?;
+        read(database, facts, pace).map_err(failed)
     }
 
     /// What to write for a group on these records (as they are before it).
     pub(super) fn encode(&mut self, group: &Group, records: &Records) -> Blocks {
         let revision = group.revision();
-        let group = codec::group(group);
+        let group = codec::group(group, &[self.facts.latest.0, revision.0]);
         let limit = self.pace.least_journal.max(self.image_bytes / 2);
         if self.next.is_none() && self.journal_bytes + group.len() > limit {
-            self.next = Some(NextImage::default());
+            self.next = Some(NextImage::new(self.facts.latest));
         }
-        let slice = self.next.as_ref().map(|next| {
-            // More than the journal grows, so that the image is sure to be finished.
-            let budget = self.pace.least_slice.max(2 * group.len());
-            codec::slice(records, next.more_after.as_deref(), budget)
-        });
+        // More than the journal grows, so that the image is sure to be finished.
+        let budget = self.pace.least_slice.max(2 * group.len());
+        let next = self.next.as_ref();
+        let slice = next.map(|next| next.slice(records, self.facts.generation + 1, budget));
         Blocks {
             revision,
             group,
@@ -188,7 +214,7 @@ impl Disk {
     /// Writes it and waits for the disk. An error is final: what of it is on disk is not known.
     pub(super) fn write(&mut self, blocks: Blocks) -> Result<(), redb::Error> {
         let transaction = self.database.begin_write()?;
-        let generation = self.generation + u64::from(self.next.is_some());
+        let generation = self.facts.generation + u64::from(self.next.is_some());
         {
             let name = schema::journal_name(generation);
             let mut journal = transaction.open_table(Blobs::new(&name))?;
@@ -199,6 +225,8 @@ impl Disk {
         if let Some(slice) = blocks.slice {
             self.advance(&transaction, slice, blocks.group.len())?;
         }
+        self.facts.latest = blocks.revision;
+        self.facts.write(&transaction)?;
         transaction.commit()?;
         Ok(())
     }
@@ -212,17 +240,20 @@ impl Disk {
         let Some(mut next) = self.next.take() else {
             return Ok(());
         };
+        let current = self.facts.generation;
         next.journal_bytes += group_bytes;
-        if !next.add(transaction, self.generation + 1, slice)? {
+        if !next.add(transaction, current + 1, slice)? {
             self.next = Some(next);
             return Ok(());
         }
-        self.garbage.push(schema::image_name(self.generation));
-        self.garbage.push(schema::journal_name(self.generation));
-        self.generation += 1;
+        self.garbage.push(schema::image_name(current));
+        self.garbage.push(schema::journal_name(current));
+        self.facts.generation = current + 1;
+        self.facts.slices = next.slices;
+        self.facts.base = next.base;
         self.image_bytes = next.bytes;
         self.journal_bytes = next.journal_bytes;
-        schema::set(transaction, schema::GENERATION, &self.generation)
+        Ok(())
     }
 
     /// Deletes some of the garbage. Deleting a whole table at once takes 30 ms where the image has 60 MiB.
@@ -251,33 +282,33 @@ struct Reading {
     records: Records,
 }
 
-fn read(database: Database, pace: Pace) -> Result<(Disk, Contents), redb::Error> {
-    let missing = || corrupted("it does not say what it is");
-    let epoch = schema::fact(&database, schema::EPOCH)?.ok_or_else(missing)?;
-    let base = schema::fact(&database, schema::BASE)?.ok_or_else(missing)?;
-    let generation = schema::fact(&database, schema::GENERATION)?.ok_or_else(missing)?;
+fn read(database: Database, facts: Facts, pace: Pace) -> Result<(Disk, Contents), redb::Error> {
     let mut reading = Reading {
-        revision: Revision(base),
+        revision: facts.base,
         records: Records::new(),
     };
-    let image_bytes = reading.image(&database, generation)?;
-    let journal_bytes = reading.journal(&database, generation)?;
-    let next_bytes = reading.journal(&database, generation + 1)?;
+    let image_bytes = reading.image(&database, &facts)?;
+    let journal_bytes = reading.journal(&database, facts.generation)?;
+    let next_base = reading.revision;
+    let next_bytes = reading.journal(&database, facts.generation + 1)?;
+    if reading.revision != facts.latest {
+        return Err(corrupted("its latest transactions are missing"));
+    }
     let disk = Disk {
-        garbage: schema::tables_before(&database, generation)?,
+        garbage: schema::tables_before(&database, facts.generation)?,
         database,
         pace,
-        generation,
+        facts,
         image_bytes,
-        journal_bytes: journal_bytes.unwrap_or(0) + next_bytes.unwrap_or(0),
+        journal_bytes: journal_bytes + next_bytes,
         // The image that was under way is begun again, over the journal that was begun with it.
-        next: next_bytes.map(|journal_bytes| NextImage {
-            journal_bytes,
-            ..NextImage::default()
+        next: (next_bytes > 0).then(|| NextImage {
+            journal_bytes: next_bytes,
+            ..NextImage::new(next_base)
         }),
     };
     let contents = Contents {
-        epoch,
+        epoch: facts.epoch,
         revision: reading.revision,
         records: reading.records,
     };
@@ -285,15 +316,18 @@ fn read(database: Database, pace: Pace) -> Result<(Disk, Contents), redb::Error>
 }
 
 impl Reading {
-    /// Reads an image, which must be there; returns its size in bytes.
-    fn image(&mut self, database: &Database, generation: u64) -> Result<usize, redb::Error> {
-        let table = table(database, &schema::image_name(generation))?;
+    /// Reads the image; returns its size in bytes.
+    fn image(&mut self, database: &Database, facts: &Facts) -> Result<usize, redb::Error> {
+        let table = table(database, &schema::image_name(facts.generation))?;
         let table = table.ok_or_else(|| corrupted("its records are missing"))?;
+        if table.len()? != facts.slices {
+            return Err(corrupted("some of its records are missing"));
+        }
         let (mut bytes, mut records) = (0, Vec::new());
-        for blob in table.iter()? {
-            let (_, blob) = blob?;
+        for (expected, slice) in (0..).zip(table.iter()?) {
+            let (_, blob) = slice?;
             bytes += blob.value().len();
-            for (key, record) in entries(blob.value())? {
+            for (key, record) in entries(blob.value(), &[facts.generation, expected])? {
                 records.extend(record.map(|record| (key, record)));
             }
         }
@@ -302,20 +336,16 @@ impl Reading {
         Ok(bytes)
     }
 
-    /// Applies a journal, if it is there; returns its size in bytes.
-    fn journal(
-        &mut self,
-        database: &Database,
-        generation: u64,
-    ) -> Result<Option<usize>, redb::Error> {
+    /// Applies a journal, which need not be there; returns its size in bytes.
+    fn journal(&mut self, database: &Database, generation: u64) -> Result<usize, redb::Error> {
         let Some(table) = table(database, &schema::journal_name(generation))? else {
-            return Ok(None);
+            return Ok(0);
         };
         let mut bytes = 0;
-        for blob in table.iter()? {
-            let (revision, blob) = blob?;
+        for group in table.iter()? {
+            let (revision, blob) = group?;
             bytes += blob.value().len();
-            for (key, record) in entries(blob.value())? {
+            for (key, record) in entries(blob.value(), &[self.revision.0, revision.value()])? {
                 match record {
                     Some(record) => drop(self.records.insert(key, record)),
                     None => drop(self.records.remove(&key)),
@@ -323,7 +353,7 @@ impl Reading {
             }
             self.revision = Revision(revision.value());
         }
-        Ok(Some(bytes))
+        Ok(bytes)
     }
 }
 
@@ -337,8 +367,9 @@ fn table(
     }
 }
 
-fn entries(blob: &[u8]) -> Result<Vec<codec::Entry>, redb::Error> {
-    codec::entries(blob).ok_or_else(|| corrupted("a part of it does not match its checksum"))
+fn entries(blob: &[u8], place: &[u64]) -> Result<Vec<codec::Entry>, redb::Error> {
+    let entries = codec::entries(blob, place);
+    entries.ok_or_else(|| corrupted("a part of it does not match its checksum"))
 }
 
 fn corrupted(detail: &str) -> redb::Error {

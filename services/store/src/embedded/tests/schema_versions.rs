@@ -1,49 +1,72 @@
 //! Files of other releases.
 
-use redb::{Builder, WriteTransaction};
+use redb::{Builder, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
 use super::super::disk::Disk;
-use super::super::schema::{self, CURRENT, Schema};
+use super::super::schema::{CURRENT, Facts, Schema};
 use super::super::sim::SimDisk;
 use super::*;
 
-/// The release after this one, which keeps one more fact.
+/// The release after this one, which keeps one more table.
 const NEXT: Schema = Schema {
-    migrations: &[add_colour],
+    migrations: &[add_colours],
 };
 
 /// A release whose migration does not work.
 const BROKEN: Schema = Schema {
-    migrations: &[add_colour, fail],
+    migrations: &[add_colours, fail],
 };
 
-fn add_colour(transaction: &WriteTransaction) -> Result<(), redb::Error> {
-    schema::set(transaction, "colour", &"green")
+const COLOURS: TableDefinition<'_, u64, &str> = TableDefinition::new("colours");
+
+fn add_colours(transaction: &WriteTransaction) -> Result<(), redb::Error> {
+    let mut colours = transaction.open_table(COLOURS)?;
+    let next = colours.iter()?.count() as u64;
+    colours.insert(next, "green")?;
+    Ok(())
 }
 
 fn fail(_: &WriteTransaction) -> Result<(), redb::Error> {
     Err(redb::Error::Corrupted("no".to_owned()))
 }
 
-fn open_as(disk: &SimDisk, schema: Schema) -> Result<Disk, OpenError> {
+fn open_as(disk: &SimDisk, schema: Schema) -> Result<Contents, OpenError> {
     let database = Builder::new().create_with_backend(disk.clone()).unwrap();
-    Disk::open(Path::new(PATH), database, schema, pace()).map(|(disk, _)| disk)
+    Disk::open(Path::new(PATH), database, schema, pace()).map(|(_, contents)| contents)
 }
 
-fn fact(disk: &SimDisk, name: &str) -> Option<String> {
+/// The version in the file, and how many colours.
+fn found(disk: &SimDisk) -> (u64, usize) {
     let database = Builder::new().create_with_backend(disk.clone()).unwrap();
-    schema::fact(&database, name).unwrap()
+    let facts = Facts::read(&database).unwrap().unwrap();
+    let colours = database.begin_read().unwrap().open_table(COLOURS);
+    (
+        facts.schema,
+        colours.map_or(0, |colours| colours.iter().unwrap().count()),
+    )
 }
 
 #[test]
 fn an_older_file_is_migrated_once_and_then_refused_by_the_older_release() {
     let disk = SimDisk::holding(empty_disk());
+    let before = open_as(&disk, CURRENT).unwrap();
     for _ in 0..2 {
-        drop(open_as(&disk, NEXT).unwrap());
-        assert_eq!(fact(&disk, schema::SCHEMA).as_deref(), Some("2"));
-        assert_eq!(fact(&disk, "colour").as_deref(), Some("green"));
+        let after = open_as(&disk, NEXT).unwrap();
+        assert_eq!(
+            (after.epoch, after.revision),
+            (before.epoch, before.revision)
+        );
+        assert_eq!(found(&disk), (2, 1));
     }
     let error = open_as(&disk, CURRENT).unwrap_err();
+    assert!(matches!(
+        error,
+        OpenError::NewerVersion {
+            found: 2,
+            known: 1,
+            ..
+        }
+    ));
     let words = error.to_string();
     assert!(
         words.contains("version 2") && words.contains("up to 1"),
@@ -55,6 +78,6 @@ fn an_older_file_is_migrated_once_and_then_refused_by_the_older_release() {
 fn a_migration_that_fails_leaves_the_file_to_the_older_release() {
     let disk = SimDisk::holding(empty_disk());
     assert!(open_as(&disk, BROKEN).is_err());
-    assert_eq!(fact(&disk, "colour"), None);
-    drop(open_as(&disk, CURRENT).unwrap());
+    assert_eq!(found(&disk), (1, 0));
+    open_as(&disk, CURRENT).unwrap();
 }
