@@ -52,7 +52,9 @@ pub(crate) fn open(
 ) -> Result<(Embedded, Arc<Shared>, Term), OpenError> {
     guard(path, || {
         let backend = file::open_or_create(path, options)?;
-        start(path, backend, options, Pace::default())
+        let started = start(path, backend, options, Pace::default())?;
+        file::remove_drafts(path);
+        Ok(started)
     })
 }
 

@@ -117,3 +117,103 @@ fn batch_bytes(batch: &Batch) -> usize {
         .map(|change| size(&change.before) + size(&change.after))
         .sum()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Change;
+
+    const MINUTE: Duration = Duration::from_mins(1);
+
+    /// A history of 20 revisions after the third, one a minute, of 10 bytes each.
+    fn history(limits: HistoryLimits) -> History {
+        let mut history = History::new(Revision(3), limits);
+        for (revision, minutes) in (4..24).zip(0..) {
+            history.push(batch(revision), MINUTE * minutes);
+        }
+        history
+    }
+
+    fn batch(revision: u64) -> Batch {
+        let record = Record {
+            key: "k".into(),
+            value: vec![0; 10].into(),
+            created: Revision(1),
+            modified: Revision(revision),
+        };
+        let change = Change {
+            key: "k".into(),
+            before: None,
+            after: Some(record),
+        };
+        Batch {
+            revision: Revision(revision),
+            changes: vec![change],
+        }
+    }
+
+    fn unlimited() -> HistoryLimits {
+        HistoryLimits {
+            revisions: usize::MAX,
+            age: Duration::MAX,
+            bytes: usize::MAX,
+        }
+    }
+
+    #[test]
+    fn each_limit_forgets_what_exceeds_it() {
+        let revisions = HistoryLimits {
+            revisions: 5,
+            ..unlimited()
+        };
+        let age = HistoryLimits {
+            age: MINUTE * 7,
+            ..unlimited()
+        };
+        let bytes = HistoryLimits {
+            bytes: 49,
+            ..unlimited()
+        };
+        let cases = [(unlimited(), 3), (revisions, 18), (age, 15), (bytes, 19)];
+        for (limits, oldest) in cases {
+            assert_eq!(history(limits).oldest(), Revision(oldest), "{limits:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_kept_is_read_from_anywhere_and_nothing_else_is() {
+        let history = history(HistoryLimits {
+            revisions: 5,
+            ..unlimited()
+        });
+        let read = |after, count| {
+            let batches = history.after(Revision(after), count)?;
+            Some(
+                batches
+                    .iter()
+                    .map(|batch| batch.revision.0)
+                    .collect::<Vec<_>>(),
+            )
+        };
+        assert_eq!(read(18, 9), Some(vec![19, 20, 21, 22, 23]));
+        assert_eq!(read(20, 2), Some(vec![21, 22]));
+        assert_eq!(read(23, 9), Some(vec![]));
+        for refused in [0, 17, 24, u64::MAX] {
+            assert_eq!(read(refused, 9), None, "{refused}");
+        }
+    }
+
+    #[test]
+    fn after_a_quiet_time_the_past_is_forgotten_little_by_little() {
+        let mut history = history(HistoryLimits {
+            age: MINUTE * 30,
+            ..unlimited()
+        });
+        let mut oldest = Vec::new();
+        for revision in 24..28 {
+            history.push(batch(revision), MINUTE * 100);
+            oldest.push(history.oldest().0);
+        }
+        assert_eq!(oldest, [11, 19, 23, 23]);
+    }
+}

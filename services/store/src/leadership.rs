@@ -1,7 +1,10 @@
 //! Who may act for the component: the one process of an embedded store, or the elected one of several.
 
+use tokio::sync::watch;
+
 use crate::epoch::Epoch;
 use crate::record::Revision;
+use crate::shared::End;
 use crate::transaction::{Condition, Transaction};
 
 /// The key of the record that is put when a store is opened; its revision is the term.
@@ -17,14 +20,15 @@ pub struct Term {
 }
 
 /// The right to act, as long as the term's record stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Leadership {
     term: Term,
+    end: watch::Receiver<Option<End>>,
 }
 
 impl Leadership {
-    pub(crate) fn new(term: Term) -> Self {
-        Self { term }
+    pub(crate) fn new(term: Term, end: watch::Receiver<Option<End>>) -> Self {
+        Self { term, end }
     }
 
     /// The term to show to others.
@@ -37,5 +41,15 @@ impl Leadership {
     #[must_use]
     pub fn fence(&self, transaction: Transaction) -> Transaction {
         transaction.when(TERM_KEY, Condition::ModifiedAt(self.term.revision))
+    }
+
+    /// Resolves when the right has ended: someone else may lead from now on. With a store of one
+    /// process that is when it is closed or has failed.
+    pub fn lost(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut end = self.end.clone();
+        async move {
+            // An error means that the store is gone altogether.
+            let _ = end.wait_for(Option::is_some).await;
+        }
     }
 }

@@ -155,7 +155,7 @@ impl Store {
     /// `Closed`.
     pub async fn lead(&self) -> Result<Leadership, Error> {
         self.shared.revision()?;
-        Ok(Leadership::new(self.term))
+        Ok(Leadership::new(self.term, self.shared.on_end()))
     }
 
     /// A copy of all records as of one revision, while others go on writing. It is encoded as it is read.

@@ -101,6 +101,25 @@ async fn the_latest_revision_resumes_after_a_restart_and_an_older_one_does_not()
 }
 
 #[tokio::test]
+async fn what_a_killed_creator_left_is_removed() {
+    let place = place();
+    let parent = place.path.parent().unwrap();
+    fs::create_dir_all(parent).unwrap();
+    for name in [
+        "store.db.0123-4567.draft",
+        "store.db.bak",
+        "other.db.0123.draft",
+    ] {
+        fs::write(parent.join(name), "x").unwrap();
+    }
+    open(&place.path).close().await;
+    let entries = fs::read_dir(parent).unwrap();
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["other.db.0123.draft", "store.db", "store.db.bak"]);
+}
+
+#[tokio::test]
 async fn a_dropped_store_is_closed_in_the_background() {
     let place = place();
     let store = open(&place.path);

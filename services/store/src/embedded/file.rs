@@ -53,31 +53,62 @@ pub(crate) fn create(path: &Path, contents: &Contents) -> Result<bool, OpenError
         return Ok(false);
     }
     let directory = parent(path);
-    fs::create_dir_all(directory).map_err(fault)?;
+    make_directory(directory).map_err(fault)?;
     let draft = Draft::new(path, contents);
     let database = Builder::new()
         .create(&draft.0)
         .map_err(|error| open_error(path, error.into()))?;
     disk::initialize(&database, contents).map_err(|error| open_error(path, error))?;
     drop(database);
-    File::open(&draft.0)
-        .and_then(|file| file.sync_all())
-        .map_err(fault)?;
+    sync(&draft.0).map_err(fault)?;
     let created = publish(&draft.0, path).map_err(fault)?;
-    File::open(directory)
-        .and_then(|file| file.sync_all())
-        .map_err(fault)?;
+    sync(directory).map_err(fault)?;
     Ok(created)
+}
+
+/// Makes a directory with its parents, and their names durable.
+fn make_directory(directory: &Path) -> io::Result<()> {
+    let missing: Vec<_> = directory
+        .ancestors()
+        .take_while(|path| !path.as_os_str().is_empty() && !path.exists())
+        .collect();
+    fs::create_dir_all(directory)?;
+    missing.into_iter().try_for_each(|made| sync(parent(made)))
+}
+
+/// Makes durable what is in a file, or the names in a directory.
+fn sync(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
 }
 
 /// A file of the same directory that is removed in the end, whatever came of it.
 struct Draft(PathBuf);
 
+/// What the name of a draft ends with; it begins with the store's name.
+const DRAFT: &str = ".draft";
+
 impl Draft {
     fn new(path: &Path, contents: &Contents) -> Self {
         let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".{}.draft", contents.epoch));
+        name.push(format!(".{}{DRAFT}", contents.epoch));
         Self(path.with_file_name(name))
+    }
+}
+
+/// Removes the drafts of processes that were killed while they made this store. One of a process that is
+/// still at it would come to nothing, since the store is there.
+pub(super) fn remove_drafts(path: &Path) {
+    let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
+        return;
+    };
+    let entries = fs::read_dir(parent(path)).into_iter().flatten().flatten();
+    for entry in entries {
+        let found = entry.file_name();
+        let rest = found.to_str().and_then(|found| found.strip_prefix(name));
+        if rest.is_some_and(|rest| rest.starts_with('.') && rest.ends_with(DRAFT)) {
+            // Nothing depends on it.
+            let _ = fs::remove_file(entry.path());
+        }
     }
 }
 

@@ -76,6 +76,15 @@ pub(crate) async fn a_stale_leader_is_fenced_off(fixture: &impl Fixture) {
     assert_eq!(outcome, Ok(expected));
 }
 
+pub(crate) async fn leadership_lasts_until_the_end(fixture: &impl Fixture) {
+    let store = fixture.store(Options::default());
+    let lost = store.lead().await.unwrap().lost();
+    tokio::pin!(lost);
+    assert!(timeout(Duration::from_millis(20), &mut lost).await.is_err());
+    store.close().await;
+    timeout(Duration::from_secs(5), lost).await.unwrap();
+}
+
 pub(crate) async fn a_backup_is_of_one_revision_and_restores_to_a_new_epoch(
     fixture: &impl Fixture,
 ) {

@@ -2,6 +2,7 @@
 //! afterwards, nothing is half done, and nobody was shown what is not there.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::super::sim::{Fault, SimDisk};
 use super::{Dice, Subject, empty_disk, open, rounds};
@@ -10,6 +11,7 @@ use crate::leadership::TERM_KEY;
 use crate::open_error::OpenError;
 use crate::record::Revision;
 use crate::transaction::{Outcome, Transaction};
+use crate::watch::Watch;
 
 type State = BTreeMap<String, Vec<u8>>;
 
@@ -151,6 +153,7 @@ fn a_failed_write_is_final_and_leaves_what_was_acknowledged() {
         let mut ledger = Ledger::new();
         let subject = open(&disk).unwrap();
         let shown = subject.shared.revision().unwrap();
+        let mut watch = Watch::new(Arc::clone(&subject.shared), "", shown).unwrap();
         disk.fail_after(dice.roll(300), fault);
         let error = runtime.block_on(ledger.play(&subject, &mut dice));
         let Error::Failed(reason) = &error else {
@@ -158,6 +161,12 @@ fn a_failed_write_is_final_and_leaves_what_was_acknowledged() {
         };
         assert!(reason.starts_with("cannot write simulated: "), "{reason}");
         assert_eq!(subject.shared.open(), Err(error.clone()));
+        runtime.block_on(async {
+            for revision in shown.0 + 1..=ledger.revision.0 {
+                assert_eq!(watch.next().await.unwrap().revision, Revision(revision));
+            }
+            assert_eq!(watch.next().await, Err(error.clone()));
+        });
         let operations = disk.operations();
         let again = runtime.block_on(
             subject
