@@ -116,7 +116,8 @@ conformance! {
         a_watch_resumes_anywhere_in_the_history,
         forgotten_and_future_revisions_are_refused,
         a_slow_watch_is_told_to_list_again,
-        waiting_for_a_change_can_be_given_up;
+        waiting_for_a_change_can_be_given_up,
+        no_change_is_slept_through;
     whole:
         closing_finishes_what_is_queued,
         a_closed_store_says_so,

@@ -5,7 +5,7 @@ use futures_util::future::join_all;
 use muster_store::{
     Condition, Error, MAX_BYTES, MAX_RECORDS, Options, Outcome, Revision, Store, Transaction,
 };
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, unconstrained};
 
 use crate::{Fixture, commit, put};
 
@@ -142,17 +142,18 @@ pub(crate) async fn a_key_deleted_and_put_again_is_created_anew(fixture: &impl F
 pub(crate) async fn queued_transactions_are_judged_in_order(fixture: &impl Fixture) {
     let store = fixture.store(Options::default());
     let base = put(&store, "chain", "0").await;
-    // Few enough for tokio to let one task queue them in one go.
-    let commits = (0..50).map(|index| {
+    let commits = (0..600).map(|index| {
         let link = Transaction::new()
             .when("chain", Condition::ModifiedAt(Revision(base.0 + index)))
             .put("chain", index.to_string());
         store.commit(link)
     });
-    for (index, outcome) in (1..).zip(join_all(commits).await) {
+    // Else tokio would queue only some of them at a time, in an order of its own.
+    let outcomes = unconstrained(join_all(commits)).await;
+    for (index, outcome) in (1..).zip(outcomes) {
         assert_eq!(outcome, Ok(Outcome::Committed(Revision(base.0 + index))));
     }
-    assert_eq!(store.get("chain").await.unwrap().unwrap().value, "49");
+    assert_eq!(store.get("chain").await.unwrap().unwrap().value, "599");
 }
 
 pub(crate) async fn compare_and_swap_loses_no_increment(fixture: &impl Fixture) {

@@ -234,3 +234,24 @@ pub(crate) async fn waiting_for_a_change_can_be_given_up(fixture: &impl Fixture)
     assert!(seen.iter().copied().eq(base.0 + 1..=base.0 + 200));
     drop(writer.join_all().await);
 }
+
+/// The writer waits for the watcher each time, so one change slept through would stop both.
+pub(crate) async fn no_change_is_slept_through(fixture: &impl Fixture) {
+    let store = fixture.store(Options::default());
+    let base = store.revision().await.unwrap();
+    let (seen, mut see) = tokio::sync::watch::channel(base);
+    let mut watch = store.watch("", base).await.unwrap();
+    let mut watcher = JoinSet::new();
+    watcher.spawn(async move {
+        while let Ok(batch) = watch.next().await {
+            seen.send_replace(batch.revision);
+        }
+    });
+    for _ in 0..500 {
+        let at = put(&store, "k", "x").await;
+        let waited = timeout(Duration::from_secs(20), see.wait_for(|seen| *seen == at)).await;
+        assert!(waited.is_ok(), "{at} was slept through");
+    }
+    store.close().await;
+    watcher.join_all().await;
+}

@@ -6,6 +6,7 @@ use futures_util::future::join_all;
 use muster_store::{
     Error, Options, Outcome, Revision, Spec, Store, TERM_KEY, Transaction, restore,
 };
+use tokio::task::unconstrained;
 use tokio::time::timeout;
 
 use crate::{Fixture, commit, put};
@@ -15,9 +16,9 @@ pub(crate) async fn closing_finishes_what_is_queued(fixture: &impl Fixture) {
     let base = store.revision().await.unwrap();
     let mut watch = store.watch("", base).await.unwrap();
     let commits =
-        (0..50).map(|index| store.commit(Transaction::new().put(format!("k/{index}"), "x")));
-    let (outcomes, ()) = tokio::join!(join_all(commits), store.close());
-    assert_eq!(outcomes.len(), 50);
+        (0..600).map(|index| store.commit(Transaction::new().put(format!("k/{index}"), "x")));
+    let (outcomes, ()) = tokio::join!(unconstrained(join_all(commits)), store.close());
+    assert_eq!(outcomes.len(), 600);
     for (index, outcome) in (1..).zip(outcomes) {
         assert_eq!(outcome, Ok(Outcome::Committed(Revision(base.0 + index))));
         assert_eq!(
