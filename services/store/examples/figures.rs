@@ -67,6 +67,13 @@ async fn load(path: &Path) {
         "load {RECORDS} records in transactions of 50: {:.0} ms",
         millis(start)
     );
+    // What a process that is killed now would leave.
+    let killed = path.with_extension("killed");
+    std::fs::copy(path, &killed).unwrap();
+    let start = Instant::now();
+    let copy = Store::embedded(&killed, Options::default()).unwrap();
+    println!("open them after a kill: {:.0} ms", millis(start));
+    copy.close().await;
     store.close().await;
 }
 

@@ -5,6 +5,7 @@
 
 mod disk;
 mod file;
+mod load;
 mod schema;
 mod writer;
 
@@ -28,9 +29,9 @@ use crate::options::Options;
 use crate::shared::Shared;
 use crate::transaction::{Outcome, Transaction};
 
-pub(crate) use disk::Contents;
 use disk::{Disk, Pace};
 pub(crate) use file::create;
+pub(crate) use load::Contents;
 use writer::{Request, Writer};
 
 /// Callers that are queued while a group is written; more of them wait for room. Twice what one group

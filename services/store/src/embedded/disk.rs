@@ -1,4 +1,4 @@
-//! The file's contents: read whole when it is opened, written a group at a time, and kept from growing.
+//! Writing the file: a group at a time, and so that it does not grow with the number of groups.
 //!
 //! When the journal has grown to half of the image, the next generation begins: groups go to a new journal,
 //! and each brings along a slice of a new image, taken from the records as they are then. A slice may
@@ -9,17 +9,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use redb::{
-    Database, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableError,
-    WriteTransaction,
-};
+use redb::{Database, WriteTransaction};
 
 use super::file;
+use super::load::{self, Contents};
 use super::schema::{self, Blobs, Facts, Schema};
 use crate::codec::{self, Slice};
-use crate::epoch::Epoch;
 use crate::group::{Group, Records};
-use crate::leadership::TERM_KEY;
 use crate::open_error::OpenError;
 use crate::record::Revision;
 
@@ -44,32 +40,6 @@ impl Default for Pace {
             // More than a group adds, and few enough to take no more time than the group itself.
             sweep: 16,
         }
-    }
-}
-
-/// All that a file says.
-#[derive(Debug)]
-pub(crate) struct Contents {
-    pub(crate) epoch: Epoch,
-    pub(crate) revision: Revision,
-    pub(crate) records: Records,
-}
-
-impl Contents {
-    /// A store before its first transaction.
-    pub(super) fn empty(epoch: Epoch) -> Self {
-        Self {
-            epoch,
-            revision: Revision(0),
-            records: Records::new(),
-        }
-    }
-
-    /// How many times the store was opened before.
-    pub(super) fn starts(&self) -> u64 {
-        let term = self.records.get(TERM_KEY);
-        let text = term.and_then(|record| str::from_utf8(&record.value).ok());
-        text.and_then(|text| text.parse().ok()).unwrap_or(0)
     }
 }
 
@@ -176,7 +146,7 @@ impl Disk {
         pace: Pace,
     ) -> Result<(Self, Contents), OpenError> {
         let failed = |error| file::open_error(path, error);
-        let nameless = || failed(corrupted("it does not say what it is"));
+        let nameless = || failed(load::corrupted("it does not say what it is"));
         let found = schema::version(&database).map_err(failed)?;
         let found = found.ok_or_else(nameless)?;
         if found > schema.version() {
@@ -189,7 +159,25 @@ impl Disk {
         let facts = Facts::read(&database).map_err(failed)?;
         let facts = facts.ok_or_else(nameless)?;
         let facts = schema.migrate(&database, facts).map_err(failed)?;
-        read(database, facts, pace).map_err(failed)
+        Self::load(database, facts, pace).map_err(failed)
+    }
+
+    fn load(database: Database, facts: Facts, pace: Pace) -> Result<(Self, Contents), redb::Error> {
+        let loaded = load::load(&database, &facts)?;
+        let disk = Self {
+            garbage: schema::tables_before(&database, facts.generation)?,
+            database,
+            pace,
+            facts,
+            image_bytes: loaded.image_bytes,
+            journal_bytes: loaded.journal_bytes,
+            // The image that was under way is begun again, over the journal that was begun with it.
+            next: loaded.next.map(|journal| NextImage {
+                journal_bytes: journal.bytes,
+                ..NextImage::new(journal.base)
+            }),
+        };
+        Ok((disk, loaded.contents))
     }
 
     /// What to write for a group on these records (as they are before it).
@@ -273,105 +261,4 @@ impl Disk {
         }
         Ok(())
     }
-}
-
-/// The state that a file's blobs add up to.
-#[derive(Debug)]
-struct Reading {
-    revision: Revision,
-    records: Records,
-}
-
-fn read(database: Database, facts: Facts, pace: Pace) -> Result<(Disk, Contents), redb::Error> {
-    let mut reading = Reading {
-        revision: facts.base,
-        records: Records::new(),
-    };
-    let image_bytes = reading.image(&database, &facts)?;
-    let journal_bytes = reading.journal(&database, facts.generation)?;
-    let next_base = reading.revision;
-    let next_bytes = reading.journal(&database, facts.generation + 1)?;
-    if reading.revision != facts.latest {
-        return Err(corrupted("its latest transactions are missing"));
-    }
-    let disk = Disk {
-        garbage: schema::tables_before(&database, facts.generation)?,
-        database,
-        pace,
-        facts,
-        image_bytes,
-        journal_bytes: journal_bytes + next_bytes,
-        // The image that was under way is begun again, over the journal that was begun with it.
-        next: (next_bytes > 0).then(|| NextImage {
-            journal_bytes: next_bytes,
-            ..NextImage::new(next_base)
-        }),
-    };
-    let contents = Contents {
-        epoch: facts.epoch,
-        revision: reading.revision,
-        records: reading.records,
-    };
-    Ok((disk, contents))
-}
-
-impl Reading {
-    /// Reads the image; returns its size in bytes.
-    fn image(&mut self, database: &Database, facts: &Facts) -> Result<usize, redb::Error> {
-        let table = table(database, &schema::image_name(facts.generation))?;
-        let table = table.ok_or_else(|| corrupted("its records are missing"))?;
-        if table.len()? != facts.slices {
-            return Err(corrupted("some of its records are missing"));
-        }
-        let (mut bytes, mut records) = (0, Vec::new());
-        for (expected, slice) in (0..).zip(table.iter()?) {
-            let (_, blob) = slice?;
-            bytes += blob.value().len();
-            for (key, record) in entries(blob.value(), &[facts.generation, expected])? {
-                records.extend(record.map(|record| (key, record)));
-            }
-        }
-        // In the order of the keys, from which a map is made at once rather than one by one.
-        self.records = records.into_iter().collect();
-        Ok(bytes)
-    }
-
-    /// Applies a journal, which need not be there; returns its size in bytes.
-    fn journal(&mut self, database: &Database, generation: u64) -> Result<usize, redb::Error> {
-        let Some(table) = table(database, &schema::journal_name(generation))? else {
-            return Ok(0);
-        };
-        let mut bytes = 0;
-        for group in table.iter()? {
-            let (revision, blob) = group?;
-            bytes += blob.value().len();
-            for (key, record) in entries(blob.value(), &[self.revision.0, revision.value()])? {
-                match record {
-                    Some(record) => drop(self.records.insert(key, record)),
-                    None => drop(self.records.remove(&key)),
-                }
-            }
-            self.revision = Revision(revision.value());
-        }
-        Ok(bytes)
-    }
-}
-
-fn table(
-    database: &Database,
-    name: &str,
-) -> Result<Option<ReadOnlyTable<u64, &'static [u8]>>, redb::Error> {
-    match database.begin_read()?.open_table(Blobs::new(name)) {
-        Err(TableError::TableDoesNotExist(_)) => Ok(None),
-        opened => Ok(Some(opened?)),
-    }
-}
-
-fn entries(blob: &[u8], place: &[u64]) -> Result<Vec<codec::Entry>, redb::Error> {
-    let entries = codec::entries(blob, place);
-    entries.ok_or_else(|| corrupted("a part of it does not match its checksum"))
-}
-
-fn corrupted(detail: &str) -> redb::Error {
-    redb::Error::Corrupted(detail.to_owned())
 }

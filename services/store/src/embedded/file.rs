@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use redb::backends::FileBackend;
 use redb::{Builder, Database, StorageBackend};
 
-use super::disk::{self, Contents};
+use super::disk;
+use super::load::Contents;
 use crate::open_error::OpenError;
 use crate::options::Options;
 

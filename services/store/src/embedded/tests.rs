@@ -11,7 +11,8 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use redb::Builder;
 
-use super::disk::{self, Contents, Pace};
+use super::disk::{self, Pace};
+use super::load::Contents;
 use super::sim::SimDisk;
 use super::{Embedded, guard, start};
 use crate::epoch::Epoch;

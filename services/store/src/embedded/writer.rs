@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::disk::{Contents, Disk};
+use super::disk::Disk;
+use super::load::Contents;
 use super::{file, panic_message};
 use crate::group::Group;
 use crate::history::HistoryLimits;
