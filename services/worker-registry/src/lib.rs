@@ -1,1 +1,3 @@
-//! The `worker-registry` package: laid out, filled by the commits that follow.
+//! The worker-registry: what machines there are, what state they are in, and what may run on them.
+
+pub mod domain;

@@ -1,0 +1,163 @@
+//! What decisions look at: the fleet as it will be once everything decided so far is durable, the workers
+//! that take work, and the few facts that are in memory only.
+//!
+//! It decides which workers take work. It never waits for anything to be durable: whoever answers a
+//! caller does.
+
+use std::collections::BTreeSet;
+
+use super::fleet::{Change, Entry, Fleet};
+use super::placement::Index;
+use super::state::State;
+use super::text::Text;
+
+/// What decisions look at.
+#[derive(Clone, Debug)]
+pub struct Book {
+    fleet: Fleet,
+    index: Index,
+    /// Workers that are SUSPECT: they keep what they have and get nothing new.
+    suspects: BTreeSet<Text>,
+    /// Allocations that their agents have named ended while their owners still hold them.
+    ended: BTreeSet<Text>,
+    epoch: Text,
+    next: u64,
+}
+
+impl Book {
+    /// The book of a fleet in this epoch, whose next transaction is expected to have the revision `next`.
+    pub fn new(fleet: Fleet, epoch: Text, next: u64) -> Self {
+        let mut book = Self {
+            fleet: Fleet::default(),
+            index: Index::default(),
+            suspects: BTreeSet::new(),
+            ended: BTreeSet::new(),
+            epoch,
+            next,
+        };
+        book.replace(fleet, next);
+        book
+    }
+
+    /// Starts over from another fleet; what is in memory only stays.
+    pub fn replace(&mut self, fleet: Fleet, next: u64) {
+        self.fleet = fleet;
+        self.next = next;
+        self.index = Index::default();
+        let names: Vec<_> = self
+            .fleet
+            .workers()
+            .map(|entry| entry.worker.name.clone())
+            .collect();
+        for name in names {
+            self.refresh(&name);
+        }
+        let fleet = &self.fleet;
+        self.ended.retain(|id| fleet.allocation(id).is_some());
+    }
+
+    /// The records.
+    pub fn fleet(&self) -> &Fleet {
+        &self.fleet
+    }
+
+    /// The workers that take work.
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// The epoch of the store.
+    pub fn epoch(&self) -> &Text {
+        &self.epoch
+    }
+
+    /// The revision that the next transaction is expected to have. No two have the same, and it only
+    /// grows, whether or not the expectation comes true.
+    pub fn next_revision(&self) -> u64 {
+        self.next
+    }
+
+    /// Takes what was decided as if it were durable, at the expected revision, which is returned.
+    pub fn take(&mut self, changes: &[Change]) -> u64 {
+        let revision = self.next;
+        self.next += 1;
+        self.fleet.apply(changes, revision);
+        for name in touched(changes, &self.fleet) {
+            self.refresh(&name);
+        }
+        for change in changes {
+            if let Change::AllocationGone(id) = change {
+                self.ended.remove(id);
+            }
+        }
+        revision
+    }
+
+    /// Notes that a worker is SUSPECT, or is not any more.
+    pub fn set_suspect(&mut self, name: &Text, suspect: bool) {
+        let changed = match suspect {
+            true => self.suspects.insert(name.clone()),
+            false => self.suspects.remove(name),
+        };
+        if changed {
+            self.refresh(name);
+        }
+    }
+
+    /// Notes that an agent has named an allocation ended that its owner still holds.
+    pub fn note_ended(&mut self, id: &Text) {
+        if self.fleet.allocation(id).is_some() {
+            self.ended.insert(id.clone());
+        }
+    }
+
+    /// Whether an agent has named the allocation ended.
+    pub fn is_ended(&self, id: &Text) -> bool {
+        self.ended.contains(id)
+    }
+
+    fn refresh(&mut self, name: &Text) {
+        let entry = self
+            .fleet
+            .worker(name)
+            .filter(|entry| self.takes_work(entry));
+        self.index.refresh(name, entry);
+    }
+
+    fn takes_work(&self, entry: &Entry) -> bool {
+        let worker = &entry.worker;
+        worker.state == State::Active
+            && worker.is_expected()
+            && worker.epoch == self.epoch
+            && !self.suspects.contains(&worker.name)
+    }
+}
+
+/// The workers whose place in the index may have changed.
+fn touched(changes: &[Change], fleet: &Fleet) -> BTreeSet<Text> {
+    let names = changes.iter().filter_map(|change| match change {
+        Change::Worker(worker) => Some(worker.name.clone()),
+        Change::WorkerGone(name) | Change::Room(name) => Some(name.clone()),
+        Change::Allocation(allocation) => Some(allocation.worker.clone()),
+        // Its worker's room is changed with it.
+        Change::AllocationGone(_)
+        | Change::RoomGone(_)
+        | Change::Owner(..)
+        | Change::Token(_)
+        | Change::TokenGone(_)
+        | Change::Tombstone(..)
+        | Change::Spent(..)
+        | Change::SpentGone(_)
+        | Change::Event(_)
+        | Change::EventGone(_)
+        | Change::Fence(_) => None,
+    });
+    names
+        .filter(|name| {
+            fleet.worker(name).is_some()
+                || changes
+                    .iter()
+                    .any(|change| matches!(change, Change::WorkerGone(gone) if gone == name))
+        })
+        .collect()
+}

@@ -1,0 +1,304 @@
+//! A machine comes, or comes again.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::{CHUNK, Decision, Refused, change_room, next_state, put_worker};
+use crate::domain::allocation::Allocation;
+use crate::domain::book::Book;
+use crate::domain::fleet::{Change, Draft, Entry, Key};
+use crate::domain::machine::Machine;
+use crate::domain::state::{Event, State};
+use crate::domain::text::Text;
+use crate::domain::token::JoinToken;
+use crate::domain::worker::{By, Presence, Worker};
+
+/// What a machine proves itself with.
+#[derive(Clone, Debug, Default)]
+pub struct Proof {
+    /// The uid in a credential of this name whose signature is ours.
+    pub credential: Option<Text>,
+    /// It presented a credential that is none of ours, or of another name.
+    pub bad_credential: bool,
+    /// The join token's id and the SHA-256 of its secret.
+    pub token: Option<(Text, [u8; 32])>,
+    /// The name in its certificate.
+    pub san: Option<Text>,
+    /// Nothing needs to be proved the first time.
+    pub insecure: bool,
+}
+
+/// A machine that registers.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    /// The worker's name.
+    pub name: Text,
+    /// Random for each process of the agent.
+    pub boot_id: Text,
+    /// The generation that the agent had last; 0 is none.
+    pub last_generation: u64,
+    /// What it says of itself.
+    pub machine: Arc<Machine>,
+    /// What it proves itself with.
+    pub proof: Proof,
+    /// It lists allocations that [`recreate`] will make again.
+    pub recreates: bool,
+    /// The uid of the record if it is a new one.
+    pub uid: Text,
+}
+
+/// A machine has registered.
+#[derive(Clone, Debug)]
+pub struct Registered {
+    /// Its record.
+    pub worker: Arc<Worker>,
+    /// Whether it proved itself by a credential, and so needs no new one.
+    pub had_credential: bool,
+}
+
+/// Registers a machine: makes its record, raises its generation, or, for a repeated call of the same
+/// process, answers what the first one did.
+///
+/// # Errors
+/// `NameTaken`, `TokenNeeded`, `UnknownToken`, `TokenUnfit`, `BadCredential`.
+pub fn register(
+    book: &Book,
+    arrival: &Arrival,
+    now: SystemTime,
+) -> Result<Decision<Registered>, Refused> {
+    let entry = book.fleet().worker(&arrival.name);
+    match entry {
+        Some(entry) if entry.worker.generation > 0 => again(book, entry, arrival, now),
+        Some(_) | None => first(book, entry, arrival, now),
+    }
+}
+
+/// A record that a machine has used before.
+fn again(
+    book: &Book,
+    entry: &Entry,
+    arrival: &Arrival,
+    now: SystemTime,
+) -> Result<Decision<Registered>, Refused> {
+    let known = &entry.worker;
+    let repeated = known.boot_id == arrival.boot_id;
+    let by_certificate = arrival
+        .proof
+        .san
+        .as_ref()
+        .is_some_and(|san| *san == known.san);
+    let had_credential = by_certificate || arrival.proof.credential.as_ref() == Some(&known.uid);
+    let proved = had_credential || (repeated && came_by(known, &arrival.proof));
+    if !proved {
+        return Err(Refused::NameTaken(arrival.name.clone()));
+    }
+    let is_current = repeated && known.epoch == *book.epoch() && known.is_expected();
+    if is_current && !arrival.recreates {
+        let worker = Arc::clone(known);
+        return Ok(Decision::nothing(Registered {
+            worker,
+            had_credential,
+        }));
+    }
+    let mut worker = Worker::clone(known);
+    let mut state = next_state(entry, Event::Register)?;
+    if arrival.recreates && state == State::Disabled {
+        // The agent is the witness: it got work after the backup in which it was disabled.
+        state = State::Provisioning;
+    }
+    if !is_current {
+        worker.generation = next_generation(book, known.generation, arrival);
+    } else if state == known.state {
+        let worker = Arc::clone(known);
+        return Ok(Decision::nothing(Registered {
+            worker,
+            had_credential,
+        }));
+    }
+    Ok(arrive(
+        book,
+        worker,
+        state,
+        arrival,
+        Draft::new(),
+        had_credential,
+        now,
+    ))
+}
+
+/// A record that no machine has used yet, or none at all.
+fn first(
+    book: &Book,
+    ahead: Option<&Entry>,
+    arrival: &Arrival,
+    now: SystemTime,
+) -> Result<Decision<Registered>, Refused> {
+    let mut draft = Draft::new();
+    let name = &arrival.name;
+    let uid = returning_uid(book, ahead, arrival)?;
+    let had_credential = uid.is_some();
+    let token = match had_credential {
+        true => None,
+        false => admitting_token(book, arrival, now)?,
+    };
+    let mut worker = match ahead {
+        Some(entry) => Worker::clone(&entry.worker),
+        None => {
+            let mut made = Worker::ahead(
+                name.clone(),
+                uid.unwrap_or_else(|| arrival.uid.clone()),
+                By::new("agent", ""),
+                now,
+            );
+            made.history.clear();
+            made
+        }
+    };
+    if let Some(token) = &token {
+        let mut labels = token.labels.clone();
+        labels.extend(worker.labels.clone());
+        worker.set_labels(labels);
+        worker.join_token = token.id.clone();
+        draft.put(Change::Token(Arc::new(token.used())));
+    }
+    if book.fleet().tombstone(name).is_some() {
+        draft.rests_on(Key::Tombstone(name.clone()));
+    }
+    if let Some(san) = &arrival.proof.san {
+        worker.san = san.clone();
+    }
+    worker.generation = next_generation(book, 0, arrival);
+    Ok(arrive(
+        book,
+        worker,
+        State::Provisioning,
+        arrival,
+        draft,
+        had_credential,
+        now,
+    ))
+}
+
+/// The uid that a credential gives a machine of which this registry has no record: it joined after the
+/// backup that the registry was restored from.
+fn returning_uid(
+    book: &Book,
+    ahead: Option<&Entry>,
+    arrival: &Arrival,
+) -> Result<Option<Text>, Refused> {
+    let Some(uid) = arrival.proof.credential.clone() else {
+        return Ok(None);
+    };
+    let is_buried = book
+        .fleet()
+        .tombstone(&arrival.name)
+        .is_some_and(|stone| stone.uid == uid);
+    let is_other = ahead.is_some_and(|entry| entry.worker.uid != uid);
+    match is_buried || is_other {
+        false => Ok(Some(uid)),
+        true if arrival.proof.token.is_some() || arrival.proof.insecure => Ok(None),
+        true => Err(Refused::BadCredential(arrival.name.clone())),
+    }
+}
+
+/// The join token that lets the machine in; none if none is needed.
+fn admitting_token(
+    book: &Book,
+    arrival: &Arrival,
+    now: SystemTime,
+) -> Result<Option<Arc<JoinToken>>, Refused> {
+    let Some((id, hash)) = &arrival.proof.token else {
+        let free = arrival.proof.insecure || arrival.proof.san.is_some();
+        return match (free, arrival.proof.bad_credential) {
+            (true, _) => Ok(None),
+            (false, true) => Err(Refused::BadCredential(arrival.name.clone())),
+            (false, false) => Err(Refused::TokenNeeded(arrival.name.clone())),
+        };
+    };
+    let token = book
+        .fleet()
+        .token(id)
+        .filter(|token| token.secret_hash == *hash);
+    let token = token.ok_or(Refused::UnknownToken)?;
+    token.admits(&arrival.name, now)?;
+    Ok(Some(Arc::clone(token)))
+}
+
+/// Whether a repeated first call proves itself as the first one did.
+fn came_by(worker: &Worker, proof: &Proof) -> bool {
+    match &proof.token {
+        Some((id, _)) => *id == worker.join_token,
+        None => proof.insecure,
+    }
+}
+
+/// Above all that this name ever had, as far as this registry or the agent know.
+fn next_generation(book: &Book, known: u64, arrival: &Arrival) -> u64 {
+    let buried = book
+        .fleet()
+        .tombstone(&arrival.name)
+        .map_or(0, |stone| stone.generation);
+    known.max(buried).max(arrival.last_generation) + 1
+}
+
+fn arrive(
+    book: &Book,
+    mut worker: Worker,
+    state: State,
+    arrival: &Arrival,
+    mut draft: Draft,
+    had_credential: bool,
+    now: SystemTime,
+) -> Decision<Registered> {
+    let is_new = worker.history.is_empty();
+    worker.boot_id = arrival.boot_id.clone();
+    worker.presence = Presence::Expected;
+    worker.checks.clear();
+    worker.epoch = book.epoch().clone();
+    worker.set_machine(Arc::clone(&arrival.machine));
+    worker.enter(state, By::new("agent", "registered"), now);
+    if is_new && let Some(only) = worker.history.front_mut() {
+        only.from = None;
+    }
+    let worker = put_worker(&mut draft, worker, now);
+    Decision {
+        draft,
+        answer: Registered {
+            worker,
+            had_credential,
+        },
+    }
+}
+
+/// Whether an agent's word brings back an allocation that this registry does not have: it was made in an
+/// earlier epoch, after the backup, and force-disabling did not take it.
+pub fn recreatable(book: &Book, entry: Option<&Entry>, record: &Allocation) -> bool {
+    let is_earlier = record.fencing.epoch < *book.epoch();
+    let is_unknown = book.fleet().allocation(&record.id).is_none();
+    let revoked_through = entry.map_or(0, |entry| entry.worker.revoked_through);
+    is_earlier && is_unknown && !record.is_revoked_through(revoked_through)
+}
+
+/// Makes records again from the agent's word, some at a time. Answers whether there may be more.
+pub fn recreate(book: &Book, name: &Text, records: &[Arc<Allocation>]) -> Decision<bool> {
+    let Some(entry) = book.fleet().worker(name) else {
+        return Decision::nothing(false);
+    };
+    let missing = records
+        .iter()
+        .filter(|record| recreatable(book, Some(entry), record));
+    let missing: Vec<_> = missing.take(CHUNK).collect();
+    if missing.is_empty() {
+        return Decision::nothing(false);
+    }
+    let mut draft = Draft::new();
+    change_room(&mut draft, name);
+    for record in &missing {
+        draft.put(Change::Allocation(Arc::clone(record)));
+    }
+    let more = missing.len() == CHUNK;
+    Decision {
+        draft,
+        answer: more,
+    }
+}

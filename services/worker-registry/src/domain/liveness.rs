@@ -1,0 +1,209 @@
+//! Whether workers are there: what is handed out to them, and what their silence means.
+//!
+//! It decides by observed time, which [`Observer`] takes off whenever the registry itself stood still. It
+//! writes nothing: that a worker is LOST becomes true by a change of its record.
+
+use std::time::Duration;
+
+mod brake;
+mod observer;
+mod wheel;
+
+pub use brake::{Brake, Census, Judged, ZoneNews};
+pub use observer::Observer;
+pub use wheel::Wheel;
+
+/// A point in observed time, counted from the registry's start.
+pub type Moment = Duration;
+
+/// What is known of a worker's being there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Liveness {
+    /// Not heard since this registry started; trusted until `lost_after`.
+    Unknown,
+    /// Heard in time.
+    Alive,
+    /// Silent for half of `lost_after`: no new allocations.
+    Suspect,
+    /// Silent for `lost_after`. Durable.
+    Lost,
+    /// Said that it leaves, and ran nothing. Durable.
+    Left,
+}
+
+/// What an agent is told about heartbeats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// Time from one to the next.
+    pub interval: Duration,
+    /// Silent for this long, the worker is LOST.
+    pub lost_after: Duration,
+    /// Silent for this long, the agent has stopped what is to stop without us.
+    pub fence_after: Duration,
+}
+
+/// How heartbeats are asked for, from configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// The least interval.
+    pub interval: Duration,
+    /// The least `lost_after`.
+    pub lost_after: Duration,
+    /// The least `fence_after`.
+    pub fence_after: Duration,
+    /// The most heartbeats a second that all workers together are asked for.
+    pub max_rate: u32,
+    /// Added to a fence before it counts as passed, beside its hundredth.
+    pub fence_margin: Duration,
+}
+
+impl Default for Rules {
+    /// 2 s, 10 s and 60 s, 10,000 heartbeats a second, and 1 s of margin.
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(2),
+            lost_after: Duration::from_secs(10),
+            fence_after: Duration::from_secs(60),
+            max_rate: 10_000,
+            fence_margin: Duration::from_secs(1),
+        }
+    }
+}
+
+impl Rules {
+    /// What agents are told while there are so many workers. `longest_fence` is the longest that was
+    /// ever handed out, below which none goes.
+    pub fn terms(&self, workers: usize, longest_fence: Duration) -> Terms {
+        let workers = u32::try_from(workers).unwrap_or(u32::MAX);
+        let by_rate = Duration::from_secs(1) * workers / self.max_rate.max(1);
+        let interval = self.interval.max(by_rate);
+        Terms {
+            interval,
+            lost_after: self.lost_after.max(interval * 4),
+            fence_after: self.fence_after.max(interval * 6).max(longest_fence),
+        }
+    }
+
+    /// How long after a worker was heard last its fence has passed for certain.
+    pub fn fenced_after(&self, fence_after: Duration) -> Duration {
+        fence_after + fence_after / 100 + self.fence_margin
+    }
+}
+
+impl Terms {
+    /// The same terms with the interval shortened by up to a tenth, by a hash of who is told: so that
+    /// those who came together do not beat together for ever.
+    #[must_use]
+    pub fn jittered(self, hash: u64) -> Self {
+        let part = u32::try_from(hash % 1024).unwrap_or(0);
+        Self {
+            interval: self.interval - self.interval / 10 * part / 1024,
+            ..self
+        }
+    }
+}
+
+/// When a worker was heard, and what its silence means by when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pulse {
+    liveness: Liveness,
+    since: Moment,
+    heard: Moment,
+    suspect_at: Moment,
+    lost_at: Moment,
+}
+
+/// What a look at a pulse finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing new; look again then.
+    Fine(Moment),
+    /// It is SUSPECT from now on; look again then.
+    Suspect(Moment),
+    /// Its time has passed.
+    Expired,
+}
+
+impl Pulse {
+    /// Of a worker that counts as heard now, because the registry has just started.
+    pub fn unknown(now: Moment, terms: Terms) -> Self {
+        Self {
+            liveness: Liveness::Unknown,
+            since: now,
+            heard: now,
+            suspect_at: now + terms.lost_after / 2,
+            lost_at: now + terms.lost_after,
+        }
+    }
+
+    /// Of a worker that is heard now.
+    pub fn alive(now: Moment, terms: Terms) -> Self {
+        Self {
+            liveness: Liveness::Alive,
+            ..Self::unknown(now, terms)
+        }
+    }
+
+    /// Hears the worker. True if that changes its liveness. No expiry moves backwards, whatever the
+    /// terms.
+    pub fn beat(&mut self, now: Moment, terms: Terms) -> bool {
+        self.heard = self.heard.max(now);
+        self.suspect_at = self.suspect_at.max(now + terms.lost_after / 2);
+        self.lost_at = self.lost_at.max(now + terms.lost_after);
+        let changes = self.liveness != Liveness::Alive;
+        if changes {
+            self.liveness = Liveness::Alive;
+            self.since = now;
+        }
+        changes
+    }
+
+    /// Looks whether its silence has come to mean something.
+    pub fn judge(&mut self, now: Moment) -> Verdict {
+        if now >= self.lost_at {
+            self.suspect(now);
+            return Verdict::Expired;
+        }
+        if now < self.suspect_at {
+            return Verdict::Fine(self.suspect_at);
+        }
+        if self.suspect(now) {
+            Verdict::Suspect(self.lost_at)
+        } else {
+            Verdict::Fine(self.lost_at)
+        }
+    }
+
+    fn suspect(&mut self, now: Moment) -> bool {
+        let changes = self.liveness != Liveness::Suspect;
+        if changes {
+            self.liveness = Liveness::Suspect;
+            self.since = now;
+        }
+        changes
+    }
+
+    /// What is known of the worker.
+    pub fn liveness(&self) -> Liveness {
+        self.liveness
+    }
+
+    /// Since when.
+    pub fn since(&self) -> Moment {
+        self.since
+    }
+
+    /// When it was heard last.
+    pub fn heard(&self) -> Moment {
+        self.heard
+    }
+
+    /// When it has to be looked at next.
+    pub fn look_at(&self) -> Moment {
+        if self.liveness == Liveness::Suspect {
+            self.lost_at
+        } else {
+            self.suspect_at
+        }
+    }
+}

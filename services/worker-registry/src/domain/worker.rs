@@ -1,0 +1,337 @@
+//! The record of a worker: its state, its incarnation, what it has and how it came here.
+//!
+//! It decides how a record looks after a change of state. Which changes are allowed stands in
+//! [`state`](super::state); what is allocated on a worker is not part of its record.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use muster_model::constraints::{CapacityType, Labels, Place};
+use muster_model::quantity::MicroUsd;
+
+use super::drain::{Cause, Drain};
+use super::machine::Machine;
+use super::state::{Event, Facts, Next, Rejected, State};
+use super::text::Text;
+
+/// How many changes of state a worker remembers.
+pub const HISTORY: usize = 100;
+
+/// Who did something, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct By {
+    /// A user, an agent, or "system".
+    pub actor: Text,
+    /// In words.
+    pub reason: Text,
+}
+
+impl By {
+    /// An actor with a reason.
+    pub fn new(actor: impl Into<Text>, reason: impl Into<Text>) -> Self {
+        Self {
+            actor: actor.into(),
+            reason: reason.into(),
+        }
+    }
+
+    /// Nobody but the registry itself.
+    pub fn system(reason: impl Into<Text>) -> Self {
+        Self::new(super::text::SYSTEM, reason)
+    }
+}
+
+/// What came of a start-up check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckStatus {
+    /// Under way.
+    Running,
+    /// Passed.
+    Passed,
+    /// Failed; it is tried again.
+    Failed,
+}
+
+/// A start-up check of an agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// Its name.
+    pub name: Text,
+    /// What came of it.
+    pub status: CheckStatus,
+    /// What was found.
+    pub message: Text,
+    /// How long it took.
+    pub duration: Duration,
+    /// When it ended.
+    pub ended: Option<SystemTime>,
+}
+
+/// A change of state, as it is remembered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transition {
+    /// When.
+    pub at: SystemTime,
+    /// The state before; none at creation.
+    pub from: Option<State>,
+    /// The state after.
+    pub to: State,
+    /// The generation after.
+    pub generation: u64,
+    /// Who and why.
+    pub by: By,
+}
+
+/// What is durable of a worker's liveness.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// It is expected to be heard; whether it is, is known in memory.
+    Expected,
+    /// It never registered: a join token made its record ahead.
+    Awaited,
+    /// It was silent for too long.
+    Lost {
+        /// Since when.
+        at: SystemTime,
+        /// Everything with `on_disconnect: stop` on it has certainly ended.
+        fenced: bool,
+    },
+    /// It said that it leaves, and ran nothing.
+    Left {
+        /// When.
+        at: SystemTime,
+    },
+}
+
+/// A machine that runs replicas.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Worker {
+    /// Its id.
+    pub name: Text,
+    /// Never used again, unlike the name.
+    pub uid: Text,
+    /// Its incarnation; 0 before the first registration.
+    pub generation: u64,
+    /// The agent process that registered this generation.
+    pub boot_id: Text,
+    /// What may happen on it.
+    pub state: State,
+    /// Since when it is in this state.
+    pub state_since: SystemTime,
+    /// Who brought it there, and why.
+    pub state_by: By,
+    /// DISABLED without the agent's word that what it ran has ended.
+    pub unconfirmed: bool,
+    /// The generation whose start-up checks passed last; 0 is none.
+    pub proved_generation: u64,
+    /// Every allocation made at or below this generation is revoked; 0 is none.
+    pub revoked_through: u64,
+    /// What is durable of its liveness.
+    pub presence: Presence,
+    /// The operator's labels, which win over the agent's.
+    pub labels: Labels,
+    /// Both kinds of label, as placement sees them.
+    pub effective_labels: Labels,
+    /// The operator's price, which wins over the agent's.
+    pub price: Option<MicroUsd>,
+    /// The operator's capacity type, which wins over the agent's.
+    pub capacity_type: Option<CapacityType>,
+    /// What its agent said of the machine.
+    pub machine: Arc<Machine>,
+    /// The agent's start-up checks.
+    pub checks: Vec<Check>,
+    /// The drain under way, or the last one.
+    pub drain: Option<Arc<Drain>>,
+    /// Changes of state, oldest first, at most [`HISTORY`].
+    pub history: VecDeque<Transition>,
+    /// When it was created.
+    pub created: SystemTime,
+    /// When its record changed last.
+    pub updated: SystemTime,
+    /// The epoch of the store in which it registered last.
+    pub epoch: Text,
+    /// The join token it came by; empty if none.
+    pub join_token: Text,
+    /// The name in the certificate that it is bound to; empty if none.
+    pub san: Text,
+    /// Counts what its etag covers: changes of labels, price, capacity type and state.
+    pub writes: u64,
+}
+
+impl Worker {
+    /// A record made ahead, before any machine has come.
+    pub fn ahead(name: Text, uid: Text, by: By, now: SystemTime) -> Self {
+        let mut worker = Self {
+            name,
+            uid,
+            generation: 0,
+            boot_id: "".into(),
+            state: State::Provisioning,
+            state_since: now,
+            state_by: by.clone(),
+            unconfirmed: false,
+            proved_generation: 0,
+            revoked_through: 0,
+            presence: Presence::Awaited,
+            labels: Labels::new(),
+            effective_labels: Labels::new(),
+            price: None,
+            capacity_type: None,
+            machine: Arc::default(),
+            checks: Vec::new(),
+            drain: None,
+            history: VecDeque::new(),
+            created: now,
+            updated: now,
+            epoch: "".into(),
+            join_token: "".into(),
+            san: "".into(),
+            writes: 0,
+        };
+        worker.remember(None, State::Provisioning, by, now);
+        worker
+    }
+
+    /// Whether it is LOST.
+    pub fn is_lost(&self) -> bool {
+        matches!(self.presence, Presence::Lost { .. })
+    }
+
+    /// Whether nothing says that its agent is gone.
+    pub fn is_expected(&self) -> bool {
+        matches!(self.presence, Presence::Expected)
+    }
+
+    /// Whether this generation has passed its start-up checks.
+    pub fn is_proved(&self) -> bool {
+        self.generation > 0 && self.proved_generation == self.generation
+    }
+
+    /// The running drain.
+    pub fn running_drain(&self) -> Option<&Drain> {
+        self.drain.as_deref().filter(|drain| drain.is_running())
+    }
+
+    /// What the table of states looks at.
+    pub fn facts(&self, empty: bool) -> Facts {
+        Facts {
+            empty,
+            lost: self.is_lost(),
+            proved: self.is_proved(),
+            shutdown: self
+                .drain
+                .as_ref()
+                .is_some_and(|drain| self.is_led_by_shutdown(drain)),
+        }
+    }
+
+    /// Whether the drain is the agent's own shutdown, and under way or what led to this state.
+    fn is_led_by_shutdown(&self, drain: &Drain) -> bool {
+        let led_here = drain.is_running() || drain.ended == Some(self.state_since);
+        drain.terms.cause == Cause::Shutdown && led_here
+    }
+
+    /// Where `event` leads.
+    ///
+    /// # Errors
+    /// It is not allowed in this state.
+    pub fn next(&self, event: Event, empty: bool) -> Result<Next, Rejected> {
+        self.state.on(event, self.facts(empty))
+    }
+
+    /// Goes to `state` and remembers it; in the same state nothing changes.
+    pub fn go(&mut self, state: State, by: By, now: SystemTime) {
+        if self.state != state {
+            self.enter(state, by, now);
+        }
+    }
+
+    /// Goes to `state` and remembers it, also if it is the same: a new registration, or new terms.
+    pub fn enter(&mut self, state: State, by: By, now: SystemTime) {
+        let from = self.state;
+        if from != state {
+            self.state_since = now;
+            self.writes += 1;
+        }
+        self.state = state;
+        self.state_by = by.clone();
+        if state != State::Draining {
+            self.end_drain(now);
+        }
+        self.remember(Some(from), state, by, now);
+    }
+
+    /// Takes the operator's labels.
+    pub fn set_labels(&mut self, labels: Labels) {
+        self.labels = labels;
+        self.merge_labels();
+    }
+
+    /// Takes what the agent says of its machine.
+    pub fn set_machine(&mut self, machine: Arc<Machine>) {
+        self.machine = machine;
+        self.merge_labels();
+    }
+
+    /// The price that counts.
+    pub fn effective_price(&self) -> Option<MicroUsd> {
+        self.price.or(self.machine.price)
+    }
+
+    /// The capacity type that counts.
+    pub fn effective_capacity_type(&self) -> Option<CapacityType> {
+        self.capacity_type.or(self.machine.capacity_type)
+    }
+
+    /// Where it is and what it costs, as constraints see it.
+    pub fn place(&self) -> Place<'_> {
+        let known = |text: &'_ Text| -> bool { !text.is_empty() };
+        let machine = &self.machine;
+        Place {
+            backend: Some(&machine.backend)
+                .filter(|text| known(text))
+                .map(|text| &**text),
+            region: Some(&machine.region)
+                .filter(|text| known(text))
+                .map(|text| &**text),
+            zone: Some(&machine.zone)
+                .filter(|text| known(text))
+                .map(|text| &**text),
+            labels: &self.effective_labels,
+            capacity_type: self.effective_capacity_type(),
+            price: self.effective_price(),
+        }
+    }
+
+    fn merge_labels(&mut self) {
+        let mut merged = self.machine.labels.clone();
+        merged.extend(
+            self.labels
+                .iter()
+                .map(|(key, value)| (key.clone(), value.clone())),
+        );
+        self.effective_labels = merged;
+    }
+
+    fn end_drain(&mut self, now: SystemTime) {
+        if let Some(drain) = self.drain.as_ref().filter(|drain| drain.is_running()) {
+            let mut ended = Drain::clone(drain);
+            ended.ended = Some(now);
+            self.drain = Some(Arc::new(ended));
+        }
+    }
+
+    fn remember(&mut self, from: Option<State>, to: State, by: By, now: SystemTime) {
+        while self.history.len() >= HISTORY {
+            self.history.pop_front();
+        }
+        self.history.push_back(Transition {
+            at: now,
+            from,
+            to,
+            generation: self.generation,
+            by,
+        });
+    }
+}
