@@ -1,3 +1,99 @@
 //! The worker-registry: what machines there are, what state they are in, and what may run on them.
+//!
+//! [`serve`] is the whole component as a function of its settings, its surroundings, its store and its
+//! listeners. `domain` decides, `registry` makes decisions durable and shows them, `grpc` speaks.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use muster_proto::workers::v1::peer_service_server::PeerServiceServer;
+use muster_proto::workers::v1::workers_service_server::WorkersServiceServer;
+use muster_runtime::args::CommonArgs;
+use muster_runtime::context::Context;
+use muster_runtime::process::{Component, NoFile};
+use muster_runtime::server::{Listeners, Server};
+use muster_runtime::shutdown::Phase;
+use muster_store::{Options, Spec, Store};
+
+mod config;
+mod credential;
 pub mod domain;
+mod grpc;
+mod record;
+mod registry;
+mod seen;
+
+pub use config::{Args, Config};
+
+use grpc::{AgentVerifier, METHODS, Peers, Workers};
+use registry::Registry;
+
+/// How long the store may take to write what is queued when the process ends.
+const STORE_CLOSES_WITHIN: Duration = Duration::from_secs(10);
+
+/// Serves until shutdown. The store stays open: whoever opened it closes it, in a step of
+/// [`Phase::Store`] or later.
+///
+/// # Errors
+/// The store cannot be read, or the server cannot be put together.
+pub async fn serve(
+    config: Config,
+    context: Context,
+    store: Store,
+    listeners: Listeners,
+) -> anyhow::Result<()> {
+    context.fail_when("store", store.failed());
+    let registry = Registry::start(config, &context, store)
+        .await
+        .context("cannot start")?;
+    Server::new(&context)
+        .methods(METHODS)
+        .verifier(Arc::new(AgentVerifier(registry.clone())))
+        .service(WorkersServiceServer::new(Workers(registry)))
+        .service(PeerServiceServer::new(Peers))
+        .serve(listeners)
+        .await?;
+    Ok(())
+}
+
+/// The worker-registry as a program.
+#[derive(Debug)]
+pub struct WorkerRegistry;
+
+impl Component for WorkerRegistry {
+    const NAME: &'static str = "worker-registry";
+    const VERSION: &'static str = env!("CARGO_PKG_VERSION");
+    const ABOUT: &'static str =
+        "Keeps the machines of the fleet, their state, and what may run on them";
+    const DEFAULTS: &'static [(&'static str, &'static str)] = &[
+        ("listen", "127.0.0.1:7401"),
+        ("ops-listen", "127.0.0.1:7411"),
+    ];
+    type Args = Args;
+    type File = NoFile;
+    type Config = (Spec, Config);
+
+    fn configure(_: &CommonArgs, own: Args, _: NoFile) -> Result<Self::Config, String> {
+        let config = Config::new(&own)?;
+        Ok((own.store, config))
+    }
+
+    async fn run(
+        (spec, config): Self::Config,
+        context: Context,
+        listeners: Listeners,
+    ) -> anyhow::Result<()> {
+        let store = Store::open(&spec, Options::default()).await?;
+        let closing = store.clone();
+        context.shutdown.step(
+            Phase::Store,
+            "store",
+            STORE_CLOSES_WITHIN,
+            move || async move {
+                closing.close().await;
+            },
+        );
+        serve(config, context, store, listeners).await
+    }
+}

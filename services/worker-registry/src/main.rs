@@ -1,3 +1,7 @@
-//! The program: laid out, filled by the commits that follow.
+//! The program.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    muster_runtime::process::main::<worker_registry::WorkerRegistry>()
+}

@@ -1,0 +1,108 @@
+//! The registry's settings: flags, their checks, and what follows from them.
+
+use std::time::Duration;
+
+use clap::builder::BoolishValueParser;
+use muster_runtime::args::parse_duration;
+use muster_store::Spec;
+
+use crate::domain::liveness::Rules;
+
+/// The flags of the worker-registry beside the common ones.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// Where the state is kept: "memory:" or "embedded:PATH"
+    #[arg(
+        long,
+        value_name = "STORE",
+        default_value = "embedded:worker-registry.db"
+    )]
+    pub store: Spec,
+    /// Let machines register for the first time without a join token
+    #[arg(long, value_parser = BoolishValueParser::new())]
+    pub insecure_join: bool,
+    /// The least time from one heartbeat of a worker to the next
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = parse_duration)]
+    pub heartbeat_interval: Duration,
+    /// The least silence after which a worker is LOST; never under four intervals
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
+    pub lost_after: Duration,
+    /// The least silence after which an agent has stopped what is to stop without us; never under six intervals
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
+    pub fence_after: Duration,
+    /// Added to a fence before it counts as passed
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_duration)]
+    pub fence_margin: Duration,
+    /// Heartbeats a second that all workers together are asked for at most
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_heartbeat_rate: u32,
+    /// How long a zone that fell silent at once is kept from being declared lost
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = parse_duration)]
+    pub mass_loss_hold: Duration,
+}
+
+/// The settings of the registry.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// How heartbeats are asked for.
+    pub rules: Rules,
+    /// How long a mass-loss brake holds at most.
+    pub mass_loss_hold: Duration,
+    /// The first registration needs no join token.
+    pub insecure_join: bool,
+}
+
+impl Default for Config {
+    /// What the flags are when none is given.
+    fn default() -> Self {
+        Self {
+            rules: Rules::default(),
+            mass_loss_hold: Duration::from_secs(600),
+            insecure_join: false,
+        }
+    }
+}
+
+impl Config {
+    /// Checks the flags.
+    ///
+    /// # Errors
+    /// In words, what is wrong.
+    pub fn new(args: &Args) -> Result<Self, String> {
+        for (flag, value) in [
+            ("--heartbeat-interval", args.heartbeat_interval),
+            ("--lost-after", args.lost_after),
+            ("--fence-after", args.fence_after),
+            ("--mass-loss-hold", args.mass_loss_hold),
+        ] {
+            if value.is_zero() {
+                return Err(format!("{flag} must be more than nothing"));
+            }
+        }
+        if args.fence_after < args.lost_after {
+            return Err("--fence-after must not be under --lost-after".to_owned());
+        }
+        Ok(Self {
+            rules: Rules {
+                interval: args.heartbeat_interval,
+                lost_after: args.lost_after,
+                fence_after: args.fence_after,
+                max_rate: args.max_heartbeat_rate,
+                fence_margin: args.fence_margin,
+            },
+            mass_loss_hold: args.mass_loss_hold,
+            insecure_join: args.insecure_join,
+        })
+    }
+
+    /// How often silence is looked for: a two-hundredth of the least that means something.
+    pub(crate) fn tick(&self) -> Duration {
+        let least = self.rules.lost_after.max(self.rules.interval * 4);
+        (least / 200).clamp(Duration::from_millis(5), Duration::from_millis(50))
+    }
+
+    /// The longest that passes between ticks of a registry that is not stalled.
+    pub(crate) fn stall_step(&self) -> Duration {
+        self.tick() * 4
+    }
+}

@@ -1,0 +1,138 @@
+//! Drains.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use muster_proto::workers::v1 as proto;
+use muster_runtime::status::Violations;
+
+use super::enums::known;
+use super::time::{parse_duration, parse_time, render_time};
+use super::{MAX_REASON, parse_count, parse_text, render_count};
+use crate::domain::drain::{AfterDeadline, Block, Cause, Drain, Progress, Terms};
+use crate::domain::text::Text;
+
+/// The most allocations that an owner's report may call blocked.
+const MAX_BLOCKED: usize = 1000;
+
+/// The terms of a drain that begins now.
+pub(crate) fn parse_terms(
+    request: &proto::DrainWorkerRequest,
+    actor: Text,
+    now: SystemTime,
+    violations: &mut Violations,
+) -> Terms {
+    let deadline = parse_duration("deadline", request.deadline.as_ref(), violations);
+    let after = parse_after(known("after_deadline", request.after_deadline, violations));
+    if after == AfterDeadline::Force && request.deadline.is_none() {
+        violations.add("deadline", "must be set with after_deadline FORCE");
+    }
+    let max_parallel = parse_count("max_parallel", request.max_parallel, violations);
+    let cause = parse_cause(known("cause", request.cause, violations));
+    Terms {
+        cause,
+        reason: parse_text("reason", &request.reason, MAX_REASON, violations),
+        actor,
+        deadline: deadline.and_then(|deadline| now.checked_add(deadline)),
+        max_parallel: max_parallel.max(1),
+        after,
+    }
+}
+
+/// A drain with how far it has come.
+pub(crate) fn render_drain(drain: &Drain, progress: Option<&Progress>, left: u32) -> proto::Drain {
+    let terms = &drain.terms;
+    proto::Drain {
+        cause: render_cause(terms.cause).into(),
+        reason: terms.reason.to_string(),
+        actor: terms.actor.to_string(),
+        start_time: Some(render_time(drain.started)),
+        deadline_time: terms.deadline.map(render_time),
+        max_parallel: render_count(terms.max_parallel),
+        after_deadline: render_after(terms.after).into(),
+        forced: drain.forced,
+        total: render_count(drain.total),
+        moved: progress.map_or(0, |progress| render_count(progress.moved)),
+        left: render_count(left),
+        blocked: progress
+            .map(|progress| progress.blocked.iter().map(render_block).collect())
+            .unwrap_or_default(),
+        eta_time: progress.and_then(|progress| progress.eta).map(render_time),
+        end_time: drain.ended.map(render_time),
+    }
+}
+
+/// A drain from its record.
+pub(crate) fn parse_drain(drain: &proto::Drain) -> Option<Arc<Drain>> {
+    Some(Arc::new(Drain {
+        terms: Terms {
+            cause: parse_cause(drain.cause()),
+            reason: drain.reason.as_str().into(),
+            actor: drain.actor.as_str().into(),
+            deadline: parse_time(drain.deadline_time.as_ref()),
+            max_parallel: u32::try_from(drain.max_parallel).ok()?,
+            after: parse_after(drain.after_deadline()),
+        },
+        started: parse_time(drain.start_time.as_ref())?,
+        forced: drain.forced,
+        total: u32::try_from(drain.total).ok()?,
+        ended: parse_time(drain.end_time.as_ref()),
+    }))
+}
+
+/// What an owner cannot move now.
+pub(crate) fn parse_blocks(
+    blocks: Vec<proto::DrainBlock>,
+    violations: &mut Violations,
+) -> Vec<Block> {
+    if blocks.len() > MAX_BLOCKED {
+        violations.add("blocked", format!("must be at most {MAX_BLOCKED}"));
+    }
+    let blocks = blocks.into_iter().take(MAX_BLOCKED);
+    let parse = |block: proto::DrainBlock| Block {
+        allocation: block.allocation_id,
+        subject: block.subject,
+        reason: block.reason,
+        message: block.message,
+    };
+    blocks.map(parse).collect()
+}
+
+fn render_block(block: &Block) -> proto::DrainBlock {
+    proto::DrainBlock {
+        allocation_id: block.allocation.clone(),
+        subject: block.subject.clone(),
+        reason: block.reason.clone(),
+        message: block.message.clone(),
+    }
+}
+
+fn parse_cause(cause: proto::DrainCause) -> Cause {
+    match cause {
+        proto::DrainCause::Unspecified | proto::DrainCause::Operator => Cause::Operator,
+        proto::DrainCause::Shutdown => Cause::Shutdown,
+        proto::DrainCause::Reclaim => Cause::Reclaim,
+    }
+}
+
+fn render_cause(cause: Cause) -> proto::DrainCause {
+    match cause {
+        Cause::Operator => proto::DrainCause::Operator,
+        Cause::Shutdown => proto::DrainCause::Shutdown,
+        Cause::Reclaim => proto::DrainCause::Reclaim,
+    }
+}
+
+fn parse_after(after: proto::AfterDeadline) -> AfterDeadline {
+    match after {
+        proto::AfterDeadline::Unspecified | proto::AfterDeadline::Wait => AfterDeadline::Wait,
+        proto::AfterDeadline::Force => AfterDeadline::Force,
+    }
+}
+
+fn render_after(after: AfterDeadline) -> proto::AfterDeadline {
+    match after {
+        AfterDeadline::Wait => proto::AfterDeadline::Wait,
+        AfterDeadline::Force => proto::AfterDeadline::Force,
+    }
+}

@@ -1,0 +1,130 @@
+//! What a machine has.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use muster_model::gpu::{self, ComputeCapability};
+use muster_model::quantity::MicroUsd;
+use muster_proto::types::v1 as types;
+use muster_runtime::status::Violations;
+
+use super::enums::{known, parse_arch, parse_vendor, render_arch, render_vendor};
+use super::{parse_count, render_count};
+use crate::domain::machine::{Gpu, GpuKind, Machine};
+
+/// The most accelerators of one machine.
+const MAX_GPUS: usize = 256;
+
+/// The longest uuid of an accelerator, in characters.
+const MAX_UUID: usize = 128;
+
+/// Takes the parts of a machine that `capacity` tells.
+pub(crate) fn parse_machine(
+    field: &str,
+    capacity: types::MachineCapacity,
+    machine: &mut Machine,
+    violations: &mut Violations,
+) {
+    let path = |name: &str| format!("{field}.{name}");
+    machine.cpu_milli = parse_count(&path("cpu_milli"), capacity.cpu_milli, violations);
+    machine.memory_mib = parse_count(&path("memory_mib"), capacity.memory_mib, violations);
+    machine.disk_mib = parse_count(&path("disk_mib"), capacity.disk_mib, violations);
+    machine.arch = parse_arch(known(
+        &path("architecture"),
+        capacity.architecture,
+        violations,
+    ));
+    if capacity.gpus.len() > MAX_GPUS {
+        violations.add(path("gpus"), format!("must be at most {MAX_GPUS}"));
+        return;
+    }
+    let mut uuids = BTreeSet::new();
+    let mut kinds: Vec<Arc<GpuKind>> = Vec::new();
+    for (place, gpu) in capacity.gpus.into_iter().enumerate() {
+        let at = |name: &str| format!("{field}.gpus[{place}].{name}");
+        if gpu.uuid.is_empty() || gpu.uuid.len() > MAX_UUID {
+            violations.add(at("uuid"), format!("must be 1 to {MAX_UUID} characters"));
+        }
+        if !uuids.insert(gpu.uuid.clone()) {
+            violations.add(
+                at("uuid"),
+                "is the uuid of another accelerator of this machine",
+            );
+        }
+        let uuid = gpu.uuid.as_str().into();
+        let kind = parse_kind(gpu, at, violations);
+        // Equal accelerators share what they have in common.
+        let same = kinds.iter().find(|other| ***other == kind).cloned();
+        let kind = same.unwrap_or_else(|| {
+            kinds.push(Arc::new(kind));
+            Arc::clone(&kinds[kinds.len() - 1])
+        });
+        machine.gpus.push(Gpu { uuid, kind });
+    }
+}
+
+fn parse_kind(
+    gpu: types::Gpu,
+    at: impl Fn(&str) -> String,
+    violations: &mut Violations,
+) -> GpuKind {
+    if gpu.name.trim().is_empty() {
+        violations.add(at("name"), "must be set");
+    }
+    if !gpu.compute_capability.is_empty() {
+        let capability = gpu.compute_capability.parse::<ComputeCapability>();
+        violations.take(&at("compute_capability"), capability);
+    }
+    let read = parse_count(&at("memory_mib"), gpu.memory_mib, violations);
+    let vendor = parse_vendor(known(&at("vendor"), gpu.vendor, violations));
+    let (name, memory) = gpu::identify(&gpu.name, Some(read));
+    GpuKind {
+        vendor: vendor.or_else(|| name.vendor()),
+        name,
+        memory_mib: memory.unwrap_or(0),
+        product_name: gpu.product_name.into(),
+        compute_capability: gpu.compute_capability.into(),
+        simulated: gpu.simulated,
+    }
+}
+
+/// What a machine has, as the contract tells it.
+pub(crate) fn render_capacity(machine: &Machine) -> types::MachineCapacity {
+    types::MachineCapacity {
+        gpus: machine.gpus.iter().map(render_gpu).collect(),
+        cpu_milli: render_count(machine.cpu_milli),
+        memory_mib: render_count(machine.memory_mib),
+        disk_mib: render_count(machine.disk_mib),
+        architecture: render_arch(machine.arch).into(),
+    }
+}
+
+fn render_gpu(gpu: &Gpu) -> types::Gpu {
+    types::Gpu {
+        uuid: gpu.uuid.to_string(),
+        name: gpu.kind.name.as_str().to_owned(),
+        vendor: render_vendor(gpu.kind.vendor).into(),
+        memory_mib: render_count(gpu.kind.memory_mib),
+        product_name: gpu.kind.product_name.to_string(),
+        compute_capability: gpu.kind.compute_capability.to_string(),
+        simulated: gpu.kind.simulated,
+    }
+}
+
+/// A price; none if it is not known.
+pub(crate) fn parse_price(
+    field: &str,
+    price: Option<types::Price>,
+    violations: &mut Violations,
+) -> Option<MicroUsd> {
+    let price = price?;
+    if price.micro_usd_per_hour < 0 {
+        violations.add(field, "must not be negative");
+    }
+    Some(MicroUsd(price.micro_usd_per_hour))
+}
+
+/// A price, which may not be known.
+pub(crate) fn render_price(price: Option<MicroUsd>) -> Option<types::Price> {
+    price.map(|MicroUsd(micro_usd_per_hour)| types::Price { micro_usd_per_hour })
+}

@@ -1,0 +1,363 @@
+//! The registry itself: one book in which every change is decided in order, a pipeline that makes
+//! decisions durable in that order, and the view of what is durable, from which readers are answered.
+//!
+//! It decides nothing about workers (the domain does), and shows nobody what is not on disk.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::time::{Duration, SystemTime};
+
+use muster_runtime::clock::Clock;
+use muster_runtime::context::Context;
+use muster_runtime::page::Sealer;
+use muster_runtime::resume::{self, Progress};
+use muster_runtime::task::Tasks;
+use muster_store::Store;
+use tokio::sync::{Notify, Semaphore, mpsc};
+
+use crate::config::Config;
+use crate::credential::Keys;
+use crate::domain::book::Book;
+use crate::domain::decide::{Decision, Refused};
+use crate::domain::fleet::{Change, Draft, Entry, Fleet};
+use crate::domain::liveness::{Liveness, Terms};
+use crate::domain::text::Text;
+use crate::domain::worker::Worker;
+use crate::record::Unreadable;
+use crate::seen::{Observed, Seen, SeenAllocation};
+
+mod commit;
+mod hubs;
+mod keeper;
+mod live;
+mod load;
+mod metrics;
+
+pub(crate) use hubs::Hubs;
+pub(crate) use live::Beat;
+
+use commit::{Flight, Outcome};
+use keeper::{Chores, Release};
+use live::Lives;
+use metrics::Metrics;
+
+/// Transactions under way at most: fewer than the store queues, so that each is handed over in order and
+/// at once; many more than one fsync takes.
+const IN_FLIGHT: usize = 768;
+
+/// How often a decision is made again after conflicts before its caller is told to try later.
+const TRIES: usize = 16;
+
+/// Why the registry did not do what was asked.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// It is not allowed, or not possible now.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The store did not take it.
+    #[error("the store did not take the change")]
+    Store(#[from] muster_store::Error),
+    /// Others changed the same records again and again.
+    #[error("the records keep changing; try again")]
+    Contended,
+    /// The registry is ending.
+    #[error("the registry is stopping")]
+    Stopping,
+}
+
+/// Why the registry cannot start.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StartError {
+    /// The store cannot be read or written.
+    #[error("the store cannot be used")]
+    Store(#[from] muster_store::Error),
+    /// A record cannot be read.
+    #[error(transparent)]
+    Record(#[from] Unreadable),
+    /// The fence cannot be stored.
+    #[error("the longest fence cannot be stored: {0}")]
+    Fence(String),
+    /// No key can be made or read.
+    #[error("the signing key cannot be used: {0}")]
+    Key(String),
+}
+
+/// A handle on the registry; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Registry(Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) clock: Clock,
+    pub(crate) config: Config,
+    pub(crate) epoch: Text,
+    pub(crate) keys: Keys,
+    pub(crate) hubs: Hubs,
+    pub(crate) lives: Lives,
+    pub(crate) metrics: Metrics,
+    pub(crate) sealer: Sealer,
+    pub(crate) progress: Progress,
+    pub(crate) tasks: Tasks,
+    store: Store,
+    desk: Mutex<Desk>,
+    /// Rung when the desk is in order again.
+    desk_cleared: Notify,
+    view: RwLock<Fleet>,
+    in_flight: AtomicUsize,
+    permits: Arc<Semaphore>,
+    queue: mpsc::Sender<Flight>,
+    terms: RwLock<Terms>,
+    chores: Mutex<Chores>,
+    /// Brakes to be taken off at the next tick.
+    releases: Mutex<Vec<Release>>,
+}
+
+/// Where decisions are made, one at a time.
+struct Desk {
+    book: Book,
+    /// A transaction did not become what the book says; nothing is decided until the book is read anew.
+    stale: bool,
+    /// The store has failed for good.
+    failed: Option<muster_store::Error>,
+}
+
+/// What is answered together with where in the history it stands.
+#[derive(Clone, Debug)]
+pub(crate) struct At<T> {
+    pub(crate) value: T,
+    pub(crate) revision: u64,
+}
+
+impl std::ops::Deref for Registry {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+impl Registry {
+    /// Reads the store, and starts what keeps the registry going.
+    pub(crate) async fn start(
+        config: Config,
+        context: &Context,
+        store: Store,
+    ) -> Result<Self, StartError> {
+        let keys = Keys::open(&store).await?;
+        let fleet = load::fleet(&store).await?;
+        let epoch: Text = store.epoch().to_string().into();
+        let revision = fleet.revision();
+        let sealer = Sealer::random().map_err(|error| StartError::Key(error.to_string()))?;
+        let terms = config
+            .rules
+            .terms(fleet.workers().len(), fleet.fence().unwrap_or_default());
+        let lives = Lives::start(&fleet, terms, &config, &context.clock);
+        let hubs = Hubs::start(&fleet, &lives, &epoch, context.clock.now());
+        let (queue, flights) = mpsc::channel(IN_FLIGHT);
+        let book = Book::new(fleet.clone(), epoch.clone(), revision + 1);
+        let inner = Inner {
+            clock: context.clock.clone(),
+            epoch,
+            keys,
+            hubs,
+            metrics: Metrics::new(&context.metrics),
+            sealer,
+            progress: Progress::new(revision),
+            tasks: context.tasks.clone(),
+            store,
+            desk: Mutex::new(Desk {
+                book,
+                stale: false,
+                failed: None,
+            }),
+            desk_cleared: Notify::new(),
+            chores: Mutex::new(Chores::of(
+                &fleet,
+                config.rules.fenced_after(terms.fence_after),
+            )),
+            view: RwLock::new(fleet),
+            in_flight: AtomicUsize::new(0),
+            permits: Arc::new(Semaphore::new(IN_FLIGHT)),
+            queue,
+            terms: RwLock::new(terms),
+            releases: Mutex::default(),
+            lives,
+            config,
+        };
+        let registry = Self(Arc::new(inner));
+        registry.spawn(context, flights);
+        registry.store_fence(terms.fence_after).await?;
+        Ok(registry)
+    }
+
+    /// Stores the fence that is about to be handed out, unless a longer one is stored.
+    async fn store_fence(&self, fence: Duration) -> Result<(), StartError> {
+        let stored = self.decide(|book, _| {
+            let known = book.fleet().fence().is_some_and(|known| known >= fence);
+            Ok(match known {
+                true => Decision::nothing(()),
+                false => Decision {
+                    draft: Draft::of(Change::Fence(fence)),
+                    answer: (),
+                },
+            })
+        });
+        stored
+            .await
+            .map(drop)
+            .map_err(|error| StartError::Fence(error.to_string()))
+    }
+
+    fn spawn(&self, context: &Context, flights: mpsc::Receiver<Flight>) {
+        use muster_runtime::shutdown::Phase;
+        let committer = self.clone();
+        let stopped = context.shutdown.reached(Phase::Loops);
+        context.tasks.critical("registry-commits", async move {
+            committer.commit_all(flights, stopped).await;
+        });
+        let keeper = self.clone();
+        let stopped = context.shutdown.reached(Phase::Loops);
+        context.tasks.critical("registry-liveness", async move {
+            keeper.keep(stopped).await;
+        });
+        let watches = self.clone();
+        let draining = context.shutdown.reached(Phase::Drain);
+        context.tasks.spawn("registry-end-watches", async move {
+            draining.await;
+            watches.hubs.close();
+        });
+    }
+
+    /// Decides, and answers once what was decided is durable. `make` may be called more than once.
+    pub(crate) async fn decide<T>(
+        &self,
+        make: impl Fn(&Book, SystemTime) -> Result<Decision<T>, Refused>,
+    ) -> Result<At<T>, Error> {
+        for _ in 0..TRIES {
+            let permit = Arc::clone(&self.permits).acquire_owned().await;
+            let permit = permit.map_err(|_| Error::Stopping)?;
+            self.cleared().await;
+            let (answer, pending) = {
+                let mut desk = self.desk();
+                if desk.stale {
+                    continue;
+                }
+                if let Some(error) = &desk.failed {
+                    return Err(error.clone().into());
+                }
+                let decision = make(&desk.book, self.clock.now())?;
+                (
+                    decision.answer,
+                    self.launch(&mut desk, decision.draft, permit)?,
+                )
+            };
+            match pending.landed().await? {
+                Outcome::Durable(revision) => {
+                    return Ok(At {
+                        value: answer,
+                        revision,
+                    });
+                }
+                Outcome::Again => {}
+            }
+        }
+        Err(Error::Contended)
+    }
+
+    /// The desk, for what is in memory only.
+    pub(crate) fn with_book<T>(&self, work: impl FnOnce(&mut Book) -> T) -> T {
+        work(&mut self.desk().book)
+    }
+
+    /// What is durable. The lock is held for as long as the answer: nothing waits with it.
+    pub(crate) fn view(&self) -> RwLockReadGuard<'_, Fleet> {
+        self.view.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What heartbeats are asked for at the moment.
+    pub(crate) fn terms(&self) -> Terms {
+        *self.terms.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The resume token of a revision.
+    pub(crate) fn token(&self, revision: u64) -> String {
+        resume::token(&self.epoch, revision)
+    }
+
+    /// A worker as it is shown.
+    pub(crate) fn seen(&self, entry: &Entry) -> Seen {
+        seen(entry, &self.lives, self.clock.now())
+    }
+
+    /// An allocation as it is shown.
+    pub(crate) fn seen_allocation(
+        &self,
+        fleet: &Fleet,
+        allocation: &Arc<crate::domain::allocation::Allocation>,
+    ) -> SeenAllocation {
+        let entry = fleet.worker(&allocation.worker);
+        SeenAllocation::new(allocation, entry.map(|entry| &*entry.worker))
+    }
+
+    /// What is known of a worker's being there.
+    pub(crate) fn liveness(&self, worker: &Worker) -> Liveness {
+        observed(worker, &self.lives).liveness
+    }
+
+    fn desk(&self) -> MutexGuard<'_, Desk> {
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn chores(&self) -> MutexGuard<'_, Chores> {
+        self.chores.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn releases(&self) -> MutexGuard<'_, Vec<Release>> {
+        self.releases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until decisions can be made.
+    async fn cleared(&self) {
+        loop {
+            let cleared = self.desk_cleared.notified();
+            tokio::pin!(cleared);
+            cleared.as_mut().enable();
+            if !self.desk().stale {
+                return;
+            }
+            cleared.await;
+        }
+    }
+
+    /// Whether everything decided is durable and shown.
+    fn is_settled(&self) -> bool {
+        self.in_flight.load(Ordering::Acquire) == 0
+    }
+}
+
+/// A worker as it is shown.
+fn seen(entry: &Entry, lives: &Lives, now: SystemTime) -> Seen {
+    let worker = &entry.worker;
+    let progress = worker.running_drain().map(|drain| {
+        let reports = lives
+            .get(&worker.name)
+            .map(|live| live.reports())
+            .unwrap_or_default();
+        let left = entry.counted().map(|allocation| &**allocation);
+        Arc::new(crate::domain::drain::progress(
+            drain,
+            left,
+            &reports,
+            worker.is_lost(),
+            now,
+        ))
+    });
+    Seen::new(entry, observed(worker, lives), progress)
+}
+
+fn observed(worker: &Worker, lives: &Lives) -> Observed {
+    let pulse = lives.get(&worker.name).map(|live| live.observed());
+    Observed::of(worker, pulse)
+}
+
+/// How long a caller that meets a registry in disorder is asked to wait.
+pub(crate) const RETRY: Duration = Duration::from_millis(200);

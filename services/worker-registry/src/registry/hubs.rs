@@ -1,0 +1,325 @@
+//! What is told to watchers: workers, allocations and events, each by a hub, all by the same revisions.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use muster_runtime::watch::{Hub, Options, Update};
+
+use super::live::Lives;
+use super::{Registry, observed, seen};
+use crate::domain::event::{self, Event};
+use crate::domain::fleet::{Change, Fleet};
+use crate::domain::liveness::Liveness;
+use crate::domain::text::Text;
+use crate::domain::worker::Worker;
+use crate::seen::{Seen, SeenAllocation, SeenEvent};
+
+/// Events kept for those who list or watch.
+pub(super) const EVENTS: usize = 10_000;
+
+/// Bytes of history that each hub keeps: beside the store's own, and enough to resume after a pause of
+/// a busy fleet.
+const HISTORY_BYTES: usize = 32 << 20;
+
+/// The hubs of the registry.
+pub(crate) struct Hubs {
+    pub(crate) workers: Hub<Seen>,
+    pub(crate) allocations: Hub<SeenAllocation>,
+    pub(crate) events: Hub<SeenEvent>,
+    kept: Mutex<Kept>,
+}
+
+/// The events that there are, oldest first.
+#[derive(Default)]
+struct Kept(BTreeMap<Text, Arc<Event>>);
+
+/// What the changes of one revision mean for watchers.
+#[derive(Default)]
+struct News {
+    workers: BTreeSet<Text>,
+    allocations: BTreeSet<Text>,
+    events: Vec<Event>,
+    /// Workers whose records changed, and whether they have just come.
+    changed: Vec<(Arc<Worker>, bool)>,
+    gone: Vec<Text>,
+}
+
+impl Hubs {
+    pub(super) fn start(fleet: &Fleet, lives: &Lives, epoch: &str, now: SystemTime) -> Self {
+        let options = Options {
+            history_bytes: HISTORY_BYTES,
+            ..Options::default()
+        };
+        let revision = fleet.revision();
+        let workers = fleet
+            .workers()
+            .map(|entry| (entry.worker.name.clone(), Arc::new(seen(entry, lives, now))));
+        let allocations = fleet.allocations().map(|allocation| {
+            let worker = fleet.worker(&allocation.worker).map(|entry| &*entry.worker);
+            (
+                allocation.id.clone(),
+                Arc::new(SeenAllocation::new(allocation, worker)),
+            )
+        });
+        let kept = Kept::of(fleet);
+        let events = kept
+            .0
+            .iter()
+            .map(|(id, event)| (id.clone(), Arc::new(SeenEvent(Arc::clone(event)))));
+        Self {
+            workers: Hub::new(epoch, revision, workers, options.clone()),
+            allocations: Hub::new(epoch, revision, allocations, options.clone()),
+            events: Hub::new(epoch, revision, events.collect::<VecDeque<_>>(), options),
+            kept: Mutex::new(kept),
+        }
+    }
+
+    /// Ends every watch.
+    pub(crate) fn close(&self) {
+        self.workers.close();
+        self.allocations.close();
+        self.events.close();
+    }
+
+    /// The events kept after an id, oldest first, of which `test` holds.
+    pub(crate) fn events_after(
+        &self,
+        id: &str,
+        test: impl Fn(&Event) -> bool,
+        most: usize,
+    ) -> Vec<Arc<Event>> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let after = (std::ops::Bound::Excluded(id), std::ops::Bound::Unbounded);
+        let later = kept.0.range::<str, _>(after).map(|(_, event)| event);
+        later
+            .filter(|event| test(event))
+            .take(most)
+            .cloned()
+            .collect()
+    }
+
+    fn tell(&self, revision: u64, events: Vec<Event>) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut updates = Vec::with_capacity(events.len());
+        for event in events {
+            let event = Arc::new(event);
+            kept.0.insert(event.id.clone(), Arc::clone(&event));
+            updates.push(Update::put(event.id.clone(), SeenEvent(event)));
+        }
+        while kept.0.len() > EVENTS {
+            if let Some((id, _)) = kept.0.pop_first() {
+                updates.push(Update::delete(id));
+            }
+        }
+        drop(kept);
+        self.events.publish(revision, updates);
+    }
+}
+
+impl Kept {
+    /// What the records still tell.
+    fn of(fleet: &Fleet) -> Self {
+        let of_workers = fleet
+            .workers()
+            .flat_map(|entry| event::of_record(&entry.worker));
+        let of_stones = fleet
+            .tombstones()
+            .map(|(name, stone)| event::of_tombstone(name, stone));
+        let own = fleet.events().map(|event| Event::clone(event));
+        let mut kept = Self::default();
+        for event in of_workers.chain(of_stones).chain(own) {
+            kept.0.insert(event.id.clone(), Arc::new(event));
+            if kept.0.len() > EVENTS {
+                kept.0.pop_first();
+            }
+        }
+        kept
+    }
+}
+
+impl Registry {
+    /// Takes durable changes into the view, and tells watchers.
+    pub(super) fn show(&self, landed: Vec<(u64, Vec<Change>)>) {
+        let Some((last, _)) = landed.last() else {
+            return;
+        };
+        let last = *last;
+        let now = self.clock.now();
+        for (revision, changes) in landed {
+            let news = self.take_into_view(&changes, revision);
+            let view = self.view();
+            let workers: Vec<_> = news
+                .workers
+                .into_iter()
+                .map(|name| match view.worker(&name) {
+                    Some(entry) => Update::put(name, seen(entry, &self.lives, now)),
+                    None => Update::delete(name),
+                })
+                .collect();
+            let allocations: Vec<_> = news
+                .allocations
+                .into_iter()
+                .map(|id| match view.allocation(&id) {
+                    Some(allocation) => Update::put(id, self.seen_allocation(&view, allocation)),
+                    None => Update::delete(id),
+                })
+                .collect();
+            drop(view);
+            self.hubs.workers.publish(revision, workers);
+            self.hubs.allocations.publish(revision, allocations);
+            self.hubs.tell(revision, news.events);
+        }
+        self.progress.advance(last);
+    }
+
+    fn take_into_view(&self, changes: &[Change], revision: u64) -> News {
+        let mut news = News::default();
+        let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
+        for change in changes {
+            news.note(change, &view);
+        }
+        view.apply(changes, revision);
+        drop(view);
+        for (worker, came) in &news.changed {
+            self.follow(worker, *came);
+        }
+        for name in &news.gone {
+            self.lives.remove(name);
+            self.chores().forget(name);
+        }
+        news
+    }
+
+    /// Brings what is in memory of a worker in line with its record. `came` says that it registered, or
+    /// is back.
+    fn follow(&self, worker: &Worker, came: bool) {
+        let terms = self.terms();
+        self.lives.follow(worker, came, terms, self.clock.now());
+        let fence = self.config.rules.fenced_after(terms.fence_after);
+        let fenced_at = self.lives.heard(&worker.name) + fence;
+        self.chores().follow(worker, fenced_at);
+        if came && worker.is_expected() {
+            self.with_book(|book| book.set_suspect(&worker.name, false));
+        }
+    }
+
+    /// Starts over from another fleet, after this instance has lost its place in the store.
+    pub(super) fn show_all(&self, fleet: Fleet) {
+        let revision = fleet.revision();
+        for entry in fleet.workers() {
+            let known = self
+                .view()
+                .worker(&entry.worker.name)
+                .map(|entry| Arc::clone(&entry.worker));
+            self.follow(&entry.worker, has_come(known.as_deref(), &entry.worker));
+        }
+        let now = self.clock.now();
+        let workers: Vec<_> = fleet
+            .workers()
+            .map(|entry| {
+                (
+                    entry.worker.name.clone(),
+                    Arc::new(seen(entry, &self.lives, now)),
+                )
+            })
+            .collect();
+        let allocations: Vec<_> = fleet
+            .allocations()
+            .map(|allocation| {
+                (
+                    allocation.id.clone(),
+                    Arc::new(self.seen_allocation(&fleet, allocation)),
+                )
+            })
+            .collect();
+        *self.view.write().unwrap_or_else(PoisonError::into_inner) = fleet;
+        self.hubs.workers.reset(revision, workers);
+        self.hubs.allocations.reset(revision, allocations);
+        self.hubs.tell(revision, Vec::new());
+        self.progress.advance(revision);
+    }
+
+    /// Tells watchers what is in memory of a worker now.
+    pub(crate) fn observe(&self, name: &str) {
+        let now = self.clock.now();
+        let view = self.view();
+        let Some(entry) = view.worker(name) else {
+            return;
+        };
+        let fresh = seen(entry, &self.lives, now);
+        drop(view);
+        self.hubs.workers.observe(name, |known| {
+            // A later record carries these facts already, or will.
+            let same_record = Arc::ptr_eq(&known.worker, &fresh.worker);
+            let changed = known.observed != fresh.observed || known.progress != fresh.progress;
+            (same_record && changed).then_some(fresh)
+        });
+    }
+
+    /// What is known of a worker's being there, by name.
+    pub(crate) fn liveness_of(&self, fleet: &Fleet, name: &Text) -> Liveness {
+        fleet.worker(name).map_or(Liveness::Lost, |entry| {
+            observed(&entry.worker, &self.lives).liveness
+        })
+    }
+}
+
+impl News {
+    fn note(&mut self, change: &Change, before: &Fleet) {
+        match change {
+            Change::Worker(worker) => self.note_worker(worker, before),
+            Change::WorkerGone(name) => {
+                self.workers.insert(name.clone());
+                self.gone.push(name.clone());
+            }
+            Change::Room(name) => {
+                self.workers.insert(name.clone());
+            }
+            Change::Allocation(allocation) => {
+                self.allocations.insert(allocation.id.clone());
+                if let Some(entry) = before.worker(&allocation.worker) {
+                    let known = before.allocation(&allocation.id);
+                    self.events.extend(event::of_allocation(
+                        known.map(|known| &**known),
+                        allocation,
+                        &entry.worker,
+                    ));
+                }
+            }
+            Change::AllocationGone(id) => {
+                self.allocations.insert(id.clone());
+            }
+            Change::Tombstone(name, stone) => self.events.push(event::of_tombstone(name, stone)),
+            Change::Event(event) => self.events.push(Event::clone(event)),
+            Change::RoomGone(_)
+            | Change::Owner(..)
+            | Change::Token(_)
+            | Change::TokenGone(_)
+            | Change::Spent(..)
+            | Change::SpentGone(_)
+            | Change::EventGone(_)
+            | Change::Fence(_) => {}
+        }
+    }
+
+    fn note_worker(&mut self, worker: &Arc<Worker>, before: &Fleet) {
+        self.workers.insert(worker.name.clone());
+        let known = before.worker(&worker.name);
+        let came = has_come(known.map(|entry| &*entry.worker), worker);
+        self.changed.push((Arc::clone(worker), came));
+        self.events
+            .extend(event::of_change(known.map(|entry| &*entry.worker), worker));
+        // Force-disabling takes allocations without writing their records.
+        let taken = known.filter(|entry| entry.worker.revoked_through != worker.revoked_through);
+        if let Some(entry) = taken {
+            self.allocations
+                .extend(entry.allocations.iter().map(|one| one.id.clone()));
+        }
+    }
+}
+
+/// Whether a worker has just registered, or is back after it was not expected.
+fn has_come(before: Option<&Worker>, after: &Worker) -> bool {
+    before.is_none_or(|before| before.generation != after.generation || !before.is_expected())
+}

@@ -1,0 +1,128 @@
+//! A worker's life, and an allocation's.
+
+use muster_proto::workers::v1 as proto;
+use muster_proto::workers::v1::HeldPhase::{Ended, Running};
+use muster_proto::workers::v1::{AllocationState, WorkerLiveness, WorkerState};
+
+use crate::support::{Agent, Registry, allocate, get, reason, registration, release};
+
+#[tokio::test]
+async fn a_worker_registers_activates_and_gives_room() {
+    let registry = Registry::start().await;
+    let mut client = registry.client().await;
+    let answer = client
+        .register_worker(registration("w1", "boot-1"))
+        .await
+        .unwrap()
+        .into_inner();
+    let worker = answer.worker.unwrap();
+    assert_eq!(
+        (worker.generation, worker.state()),
+        (1, WorkerState::Provisioning)
+    );
+    assert_eq!(worker.capacity.as_ref().unwrap().gpus.len(), 8);
+    assert_eq!(worker.capacity.as_ref().unwrap().gpus[0].memory_mib, 81_920);
+    assert!(worker.simulated);
+    assert!(answer.credential.starts_with("mw1."));
+    assert_eq!(reason(allocate(&mut client, "r0", 1).await), "NO_CAPACITY");
+
+    let agent = Agent::new("w1", 1);
+    assert_eq!(
+        agent.activate(&mut client).await.unwrap().state(),
+        WorkerState::Active
+    );
+    let allocation = allocate(&mut client, "r1", 2).await.unwrap();
+    assert_eq!(
+        (allocation.worker.as_str(), allocation.gpu_uuids.len()),
+        ("w1", 2)
+    );
+    assert_eq!(allocation.state(), AllocationState::Held);
+    let beat = agent
+        .beat(&mut client, &[(&allocation.id, Running)])
+        .await
+        .unwrap();
+    assert!(
+        beat.notices.is_empty() && beat.unknown_allocations.is_empty(),
+        "{beat:?}"
+    );
+    let shown = get(&mut client, "w1").await.unwrap();
+    assert_eq!(shown.usage.unwrap().gpus, 2);
+    assert_eq!(shown.liveness(), WorkerLiveness::Alive);
+    assert_eq!(shown.history.len(), 2);
+    registry.stop().await;
+}
+
+#[tokio::test]
+async fn room_is_freed_once_it_is_released_and_its_agent_has_ended_it() {
+    let registry = Registry::start().await;
+    let mut client = registry.client().await;
+    let agent = Agent::join(&mut client, "w1").await;
+    let allocation = allocate(&mut client, "r1", 2).await.unwrap();
+    let releasing = release(&mut client, &allocation.id).await.unwrap().unwrap();
+    assert_eq!(releasing.state(), AllocationState::Releasing);
+    let beat = agent
+        .beat(&mut client, &[(&allocation.id, Running)])
+        .await
+        .unwrap();
+    assert_eq!(beat.notices[0].allocation_id, allocation.id);
+    let beat = agent
+        .beat(&mut client, &[(&allocation.id, Ended)])
+        .await
+        .unwrap();
+    assert_eq!(
+        beat.forgotten_allocations,
+        std::slice::from_ref(&allocation.id)
+    );
+    assert_eq!(get(&mut client, "w1").await.unwrap().usage.unwrap().gpus, 0);
+    assert!(
+        release(&mut client, &allocation.id)
+            .await
+            .unwrap()
+            .is_none()
+    );
+    registry.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_answered_is_there_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || {
+        muster_store::Store::embedded(folder.path().join("r.db"), muster_store::Options::default())
+            .unwrap()
+    };
+    let registry = Registry::with(crate::support::config(), open()).await;
+    let mut client = registry.client().await;
+    let agent = Agent::join(&mut client, "w1").await;
+    let held = allocate(&mut client, "r1", 4).await.unwrap();
+    let before = get(&mut client, "w1").await.unwrap();
+    registry.stop().await.close().await;
+
+    let registry = Registry::with(crate::support::config(), open()).await;
+    let mut client = registry.client().await;
+    let mut after = get(&mut client, "w1").await.unwrap();
+    assert_eq!(after.liveness(), WorkerLiveness::Unknown);
+    after.liveness = before.liveness;
+    after.liveness_time = before.liveness_time;
+    after.heartbeat_time = before.heartbeat_time;
+    assert_eq!(after, before);
+    assert_eq!(allocate(&mut client, "r1", 4).await.unwrap(), held);
+    assert_eq!(reason(allocate(&mut client, "r2", 5).await), "NO_CAPACITY");
+    agent
+        .beat(&mut client, &[(&held.id, Running)])
+        .await
+        .unwrap();
+    assert_eq!(
+        get(&mut client, "w1").await.unwrap().liveness(),
+        WorkerLiveness::Alive
+    );
+    let request = proto::ListWorkerEventsRequest::default();
+    let events = client
+        .list_worker_events(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .events;
+    let kinds: Vec<_> = events.iter().map(|event| event.kind.as_str()).collect();
+    assert_eq!(kinds, ["WorkerRegistered", "WorkerActivated"]);
+    registry.stop().await.close().await;
+}
