@@ -15,6 +15,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
+use tracing_subscriber::filter::{EnvFilter, ParseError};
 
 pub use duration::parse_duration;
 pub(crate) use sources::{Parsed, parse, usage_error};
@@ -37,7 +38,7 @@ pub struct CommonArgs {
     #[arg(long, value_enum, default_value_t = LogFormat::Pretty)]
     pub log: LogFormat,
     /// Which log lines there are, such as "info,h2=debug"
-    #[arg(long, value_name = "FILTER", default_value = "info")]
+    #[arg(long, value_name = "FILTER", default_value = "info", value_parser = log_filter)]
     pub log_filter: String,
     /// Serve beyond loopback without TLS, and take every caller without credentials for an admin
     #[arg(long, value_parser = BoolishValueParser::new())]
@@ -54,6 +55,9 @@ pub struct CommonArgs {
     /// Verify callers' certificates against these authorities (PEM)
     #[arg(long, value_name = "FILE")]
     pub tls_client_ca: Option<PathBuf>,
+    /// How calls to other components prove who makes them
+    #[command(flatten)]
+    pub client: ClientArgs,
     /// Threads that serve calls
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=512))]
     pub threads: u16,
@@ -78,6 +82,27 @@ pub struct CommonArgs {
     /// Print what all of this comes to, as TOML, and exit
     #[arg(long, value_parser = BoolishValueParser::new())]
     pub print_config: bool,
+}
+
+fn log_filter(text: &str) -> Result<String, ParseError> {
+    EnvFilter::try_new(text).map(|_| text.to_owned())
+}
+
+/// The flags of whoever calls components.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct ClientArgs {
+    /// Believe servers whose certificates these authorities signed (PEM)
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// Show this certificate chain to servers (PEM)
+    #[arg(long, value_name = "FILE")]
+    pub cert: Option<PathBuf>,
+    /// The private key of that certificate (PEM)
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
+    /// Show the token in this file to servers
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
 }
 
 /// Where the ops port is, if anywhere.

@@ -343,7 +343,8 @@ impl Check {
         let detail = detail.into();
         let now = self.health.0.clock.now();
         let changed = self.health.update(&self.name, found, &detail, now);
-        if changed && found != Found::Ok && found != Found::Pending {
+        let is_trouble = matches!(found, Found::Failed | Found::Stuck) && self.name != SHUTDOWN;
+        if changed && is_trouble {
             tracing::warn!(check = %self.name, found = found.name(), detail, "check is not well");
         } else if changed {
             tracing::debug!(check = %self.name, found = found.name(), detail, "check changed");

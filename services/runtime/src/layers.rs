@@ -13,7 +13,7 @@ pub mod shed;
 pub(crate) mod trailers;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;

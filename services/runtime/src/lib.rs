@@ -116,4 +116,5 @@ pub mod shutdown;
 pub mod status;
 pub mod task;
 pub mod telemetry;
+pub mod tls;
 pub mod watch;

@@ -3,7 +3,11 @@
 //!
 //! Exit codes: 0 stopped as asked; 1 could not start, failed, or did not stop well; 2 bad usage.
 
+mod security;
 mod side;
+
+#[cfg(test)]
+mod tests;
 
 use std::ffi::OsString;
 use std::fmt::Debug;
@@ -15,14 +19,16 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::time::timeout;
 
+use self::security::Security;
 use self::side::Side;
-use crate::args::{self, CommonArgs, Parsed};
+use crate::args::{self, CommonArgs, OpsListen, Parsed};
 use crate::context::Context;
 use crate::health::stall::Pulse;
 use crate::panic::{Panicked, caught};
 use crate::server::{Listeners, Settings};
-use crate::shutdown::{Cause, Shutdown};
+use crate::shutdown::{Cause, Phase, Shutdown};
 use crate::task;
+use crate::telemetry::Telemetry;
 
 /// How long the component may take to return once its shutdown is over.
 const COMPONENT_END: Duration = Duration::from_secs(1);
@@ -84,13 +90,21 @@ pub fn main<C: Component>() -> ExitCode {
         return ExitCode::from(u8::from(written.is_err()));
     }
     let Parsed {
-        common, own, file, ..
+        common,
+        own,
+        file,
+        auth,
+        ..
     } = parsed;
+    let security = match Security::check(&common, auth) {
+        Ok(security) => security,
+        Err(words) => args::usage_error::<C>(words).exit(),
+    };
     let config = match C::configure(&common, own, file) {
         Ok(config) => config,
         Err(words) => args::usage_error::<C>(words).exit(),
     };
-    match start::<C>(&common, config) {
+    match start::<C>(&common, security, config) {
         Ok(code) => code,
         Err(error) => {
             complain(&format!("{}: {error:#}", C::NAME));
@@ -105,7 +119,11 @@ fn complain(words: &str) {
     let _ = writeln!(io::stderr().lock(), "{words}");
 }
 
-fn start<C: Component>(common: &CommonArgs, config: C::Config) -> anyhow::Result<ExitCode> {
+fn start<C: Component>(
+    common: &CommonArgs,
+    security: Security,
+    config: C::Config,
+) -> anyhow::Result<ExitCode> {
     let side = Side::bind(common.ops_listen.0)
         .with_context(|| format!("cannot listen on {}", common.ops_listen))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -113,34 +131,63 @@ fn start<C: Component>(common: &CommonArgs, config: C::Config) -> anyhow::Result
         .thread_name(C::NAME)
         .enable_all()
         .build()?;
-    let code = runtime.block_on(serve::<C>(common, config, side))?;
+    let (context, listeners) = runtime.block_on(prepare::<C>(common, security))?;
+    let (address, ops) = (listeners.grpc_address(), OpsListen(side.ops_address()));
+    tracing::info!(component = C::NAME, version = C::VERSION, %address, %ops, "starting");
+    let pulse = Pulse::new();
+    side.start(context.clone(), pulse.clone())?;
+    let code = runtime.block_on(run::<C>(config, context, listeners, pulse));
     runtime.shutdown_timeout(BLOCKING_END);
-    Ok(code)
+    Ok(ExitCode::from(code))
 }
 
-async fn serve<C: Component>(
+/// Opens what the component is given.
+async fn prepare<C: Component>(
     common: &CommonArgs,
-    config: C::Config,
-    side: Side,
-) -> anyhow::Result<ExitCode> {
+    security: Security,
+) -> anyhow::Result<(Context, Listeners)> {
     let listeners = Listeners::bind(common.listen, None)
         .await
         .with_context(|| format!("cannot listen on {}", common.listen))?;
-    let context = Context::new(C::NAME, C::VERSION, Settings::from(common));
+    let Security {
+        tls,
+        access,
+        client,
+    } = security;
+    let settings = Settings {
+        tls,
+        access,
+        ..Settings::from(common)
+    };
+    let mut context = Context::new(C::NAME, C::VERSION, settings);
     context.shutdown.set_budget(common.shutdown_timeout);
-    let (address, ops) = (listeners.grpc_address(), side.ops_address());
-    tracing::info!(component = C::NAME, version = C::VERSION, %address, ?ops, "starting");
-    let pulse = Pulse::new();
-    task::spawn(pulse.clone().beat());
-    side.start(context.clone(), pulse)?;
-    let component = caught(C::run(config, context.clone(), listeners));
+    let telemetry = Telemetry::start(&context.identity, common.log, &common.log_filter)?;
+    telemetry.attach(&context);
+    context.connector = client.equip(context.connector);
+    context
+        .tasks
+        .until(Phase::Loops, "client certificates", client.follow());
+    Ok((context, listeners))
+}
+
+/// Runs the component to the end of its shutdown, and gives the exit code.
+async fn run<C: Component>(
+    config: C::Config,
+    context: Context,
+    listeners: Listeners,
+    pulse: Pulse,
+) -> u8 {
+    let shutdown = context.shutdown.clone();
+    let beating = task::spawn(pulse.beat());
+    let component = caught(C::run(config, context, listeners));
     // On a task of its own, so that it runs on the runtime's threads and not on this one.
-    let component = task::spawn(end_with(context.shutdown.clone(), component));
-    let report = context.shutdown.finished().await;
+    let component = task::spawn(end_with(shutdown.clone(), component));
+    let report = shutdown.finished().await;
     if timeout(COMPONENT_END, component).await.is_err() {
         tracing::warn!("the component has not returned");
     }
-    Ok(ExitCode::from(report.exit_code))
+    beating.abort();
+    report.exit_code
 }
 
 /// Begins the shutdown when the component ends, unless that was because it has begun.

@@ -23,6 +23,7 @@ use tonic_reflection::server::Builder as Reflection;
 
 use crate::auth::{Access, Verify};
 use crate::context::Context;
+use crate::health::Tier;
 use crate::health::service::HealthService;
 use crate::health::stall::Pulse;
 use crate::layers::deadline::Times;
@@ -100,6 +101,14 @@ struct Ends {
     cut: CancellationToken,
 }
 
+impl Ends {
+    /// Ends every connection where it is.
+    fn cut(&self) {
+        self.graceful.cancel();
+        self.cut.cancel();
+    }
+}
+
 impl Server {
     /// A server with the health protocol and no other service.
     pub fn new(context: &Context) -> Self {
@@ -146,16 +155,20 @@ impl Server {
         if let Some(ops) = listeners.ops {
             let pulse = Pulse::new();
             task::spawn(ops::serve(context.clone(), ops, pulse.clone()));
-            let stop = context.shutdown.reached(Phase::Loops);
-            context.tasks.spawn("pulse", async move {
-                tokio::select! {
-                    () = stop => {}
-                    () = pulse.beat() => {}
-                }
-            });
+            context.tasks.until(Phase::Loops, "pulse", pulse.beat());
+        }
+        if let Some(tls) = context.settings.tls.clone() {
+            let check = context.health.check("certificates", Tier::Auxiliary);
+            context
+                .tasks
+                .until(Phase::Loops, "certificates", tls.follow(check));
         }
         context.health.started();
-        accept(&serving, listeners.grpc).await;
+        tokio::select! {
+            () = accept(&serving, listeners.grpc) => {}
+            // The step that drains was cut short or skipped.
+            () = context.shutdown.reached(Phase::Loops) => serving.ends.cut(),
+        }
         serving.connections.close();
         serving.connections.wait().await;
         Ok(())

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::panic::{Panicked, caught};
-use crate::shutdown::{Cause, Shutdown};
+use crate::shutdown::{Cause, Phase, Shutdown};
 
 #[cfg(test)]
 mod tests;
@@ -126,6 +126,21 @@ impl Tasks {
         });
     }
 
+    /// Runs `work` until `phase` of the shutdown begins, and drops it there: for what never ends by
+    /// itself and may be left at any await.
+    pub fn until<F>(&self, phase: Phase, name: impl Into<Name>, work: F)
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        let reached = self.0.shutdown.reached(phase);
+        self.spawn(name, async move {
+            tokio::select! {
+                () = reached => {}
+                _ = work => {}
+            }
+        });
+    }
+
     /// The names of running tasks, each with how many run.
     pub fn running(&self) -> Vec<(Name, usize)> {
         let running = self.running_lock();
@@ -210,4 +225,11 @@ where
     F: Future<Output: Send> + Send + 'static,
 {
     tokio::spawn(work)
+}
+
+/// Runs `work`, which blocks its thread, on a thread kept for that.
+pub(crate) fn spawn_blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> JoinHandle<T> {
+    tokio::task::spawn_blocking(work)
 }

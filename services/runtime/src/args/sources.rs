@@ -13,6 +13,7 @@ use serde::Deserialize as _;
 use toml::{Table, Value};
 
 use super::CommonArgs;
+use crate::auth::{self, Entry};
 use crate::process::Component;
 
 /// Flags that say what to do once, and so have no place in the environment or a file.
@@ -24,6 +25,8 @@ pub(crate) struct Parsed<C: Component> {
     pub(crate) common: CommonArgs,
     pub(crate) own: C::Args,
     pub(crate) file: C::File,
+    /// `[[auth]]` of the file.
+    pub(crate) auth: Vec<Entry>,
     /// What `--print-config` shows.
     pub(crate) shown: String,
 }
@@ -40,12 +43,18 @@ pub(crate) fn parse<C: Component>(words: &[OsString]) -> Result<Parsed<C>, clap:
     let common = CommonArgs::from_arg_matches(&matches)?;
     let own = C::Args::from_arg_matches(&matches)?;
     let shown = show(&command, &matches, &table);
+    let auth = table
+        .remove("auth")
+        .unwrap_or_else(|| Value::Array(Vec::new()));
+    let auth = auth::read_entries(auth)
+        .map_err(|error| usage(&mut command, format!("config file: {error}")))?;
     let file = C::File::deserialize(Value::Table(table))
         .map_err(|error| usage(&mut command, format!("config file: {}", error.message())))?;
     Ok(Parsed {
         common,
         own,
         file,
+        auth,
         shown,
     })
 }

@@ -80,6 +80,10 @@ fn the_file_gives_flags_lists_and_sections_and_flags_win() {
         threads = 4
         label = ["a=1", "b=2"]
         data = "/from/file"
+        [[auth]]
+        name = "alice"
+        role = "admin"
+        san = "alice.example.org"
         [[backend]]
         kind = "x"
         "#,
@@ -92,6 +96,7 @@ fn the_file_gives_flags_lists_and_sections_and_flags_win() {
     assert_eq!(parsed.own.label, ["a=1", "b=2"]);
     assert_eq!(parsed.own.data, PathBuf::from("/from/file"));
     assert_eq!(parsed.file.backend.len(), 1);
+    assert_eq!(parsed.auth[0].name, "alice");
 }
 
 #[test]
@@ -99,7 +104,9 @@ fn wrong_files_and_values_are_usage_errors() {
     let unknown = file("colour = \"red\"");
     let broken = file("listen = ");
     let bad_value = file("listen = \"nowhere\"");
+    let bad_role = file("[[auth]]\nname = \"a\"\nrole = \"king\"\nsan = \"x\"");
     for (file, words) in [
+        (&bad_role, "king"),
         (&unknown, "colour"),
         (&broken, "config file"),
         (&bad_value, "nowhere"),

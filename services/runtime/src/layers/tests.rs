@@ -102,18 +102,34 @@ impl OpsService for Puppet {
     }
 }
 
-struct Running {
-    context: Context,
-    client: OpsServiceClient<Channel>,
-    url: String,
+pub(crate) struct Running {
+    pub(crate) context: Context,
+    pub(crate) client: OpsServiceClient<Channel>,
+    pub(crate) url: String,
 }
 
 impl Running {
-    async fn start(settings: Settings) -> Self {
+    pub(crate) async fn start(settings: Settings) -> Self {
         Self::start_with(settings, |server| server).await
     }
 
-    async fn start_with(settings: Settings, more: impl FnOnce(Server) -> Server) -> Self {
+    pub(crate) async fn start_with(
+        settings: Settings,
+        more: impl FnOnce(Server) -> Server,
+    ) -> Self {
+        let running = Self::start_unconnected(settings, more).await;
+        let client = OpsServiceClient::connect(running.url.clone())
+            .await
+            .unwrap();
+        Self { client, ..running }
+    }
+
+    /// The same, with a client that connects when it calls.
+    pub(crate) async fn start_lazily(settings: Settings) -> Self {
+        Self::start_unconnected(settings, |server| server).await
+    }
+
+    async fn start_unconnected(settings: Settings, more: impl FnOnce(Server) -> Server) -> Self {
         let context = Context::new("sample", "0.0.0", settings);
         let listeners = Listeners::loopback().await.unwrap();
         let url = format!("http://{}", listeners.grpc_address());
@@ -124,10 +140,10 @@ impl Running {
             .tasks
             .critical("server", more(server).serve(listeners));
         context.health.until_ready().await;
-        let client = OpsServiceClient::connect(url.clone()).await.unwrap();
+        let channel = Channel::from_shared(url.clone()).unwrap().connect_lazy();
         Self {
             context,
-            client,
+            client: OpsServiceClient::new(channel),
             url,
         }
     }
@@ -398,7 +414,7 @@ async fn calls_and_open_streams_beyond_the_limit_are_told_when_to_try_again() {
 }
 
 /// A server behind credentials, one of which is the token `looks` of a viewer.
-async fn guarded() -> Running {
+pub(crate) async fn guarded() -> Running {
     struct Tokens;
     impl Verify for Tokens {
         fn verify(&self, token: &str) -> Option<Principal> {

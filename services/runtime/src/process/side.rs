@@ -17,7 +17,7 @@ use crate::server::Listener;
 use crate::shutdown::Shutdown;
 
 /// How long past its budget a shutdown is believed to be still alive.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How often the wall clock is followed.
 const RESYNC: Duration = Duration::from_secs(10);

@@ -10,15 +10,19 @@ use hyper::rt::Executor;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_rustls::TlsAcceptor;
 
 use super::entrance::Entrance;
 use super::listener::Io;
 use super::rewind::Rewind;
 use super::{Serving, Settings};
-use crate::task;
+use crate::{task, tls};
 
 /// What every HTTP/2 client sends first.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// The first byte of a TLS connection, which is none of HTTP.
+const TLS_HANDSHAKE: u8 = 0x16;
 
 /// The answer to who speaks HTTP/1 here, for a person to read.
 const HTTP1_ANSWER: &[u8] = b"HTTP/1.1 426 Upgrade Required\r\nconnection: close\r\n\
@@ -44,15 +48,15 @@ async fn serve_to_its_end(
     peer: SocketAddr,
 ) -> io::Result<()> {
     let settings = &serving.settings;
-    let io = tokio::select! {
+    let Opened { io, sans } = tokio::select! {
         biased;
         // Nothing was asked on it yet, so nothing is lost.
         () = serving.ends.graceful.cancelled() => return Ok(()),
-        io = within(settings.handshake_timeout, read_preface(io)) => io?,
+        opened = within(settings.handshake_timeout, open(settings.tls.as_ref(), io)) => opened?,
     };
-    let entrance = Entrance::new(serving, peer, Vec::new());
-    let mut connection =
-        std::pin::pin!(builder(settings).serve_connection(TokioIo::new(io), entrance));
+    let entrance = Entrance::new(serving, peer, sans);
+    let connection = builder(settings).serve_connection(TokioIo::new(io), entrance);
+    let mut connection = std::pin::pin!(connection);
     tokio::select! {
         biased;
         ended = connection.as_mut() => return ended.map_err(io::Error::other),
@@ -60,6 +64,41 @@ async fn serve_to_its_end(
     }
     connection.as_mut().graceful_shutdown();
     connection.await.map_err(io::Error::other)
+}
+
+/// A connection on which HTTP/2 has begun.
+struct Opened {
+    io: Rewind,
+    /// The names in the caller's verified certificate.
+    sans: Vec<String>,
+}
+
+async fn open(tls: Option<&tls::Server>, mut io: Box<dyn Io>) -> io::Result<Opened> {
+    let Some(tls) = tls else {
+        return Ok(Opened {
+            io: read_preface(io).await?,
+            sans: Vec::new(),
+        });
+    };
+    let mut first = [0];
+    io.read_exact(&mut first).await?;
+    let io: Box<dyn Io> = Box::new(Rewind::new(io, &first));
+    if first[0] != TLS_HANDSHAKE {
+        return match tls.mode() {
+            tls::Mode::Optional => Ok(Opened {
+                io: read_preface(io).await?,
+                sans: Vec::new(),
+            }),
+            tls::Mode::Required => Err(io::Error::new(io::ErrorKind::InvalidData, "not TLS")),
+        };
+    }
+    let stream = TlsAcceptor::from(tls.config()).accept(io).await?;
+    let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let sans = certificates.first().map(tls::names_of).unwrap_or_default();
+    Ok(Opened {
+        io: read_preface(Box::new(stream)).await?,
+        sans,
+    })
 }
 
 fn builder(settings: &Settings) -> http2::Builder<Spawn> {
@@ -91,7 +130,7 @@ async fn within<T>(limit: Duration, work: impl Future<Output = io::Result<T>>) -
         Ok(done) => done,
         Err(_) => Err(io::Error::new(
             io::ErrorKind::TimedOut,
-            "no HTTP/2 preface in time",
+            "no handshake and HTTP/2 preface in time",
         )),
     }
 }

@@ -4,12 +4,15 @@ use std::time::Duration;
 
 use crate::args::CommonArgs;
 use crate::auth::Access;
+use crate::tls;
 
 /// The settings of one server.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Who may come in, and as whom.
     pub access: Access,
+    /// The certificate and how it is used; `None` speaks plaintext only.
+    pub tls: Option<tls::Server>,
     /// The deadline of calls that come without one.
     pub default_deadline: Duration,
     /// The longest deadline; longer ones are cut to it.
@@ -39,6 +42,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             access: Access::default(),
+            tls: None,
             default_deadline: Duration::from_secs(30),
             max_deadline: Duration::from_secs(300),
             max_in_flight: 10_000,

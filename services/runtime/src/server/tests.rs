@@ -1,6 +1,11 @@
+use std::net::SocketAddr;
+
 use muster_proto::health::v1::HealthCheckRequest;
 use muster_proto::health::v1::health_check_response::ServingStatus;
 use muster_proto::health::v1::health_client::HealthClient;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tonic::Code;
 use tonic::transport::Channel;
 
@@ -11,16 +16,22 @@ use crate::shutdown::Cause;
 struct Running {
     context: Context,
     client: HealthClient<Channel>,
+    address: SocketAddr,
 }
 
 async fn start(context: Context) -> Running {
     let listeners = Listeners::loopback().await.unwrap();
-    let url = format!("http://{}", listeners.grpc_address());
+    let address = listeners.grpc_address();
+    let url = format!("http://{address}");
     let server = Server::new(&context);
     context.tasks.critical("server", server.serve(listeners));
     context.health.until_ready().await;
     let client = HealthClient::connect(url).await.unwrap();
-    Running { context, client }
+    Running {
+        context,
+        client,
+        address,
+    }
 }
 
 fn of(service: &str) -> HealthCheckRequest {
@@ -34,6 +45,7 @@ async fn check_and_list_follow_the_protocol() {
     let Running {
         context,
         mut client,
+        ..
     } = start(Context::for_tests("sample")).await;
     for (service, status) in [
         ("", ServingStatus::Serving),
@@ -72,6 +84,7 @@ async fn watch_stays_open_repeats_nothing_and_ends_with_the_server() {
     let Running {
         context,
         mut client,
+        ..
     } = start(Context::for_tests("sample")).await;
     let mut ready = client.watch(of("")).await.unwrap().into_inner();
     let mut unknown = client.watch(of("late.Service")).await.unwrap().into_inner();
@@ -101,4 +114,160 @@ async fn watch_stays_open_repeats_nothing_and_ends_with_the_server() {
     }
     let report = context.shutdown.finished().await;
     assert!(report.is_clean(), "{report:?}");
+}
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+fn with(settings: Settings) -> Context {
+    Context::new("sample", "0.0.0", settings)
+}
+
+/// What the server sends until it closes.
+async fn all(stream: &mut TcpStream) -> Vec<u8> {
+    let mut received = Vec::new();
+    let read = timeout(PATIENCE, stream.read_to_end(&mut received)).await;
+    // A reset is a close as well.
+    let _ = read.expect("the server closes");
+    received
+}
+
+#[tokio::test]
+async fn a_connection_that_sends_nothing_is_closed_in_time() {
+    let settings = Settings {
+        handshake_timeout: Duration::from_millis(50),
+        ..Settings::default()
+    };
+    let running = start(with(settings)).await;
+    let mut silent = TcpStream::connect(running.address).await.unwrap();
+    assert_eq!(all(&mut silent).await, b"");
+    let mut half = TcpStream::connect(running.address).await.unwrap();
+    half.write_all(b"PRI * HT").await.unwrap();
+    assert_eq!(all(&mut half).await, b"");
+}
+
+#[tokio::test]
+async fn silent_connections_of_any_kind_do_not_hold_up_the_end() {
+    let settings = Settings {
+        drain_timeout: Duration::from_millis(50),
+        ..Settings::default()
+    };
+    let running = start(with(settings)).await;
+    let mut before_preface = TcpStream::connect(running.address).await.unwrap();
+    let mut after_preface = TcpStream::connect(running.address).await.unwrap();
+    // The preface and empty SETTINGS; what the server says then is never answered.
+    after_preface
+        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        .await
+        .unwrap();
+    after_preface
+        .write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0])
+        .await
+        .unwrap();
+    after_preface.readable().await.unwrap();
+    running.context.shutdown.begin(Cause::asked("test"));
+    let report = timeout(PATIENCE, running.context.shutdown.finished())
+        .await
+        .unwrap();
+    assert!(report.is_clean(), "{report:?}");
+    assert_eq!(all(&mut before_preface).await, b"");
+    all(&mut after_preface).await;
+}
+
+#[tokio::test]
+async fn an_http1_client_is_told_what_this_is() {
+    let running = start(Context::for_tests("sample")).await;
+    let mut browser = TcpStream::connect(running.address).await.unwrap();
+    browser
+        .write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .unwrap();
+    let answer = String::from_utf8(all(&mut browser).await).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 426"), "{answer}");
+    assert!(
+        head.contains(&format!("content-length: {}", body.len())),
+        "{answer}"
+    );
+    assert!(body.contains("gRPC"), "{answer}");
+    let mut noise = TcpStream::connect(running.address).await.unwrap();
+    noise.write_all(b"\0\0\0\0").await.unwrap();
+    assert_eq!(all(&mut noise).await, b"");
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_are_closed_and_leave_room_again() {
+    let Running {
+        mut client,
+        address,
+        ..
+    } = start(with(Settings {
+        max_connections: 2,
+        ..Settings::default()
+    }))
+    .await;
+    let second = TcpStream::connect(address).await.unwrap();
+    client.check(of("")).await.unwrap();
+    let mut third = TcpStream::connect(address).await.unwrap();
+    assert_eq!(all(&mut third).await, b"");
+    client.check(of("")).await.unwrap();
+    drop(second);
+    let freed = async {
+        while HealthClient::connect(format!("http://{address}"))
+            .await
+            .is_err()
+        {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, freed).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_lame_duck_still_serves_new_connections() {
+    let settings = Settings {
+        lame_duck: Duration::from_millis(300),
+        ..Settings::default()
+    };
+    let running = start(with(settings)).await;
+    running.context.shutdown.begin(Cause::asked("test"));
+    running.context.shutdown.reached(Phase::LameDuck).await;
+    let mut late = HealthClient::connect(format!("http://{}", running.address))
+        .await
+        .unwrap();
+    let status = late.check(of("")).await.unwrap().into_inner().status();
+    assert_eq!(status, ServingStatus::NotServing);
+    running.context.shutdown.finished().await;
+    TcpStream::connect(running.address).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn components_in_one_process_end_each_by_itself() {
+    let one = start(Context::for_tests("one")).await;
+    let mut two = start(Context::for_tests("two")).await;
+    one.context.shutdown.begin(Cause::asked("test"));
+    assert!(one.context.shutdown.finished().await.is_clean());
+    let status = two
+        .client
+        .check(of(""))
+        .await
+        .unwrap()
+        .into_inner()
+        .status();
+    assert_eq!(status, ServingStatus::Serving);
+    assert!(!two.context.shutdown.is_begun());
+    let names = one.context.metrics.render().unwrap();
+    assert!(names.contains("component=\"one\"") && !names.contains("component=\"two\""));
+}
+
+#[tokio::test]
+async fn ended_now_it_cuts_everything_and_returns() {
+    let running = start(Context::for_tests("sample")).await;
+    let mut open = TcpStream::connect(running.address).await.unwrap();
+    running.context.shutdown.now(Cause::asked("test"));
+    timeout(PATIENCE, running.context.shutdown.finished())
+        .await
+        .unwrap();
+    all(&mut open).await;
+    let gone = async { while TcpStream::connect(running.address).await.is_ok() {} };
+    timeout(PATIENCE, gone).await.expect("the port is closed");
 }

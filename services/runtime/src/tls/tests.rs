@@ -1,0 +1,248 @@
+//! Real handshakes with certificates made for each test.
+
+use std::fs;
+use std::path::Path;
+
+use muster_proto::health::v1::HealthCheckRequest;
+use muster_proto::health::v1::health_client::HealthClient;
+use muster_proto::ops::v1::GetStatusRequest;
+use muster_proto::ops::v1::ListInstancesRequest;
+use muster_proto::ops::v1::ops_service_client::OpsServiceClient;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use tempfile::TempDir;
+use tonic::{Code, Status};
+
+use super::*;
+use crate::auth::{Access, read_entries};
+use crate::clock::Clock;
+use crate::connect::{Channel, Connector, Options};
+use crate::health::{Found, Health, Tier};
+use crate::layers::tests::Running;
+use crate::server::Settings;
+
+/// An authority that signs certificates into a folder.
+struct Authority {
+    folder: TempDir,
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("ca.pem"), issuer.pem()).unwrap();
+        Self { folder, issuer }
+    }
+
+    fn ca(&self) -> PathBuf {
+        self.folder.path().join("ca.pem")
+    }
+
+    /// The files of a certificate for `names`.
+    fn sign(&self, file: &str, names: &[&str]) -> (PathBuf, PathBuf) {
+        let key = KeyPair::generate().unwrap();
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let params = CertificateParams::new(names).unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let path = |kind: &str| self.folder.path().join(format!("{file}.{kind}"));
+        fs::write(path("crt"), certificate.pem()).unwrap();
+        fs::write(path("key"), key.serialize_pem()).unwrap();
+        (path("crt"), path("key"))
+    }
+
+    fn server(&self, mode: Mode, client_ca: Option<PathBuf>) -> Server {
+        let (certificate, key) = self.sign("server", &["localhost"]);
+        Server::load(mode, certificate, key, client_ca).unwrap()
+    }
+
+    fn client(&self, identity: Option<(PathBuf, PathBuf)>) -> Client {
+        Client::load(Some(self.ca()), identity, None).unwrap()
+    }
+}
+
+fn settings(tls: Server, access: Access) -> Settings {
+    Settings {
+        tls: Some(tls),
+        access,
+        ..Settings::default()
+    }
+}
+
+/// A server with `settings`, which its own client cannot reach in plaintext.
+async fn start(settings: Settings) -> Running {
+    Running::start_lazily(settings).await
+}
+
+fn dial(running: &Running, client: &Client) -> Channel {
+    let url = running.url.replace("http://127.0.0.1", "https://localhost");
+    client
+        .equip(Connector::new(Options::default()))
+        .channel(&url.parse().unwrap())
+}
+
+async fn caller(channel: Channel) -> Result<String, Status> {
+    let answer = OpsServiceClient::new(channel)
+        .get_status(GetStatusRequest {})
+        .await?;
+    Ok(answer.into_inner().component)
+}
+
+#[tokio::test]
+async fn required_takes_tls_only() {
+    let authority = Authority::new();
+    let mut running = start(settings(
+        authority.server(Mode::Required, None),
+        Access::default(),
+    ))
+    .await;
+    let secure = dial(&running, &authority.client(None));
+    assert_eq!(caller(secure).await.unwrap(), "admin:local");
+    running
+        .client
+        .get_status(GetStatusRequest {})
+        .await
+        .unwrap_err();
+    let stranger = dial(&running, &Authority::new().client(None));
+    assert_eq!(
+        caller(stranger).await.unwrap_err().code(),
+        Code::Unavailable
+    );
+}
+
+#[tokio::test]
+async fn optional_takes_both_on_one_port() {
+    let authority = Authority::new();
+    let mut running = start(settings(
+        authority.server(Mode::Optional, None),
+        Access::default(),
+    ))
+    .await;
+    running
+        .client
+        .get_status(GetStatusRequest {})
+        .await
+        .unwrap();
+    caller(dial(&running, &authority.client(None)))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_client_certificate_is_who_calls_and_health_needs_none() {
+    let (servers, people) = (Authority::new(), Authority::new());
+    let entries = "[[auth]]\nname = \"alice\"\nrole = \"operator\"\nsan = \"alice.example.org\"";
+    let mut table: toml::Table = entries.parse().unwrap();
+    let entries = read_entries(table.remove("auth").unwrap()).unwrap();
+    let tls = servers.server(Mode::Required, Some(people.ca()));
+    assert!(tls.has_client_ca());
+    let running = start(settings(tls, Access::new(entries, true, false))).await;
+
+    let alice = servers.client(Some(people.sign("alice", &["alice.example.org"])));
+    assert_eq!(
+        caller(dial(&running, &alice)).await.unwrap(),
+        "operator:alice"
+    );
+
+    let nobody = dial(&running, &servers.client(None));
+    assert_eq!(
+        caller(nobody.clone()).await.unwrap(),
+        "anonymous:",
+        "the method lets anyone in"
+    );
+    let refused = OpsServiceClient::new(nobody.clone())
+        .list_instances(ListInstancesRequest {})
+        .await;
+    assert_eq!(refused.unwrap_err().code(), Code::Unauthenticated);
+    HealthClient::new(nobody)
+        .check(HealthCheckRequest::default())
+        .await
+        .unwrap();
+
+    let forged = servers.client(Some(Authority::new().sign("alice", &["alice.example.org"])));
+    assert_eq!(
+        caller(dial(&running, &forged)).await.unwrap_err().code(),
+        Code::Unavailable
+    );
+}
+
+fn health() -> Health {
+    Health::new(Clock::system())
+}
+
+fn certificate_check(health: &Health) -> Found {
+    let report = health.report();
+    report
+        .checks
+        .iter()
+        .find(|check| check.name == "certificates")
+        .unwrap()
+        .found
+}
+
+#[tokio::test(start_paused = true)]
+async fn changed_files_are_read_again_and_broken_ones_left() {
+    let authority = Authority::new();
+    let server = authority.server(Mode::Required, None);
+    let health = health();
+    let check = health.check("certificates", Tier::Auxiliary);
+    let _following = crate::task::spawn(server.clone().follow(check));
+    let first = server.config();
+    tokio::time::sleep(2 * LOOK_EVERY).await;
+    assert!(Arc::ptr_eq(&first, &server.config()), "nothing has changed");
+
+    // A longer name, so that the size tells the change even within one tick of the file's clock.
+    let (certificate, _) = authority.sign("server", &["localhost", "another.example.org"]);
+    tokio::time::sleep(2 * LOOK_EVERY).await;
+    let second = server.config();
+    assert!(!Arc::ptr_eq(&first, &second));
+
+    fs::write(&certificate, "half a certificate").unwrap();
+    tokio::time::sleep(2 * LOOK_EVERY).await;
+    assert!(Arc::ptr_eq(&second, &server.config()));
+    assert_eq!(certificate_check(&health), Found::Failed);
+    assert!(health.report().degraded);
+
+    authority.sign("server", &["localhost"]);
+    tokio::time::sleep(2 * LOOK_EVERY).await;
+    assert!(!Arc::ptr_eq(&second, &server.config()));
+    assert_eq!(certificate_check(&health), Found::Ok);
+}
+
+#[test]
+fn files_that_cannot_be_used_are_refused_by_name() {
+    let authority = Authority::new();
+    let (certificate, key) = authority.sign("server", &["localhost"]);
+    let other = authority.sign("other", &["localhost"]).1;
+    let load = |certificate: &Path, key: &Path, ca: Option<PathBuf>| {
+        Server::load(Mode::Required, certificate.to_owned(), key.to_owned(), ca)
+            .unwrap_err()
+            .to_string()
+    };
+    assert!(load(Path::new("/nowhere.crt"), &key, None).contains("/nowhere.crt"));
+    assert!(load(&key, &key, None).contains("no certificate"));
+    assert!(load(&certificate, &certificate, None).contains("no private key"));
+    load(&certificate, &other, None);
+    assert!(load(&certificate, &key, Some(key.clone())).contains("no certificate"));
+}
+
+#[tokio::test]
+async fn a_token_file_is_what_calls_show() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    fs::write(&file, "looks\n").unwrap();
+    let client = Client::load(None, None, Some(file.clone())).unwrap();
+    let running = crate::layers::tests::guarded().await;
+    let channel = client
+        .equip(Connector::new(Options::default()))
+        .channel(&running.url.parse().unwrap());
+    assert_eq!(caller(channel).await.unwrap(), "viewer:v");
+    fs::write(&file, "\n").unwrap();
+    assert!(
+        Client::load(None, None, Some(file))
+            .unwrap_err()
+            .to_string()
+            .contains("no token")
+    );
+}

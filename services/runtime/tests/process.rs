@@ -1,0 +1,267 @@
+//! The process from outside: how it starts, what it refuses, how it ends.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    missing_docs
+)]
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn program() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let folder = test.parent().and_then(|deps| deps.parent()).unwrap();
+    folder.join("examples/sample")
+}
+
+fn sample(args: &[&str]) -> Command {
+    let mut command = Command::new(program());
+    command
+        .env("MUSTER_LOG", "json")
+        .env("MUSTER_LAME_DUCK", "0s")
+        .env("MUSTER_LISTEN", "127.0.0.1:0")
+        .env("MUSTER_OPS_LISTEN", "127.0.0.1:0")
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+fn ended(args: &[&str]) -> (i32, String) {
+    let Output { status, stderr, .. } = sample(args).output().unwrap();
+    (status.code().unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+/// A process that has said where it is.
+struct Running {
+    child: Child,
+    log: BufReader<std::process::ChildStderr>,
+    address: SocketAddr,
+    ops: SocketAddr,
+}
+
+impl Running {
+    fn start(args: &[&str]) -> Self {
+        let mut child = sample(args).spawn().unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        while !line.contains("\"starting\"") {
+            line.clear();
+            assert_ne!(log.read_line(&mut line).unwrap(), 0, "it ended");
+        }
+        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+        let address = |field: &str| line[field].as_str().unwrap().parse().unwrap();
+        Self {
+            address: address("address"),
+            ops: address("ops"),
+            child,
+            log,
+        }
+    }
+
+    /// The status code of a GET on the ops port; `None` while nobody answers.
+    fn get(&self, path: &str) -> Option<(u16, String)> {
+        let mut stream = TcpStream::connect(self.ops).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+        )
+        .ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        let code = answer.split(' ').nth(1)?.parse().ok()?;
+        Some((code, answer))
+    }
+
+    fn until(&self, path: &str, wanted: u16) -> Duration {
+        let begun = Instant::now();
+        while self.get(path).is_none_or(|(code, _)| code != wanted) {
+            assert!(begun.elapsed() < PATIENCE, "{path} is never {wanted}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        begun.elapsed()
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args([&format!("-{name}"), &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+
+    fn end(mut self) -> (ExitStatus, String, Duration) {
+        let begun = Instant::now();
+        let mut log = String::new();
+        self.log.read_to_string(&mut log).unwrap();
+        (self.child.wait().unwrap(), log, begun.elapsed())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn it_starts_soon_serves_and_ends_as_asked() {
+    let begun = Instant::now();
+    let running = Running::start(&[]);
+    running.until("/readyz", 200);
+    let started = begun.elapsed();
+    let (_, metrics) = running.get("/metrics").unwrap();
+    let memory = metrics
+        .lines()
+        .find(|line| line.starts_with("process_resident_memory_bytes"));
+    println!("ready after {started:?}, {}", memory.unwrap());
+    assert!(started < Duration::from_secs(2), "{started:?}");
+    assert_eq!(running.get("/livez").unwrap().0, 200);
+    TcpStream::connect(running.address).unwrap();
+    running.signal("TERM");
+    let (status, log, _) = running.end();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(
+        log.contains("shutdown done") && log.contains("SIGTERM"),
+        "{log}"
+    );
+}
+
+#[test]
+fn bad_usage_exits_2_with_words_and_nothing_bound() {
+    for (args, words) in [
+        (&["--listen", "0.0.0.0:0"][..], "--insecure"),
+        (
+            &["--listen", "0.0.0.0:0", "--tls", "required"],
+            "would be an admin",
+        ),
+        (&["--tls", "required"], "--tls-cert"),
+        (&["--tls-cert", "x"], "--tls is off"),
+        (&["--cert", "x"], "go together"),
+        (&["--threads", "0"], "--threads"),
+        (&["--default-deadline", "5"], "write it like 30s"),
+        (&["--log-filter", "=="], "log-filter"),
+        (&["--data", "/nowhere"], "no folder"),
+        (&["--config", "/nowhere"], "/nowhere"),
+        (&["--nonsense"], "--nonsense"),
+    ] {
+        let (code, stderr) = ended(args);
+        assert_eq!(code, 2, "{args:?}: {stderr}");
+        assert!(stderr.contains(words), "{args:?}: {stderr}");
+        assert!(!stderr.contains("\"starting\""), "{args:?}: {stderr}");
+    }
+}
+
+#[test]
+fn the_settings_are_printed_and_that_is_all() {
+    let output = sample(&["--print-config"])
+        .env("MUSTER_THREADS", "3")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("threads = \"3\"  # environment"), "{text}");
+    let table: toml::Table = text.parse().unwrap();
+    assert_eq!(table["listen"].as_str(), Some("127.0.0.1:0"));
+}
+
+#[test]
+fn beyond_loopback_it_serves_if_that_is_spelled_out() {
+    let running = Running::start(&["--listen", "0.0.0.0:0", "--insecure"]);
+    running.until("/readyz", 200);
+    running.signal("INT");
+    assert_eq!(running.end().0.code(), Some(0));
+}
+
+#[test]
+fn a_taken_port_exits_1_with_its_name() {
+    let running = Running::start(&[]);
+    for flag in ["--listen", "--ops-listen"] {
+        let taken = if flag == "--listen" {
+            running.address
+        } else {
+            running.ops
+        };
+        let (code, stderr) = ended(&[flag, &taken.to_string()]);
+        assert_eq!(code, 1, "{stderr}");
+        assert!(stderr.contains(&taken.to_string()), "{stderr}");
+    }
+}
+
+#[test]
+fn a_component_that_fails_ends_or_panics_exits_1_and_says_why() {
+    for (how, words) in [
+        ("fail", "as told"),
+        ("end", "without being asked"),
+        ("panic", "task panic: panicked: as told"),
+    ] {
+        let (code, stderr) = ended(&["--misbehave", how]);
+        assert_eq!(code, 1, "{how}: {stderr}");
+        assert!(stderr.contains(words), "{how}: {stderr}");
+    }
+}
+
+#[test]
+fn a_second_signal_ends_a_hanging_shutdown_and_the_next_start_knows() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().to_str().unwrap();
+    let running = Running::start(&["--hang", "--data", data]);
+    running.until("/readyz", 200);
+    running.signal("TERM");
+    running.until("/readyz", 503);
+    assert_eq!(running.get("/livez").unwrap().0, 200);
+    running.signal("TERM");
+    let (status, log, took) = running.end();
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(took < Duration::from_secs(5), "{took:?}");
+
+    let next = Running::start(&["--data", data]);
+    next.until("/readyz", 200);
+    let (_, metrics) = next.get("/metrics").unwrap();
+    let step =
+        "muster_last_shutdown_step_seconds{phase=\"step-down\",step=\"hang\",outcome=\"skipped\"}";
+    assert!(metrics.contains(step), "{metrics}");
+    next.signal("KILL");
+    next.end();
+    let last = Running::start(&["--data", data]);
+    last.until("/readyz", 200);
+    assert!(
+        last.get("/metrics")
+            .unwrap()
+            .1
+            .contains("muster_last_shutdown_clean 0")
+    );
+}
+
+#[test]
+fn with_every_thread_stuck_it_is_not_live_and_still_ends() {
+    let running = Running::start(&[
+        "--misbehave",
+        "block",
+        "--threads",
+        "1",
+        "--shutdown-timeout",
+        "100ms",
+    ]);
+    let stalled = running.until("/livez", 503);
+    println!("stalled seen after {stalled:?}");
+    running.signal("TERM");
+    let (status, log, took) = running.end();
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(log.contains("shutdown itself is stuck"), "{log}");
+    assert!(took < Duration::from_secs(10), "{took:?}");
+}
