@@ -3,7 +3,7 @@
 //! It decides who may speak for the attempt (whoever holds the lock), and nothing else.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -115,16 +115,24 @@ impl AttemptDir {
         Self(path.into())
     }
 
-    /// Makes the folder, with what a supervisor needs to run, on disk when it returns.
-    pub fn create(&self, spec: &Spec) -> io::Result<()> {
+    /// Makes the folder, if it is not there.
+    pub fn make(&self) -> io::Result<()> {
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
-            .create(&self.0)?;
-        match mkfifoat(CWD, self.wake_path(), Mode::RUSR | Mode::WUSR) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(error) => return Err(error.into()),
+            .create(self.work_path())?;
+        for path in [self.wake_path(), self.alive_path()] {
+            match mkfifoat(CWD, path, Mode::RUSR | Mode::WUSR) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
+        Ok(())
+    }
+
+    /// Says what is to be run: from now on a supervisor may. It and the folder are on disk when
+    /// this returns.
+    pub fn set_spec(&self, spec: &Spec) -> io::Result<()> {
         files::replace_json(&self.spec_path(), spec, Durability::Disk)?;
         files::sync_folder(&self.0)
     }
@@ -137,11 +145,6 @@ impl AttemptDir {
     /// Where the replica starts, unless its spec says otherwise.
     pub fn work_path(&self) -> PathBuf {
         self.0.join("work")
-    }
-
-    /// What the agent keeps of the attempt.
-    pub fn record_path(&self) -> PathBuf {
-        self.0.join("record")
     }
 
     /// What the supervisor says of itself when something is wrong.
@@ -217,11 +220,31 @@ impl AttemptDir {
 
     /// The end of the fifo by which a supervisor is woken. Never at its end, since it also writes.
     pub fn wake_end(&self) -> io::Result<File> {
-        OpenOptions::new()
+        open_fifo(&self.wake_path())
+    }
+
+    /// What a supervisor holds open while it lives, so that others learn of its death at once.
+    pub fn alive_end(&self) -> io::Result<File> {
+        open_fifo(&self.alive_path())
+    }
+
+    /// A pipe that comes to its end when the supervisor dies; nothing if none lives.
+    pub fn life(&self) -> io::Result<Option<File>> {
+        let mut fifo = OpenOptions::new()
             .read(true)
-            .write(true)
             .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
-            .open(self.wake_path())
+            .open(self.alive_path())?;
+        // Without a writer there is an end to read, but none to wait for: the kernel tells waiters
+        // of an end only if there was a writer first.
+        match fifo.read(&mut [0]) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Some(fifo)),
+            Ok(_) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn alive_path(&self) -> PathBuf {
+        self.0.join("alive")
     }
 
     /// Takes the lock, unless another process holds it.
@@ -240,28 +263,17 @@ impl AttemptDir {
     }
 }
 
+fn open_fifo(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+        .open(path)
+}
+
 #[cfg(test)]
 mod tests {
-    use std::io::Read as _;
-
     use super::*;
-
-    fn spec() -> Spec {
-        Spec {
-            attempt_id: "abc.0.1".into(),
-            launcher_args: vec!["supervise".into()],
-            command: vec!["true".into()],
-            env: vec![],
-            working_dir: "/".into(),
-            cgroup: None,
-            log: LogLimits {
-                segment_bytes: 1024,
-                segments: 2,
-            },
-            fence: None,
-            container: None,
-        }
-    }
 
     #[test]
     fn the_lock_is_had_once_and_given_back() {
@@ -275,11 +287,24 @@ mod tests {
     }
 
     #[test]
+    fn life_is_there_while_it_is_held() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = AttemptDir::new(folder.path().join("a"));
+        dir.make().unwrap();
+        assert!(dir.life().unwrap().is_none());
+        let held = dir.alive_end().unwrap();
+        let mut life = dir.life().unwrap().unwrap();
+        drop(held);
+        assert_eq!(life.read(&mut [0]).unwrap(), 0);
+        assert!(dir.life().unwrap().is_none());
+    }
+
+    #[test]
     fn a_stop_is_never_put_off_and_wakes() {
         let folder = tempfile::tempdir().unwrap();
         let dir = AttemptDir::new(folder.path().join("a"));
-        dir.create(&spec()).unwrap();
-        dir.create(&spec()).unwrap();
+        dir.make().unwrap();
+        dir.make().unwrap();
         let at = |secs| Stop {
             kill_at: Duration::from_secs(secs),
             cause: StopCause::Released,

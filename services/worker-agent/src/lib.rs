@@ -2,9 +2,31 @@
 //! and says truthfully how they are. It never decides what should run, and no loss of it, or of
 //! whom it talks to, stops a replica.
 
+mod agent;
 pub mod attempt_dir;
+mod checks;
+pub mod config;
+pub mod data_dir;
 pub mod domain;
 pub mod files;
+pub mod grpc;
+pub mod inventory;
+pub mod ledger;
 pub mod log;
 pub mod machine;
+mod manager;
+mod minder;
+pub mod plan;
+mod prober;
+mod program;
+pub mod record;
+mod registry;
+mod serve;
+mod shared;
+mod standing;
 pub mod supervisor;
+mod terminate;
+mod view;
+
+pub use program::Program;
+pub use serve::serve;

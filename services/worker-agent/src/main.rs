@@ -1,14 +1,16 @@
-//! The worker-agent: `worker_agent` as a program.
+//! The program `worker-agent`, and, behind a hidden subcommand, the supervisor of each replica.
 
 use std::process::ExitCode;
+
+use worker_agent::{Program, supervisor};
 
 fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1);
     if args
         .next()
-        .is_some_and(|word| word == worker_agent::supervisor::SUBCOMMAND)
+        .is_some_and(|word| word == supervisor::SUBCOMMAND)
     {
-        return worker_agent::supervisor::main(args);
+        return supervisor::main(args);
     }
-    ExitCode::from(2)
+    muster_runtime::process::main::<Program>()
 }

@@ -16,6 +16,8 @@ pub enum StopCause {
     ForcedDrain,
     /// A later incarnation of this worker has registered elsewhere.
     Superseded,
+    /// The agent ends, and nothing runs on without it.
+    AgentEnds,
     /// Its accelerators were given to a later attempt.
     Outranked,
     /// Its liveness probe failed; what it said.
@@ -177,6 +179,7 @@ impl Verdict {
             StopCause::Released => interrupted("the registry took its room back"),
             StopCause::ForcedDrain => interrupted("the drain's deadline passed"),
             StopCause::Superseded => interrupted("this worker has registered on another machine"),
+            StopCause::AgentEnds => interrupted("its agent was told to end"),
             StopCause::Outranked => interrupted("its accelerators were given to a later attempt"),
             StopCause::NotAlive(said) => {
                 Self::failed(FailureClass::Probe, format!("not alive: {said}"))
@@ -323,6 +326,7 @@ mod tests {
             (StopCause::Released, true),
             (StopCause::ForcedDrain, true),
             (StopCause::Superseded, true),
+            (StopCause::AgentEnds, true),
             (StopCause::Outranked, true),
         ] {
             let (class, was_stopped, was_interrupted, message) = check(&stopped, Some(&cause));

@@ -36,6 +36,8 @@ pub enum Input {
     Forced(bool),
     /// A later incarnation of this worker has registered elsewhere.
     Superseded,
+    /// The agent ends, and nothing runs on without it.
+    Closing,
     /// An attempt has begun to run.
     Runs(AttemptId, std::time::SystemTime),
     /// A probe has found something.
@@ -119,7 +121,8 @@ pub struct Holdings {
     ended: BTreeMap<AllocationId, bool>,
     tokens: BTreeMap<String, FencingToken>,
     forced: bool,
-    superseded: bool,
+    /// Nothing runs here any more, for good.
+    closed: Option<StopCause>,
     revision: u64,
     held_revision: u64,
 }
@@ -210,7 +213,9 @@ impl Holdings {
             Input::Ending(id, grace) => self.ending(id, grace, now, &mut actions),
             Input::Forgotten(id) => self.forgotten(&id),
             Input::Forced(forced) => self.forced = forced,
-            Input::Superseded => self.superseded = true,
+            Input::Superseded => self.closed = Some(StopCause::Superseded),
+            Input::Closing if self.closed.is_none() => self.closed = Some(StopCause::AgentEnds),
+            Input::Closing => {}
             Input::Runs(id, time) => self.event(&id, Event::Runs(time), now, &mut actions),
             Input::Probed(id, kind, outcome) => {
                 self.event(&id, Event::Probed(kind, outcome), now, &mut actions);

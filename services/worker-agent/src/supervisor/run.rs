@@ -53,6 +53,7 @@ fn supervise(dir: &AttemptDir) -> io::Result<()> {
         return Ok(());
     }
     let spec = dir.spec()?;
+    let _alive = dir.alive_end()?;
     detach();
     let mut run = Run::new(dir, &spec)?;
     dir.set_running(&run.running)?;

@@ -35,13 +35,8 @@ impl Holdings {
 
     /// Why nothing may run here, if nothing may.
     fn closed(&self) -> Option<StopCause> {
-        if self.superseded {
-            Some(StopCause::Superseded)
-        } else if self.forced {
-            Some(StopCause::ForcedDrain)
-        } else {
-            None
-        }
+        let forced = || self.forced.then_some(StopCause::ForcedDrain);
+        self.closed.clone().or_else(forced)
     }
 
     fn ids(&self, wanted: impl Fn(&Held) -> bool) -> Vec<AttemptId> {

@@ -1,0 +1,559 @@
+//! The agent's one loop: hears what comes, has the domain decide, does what it says, and shows
+//! everyone what is held. What has to be on disk is there before it is shown.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use muster_proto::replicas::v1 as wire;
+use muster_proto::replicas::v1::run_spec::Runtime;
+use muster_runtime::backoff;
+use muster_runtime::context::Context;
+use muster_runtime::shutdown::Phase as ShutdownPhase;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+
+use crate::attempt_dir::{AttemptDir, Fence, Running, Spec};
+use crate::config::Config;
+use crate::data_dir::DataDir;
+use crate::domain::Now;
+use crate::domain::attempt::Phase;
+use crate::domain::end::{Exit, StopCause};
+use crate::domain::holdings::{Action, Holdings, Input};
+use crate::domain::ids::AttemptId;
+use crate::domain::ports;
+use crate::domain::probe::{Kind, Terms};
+use crate::grpc::convert;
+use crate::ledger::{Entry, Ledger};
+use crate::minder::{Minder, Orders, Start, Task};
+use crate::plan::{self, Port, WantedPort};
+use crate::prober::{Prober, Question};
+use crate::view::{Seen, View};
+use crate::{machine, record};
+
+mod recover;
+mod render;
+
+/// Everything that the agent hears waits here. Each attempt has few events under way, and who sends
+/// waits when it is full.
+const INBOX: usize = 1024;
+
+/// Where the agent hears.
+pub(crate) type Inbox = mpsc::Sender<Heard>;
+
+/// What the agent hears.
+#[derive(Debug)]
+pub(crate) enum Heard {
+    /// Something that the domain decides by.
+    Input(Input),
+    /// An assignment, as it came.
+    Assigned(Box<wire::Assignment>),
+    /// A supervisor has brought its attempt up, or has failed to.
+    Launched(AttemptId, Running),
+    /// An attempt has ended, with its last lines of output.
+    Ended(AttemptId, Exit, Vec<String>),
+}
+
+/// What is known of an attempt beside the domain.
+#[derive(Debug)]
+struct Local {
+    assignment: Arc<wire::Assignment>,
+    ports: Vec<Port>,
+    orders: Option<Orders>,
+    ready: Option<Prober>,
+    alive: Option<Prober>,
+    running: Option<Running>,
+    last_lines: Vec<String>,
+    /// Grows with each change of what is told that the domain does not know.
+    revision: u64,
+}
+
+impl Local {
+    fn new(assignment: Arc<wire::Assignment>, ports: Vec<Port>) -> Self {
+        Self {
+            assignment,
+            ports,
+            orders: None,
+            ready: None,
+            alive: None,
+            running: None,
+            last_lines: Vec::new(),
+            revision: 0,
+        }
+    }
+}
+
+/// The agent's state and surroundings.
+#[derive(Debug)]
+pub(crate) struct Agent {
+    config: Arc<Config>,
+    context: Context,
+    data: Arc<DataDir>,
+    ledger: Ledger,
+    holdings: Holdings,
+    locals: BTreeMap<AttemptId, Local>,
+    inbox: Inbox,
+    heard: mpsc::Receiver<Heard>,
+    view: watch::Sender<Arc<View>>,
+    advertise_host: String,
+}
+
+impl Agent {
+    /// The agent with what its last process has left on disk.
+    pub(crate) fn open(
+        config: &Arc<Config>,
+        context: &Context,
+        data: &Arc<DataDir>,
+        advertise_host: &str,
+    ) -> io::Result<Self> {
+        let (ledger, facts) = Ledger::open(&data.ledger_path())?;
+        let (inbox, heard) = mpsc::channel(INBOX);
+        let mut agent = Self {
+            config: Arc::clone(config),
+            context: context.clone(),
+            data: Arc::clone(data),
+            ledger,
+            holdings: Holdings::recalled(facts.ended, facts.tokens),
+            locals: BTreeMap::new(),
+            inbox,
+            heard,
+            view: watch::Sender::new(Arc::default()),
+            advertise_host: advertise_host.to_owned(),
+        };
+        agent.recover()?;
+        agent.show();
+        Ok(agent)
+    }
+
+    /// Where the agent hears.
+    pub(crate) fn inbox(&self) -> Inbox {
+        self.inbox.clone()
+    }
+
+    /// What the agent holds, as it changes.
+    pub(crate) fn view(&self) -> watch::Receiver<Arc<View>> {
+        self.view.subscribe()
+    }
+
+    /// Runs until the loops end.
+    pub(crate) async fn run(mut self) -> Result<(), String> {
+        let stop = self.context.shutdown.reached(ShutdownPhase::Loops);
+        tokio::pin!(stop);
+        loop {
+            let wake = self.wake_at();
+            tokio::select! {
+                () = &mut stop => return Ok(()),
+                heard = self.heard.recv() => match heard {
+                    Some(heard) => self.hear(heard)?,
+                    None => return Ok(()),
+                },
+                () = sleep_until(wake) => self.decide(Input::Tick)?,
+            }
+            // What has come meanwhile is taken before anyone is shown anything.
+            while let Ok(heard) = self.heard.try_recv() {
+                self.hear(heard)?;
+            }
+            self.show();
+        }
+    }
+
+    fn now(&self) -> Now {
+        Now {
+            wall: self.context.clock.now(),
+            boot: machine::since_boot(),
+        }
+    }
+
+    fn wake_at(&self) -> Instant {
+        let far = Duration::from_secs(3600);
+        let wait = self
+            .holdings
+            .wake_at()
+            .map_or(far, |at| at.saturating_sub(machine::since_boot()));
+        Instant::now() + wait.min(far)
+    }
+
+    fn hear(&mut self, heard: Heard) -> Result<(), String> {
+        match heard {
+            Heard::Input(input) => self.decide(input),
+            Heard::Assigned(assignment) => self.assigned(*assignment),
+            Heard::Launched(id, running) => {
+                let begun = running.process.and(running.start_time);
+                if let Some(local) = self.locals.get_mut(&id) {
+                    local.running = Some(running);
+                    local.revision += 1;
+                }
+                match begun {
+                    Some(time) => self.decide(Input::Runs(id, time)),
+                    None => Ok(()),
+                }
+            }
+            Heard::Ended(id, exit, lines) => {
+                if let Some(local) = self.locals.get_mut(&id) {
+                    local.last_lines = lines;
+                    local.orders = None;
+                }
+                self.decide(Input::Exited(id, exit))
+            }
+        }
+    }
+
+    fn assigned(&mut self, assignment: wire::Assignment) -> Result<(), String> {
+        let parsed = match convert::parse_assignment(&assignment) {
+            Ok(Some(parsed)) => parsed,
+            Ok(None) => return Ok(()),
+            Err(error) => {
+                tracing::error!(%error, "an assignment is ignored");
+                return Ok(());
+            }
+        };
+        let id = parsed.attempt.clone();
+        let misfit = plan::misfit(&assignment);
+        let assignment = Arc::new(assignment);
+        match self.locals.get_mut(&id) {
+            Some(local) if local.assignment.probes != assignment.probes => {
+                // What it runs stays; how it is asked may change.
+                local.assignment = assignment;
+                (local.ready, local.alive) = (None, None);
+                let dir = self.data.attempt(&id);
+                if let Err(error) = record::set_assignment(&dir, &local.assignment) {
+                    tracing::warn!(attempt = %id, %error, "new probes are not kept");
+                }
+            }
+            Some(local) => local.assignment = assignment,
+            None => {
+                self.locals.insert(id, Local::new(assignment, Vec::new()));
+            }
+        }
+        self.decide(Input::Assigned(parsed, misfit))
+    }
+
+    /// Has the domain decide, and does what it says.
+    fn decide(&mut self, input: Input) -> Result<(), String> {
+        let told = match &input {
+            Input::Forgotten(id) => Some(Entry::Told(id.clone())),
+            Input::Assigned(..)
+            | Input::Settled(_)
+            | Input::Ending(..)
+            | Input::Forced(_)
+            | Input::Superseded
+            | Input::Closing
+            | Input::Runs(..)
+            | Input::Probed(..)
+            | Input::Exited(..)
+            | Input::Misfit(..)
+            | Input::Tick => None,
+        };
+        let actions = self.holdings.apply(input, self.now());
+        let mut entries: Vec<Entry> = told.into_iter().collect();
+        entries.extend(actions.iter().filter_map(entry));
+        // Without it on disk nothing may be told or started: better to end than to forget.
+        self.ledger
+            .add(&entries)
+            .map_err(|error| format!("cannot write the ledger: {error}"))?;
+        for action in actions {
+            self.act(action)?;
+        }
+        self.probe();
+        Ok(())
+    }
+
+    fn act(&mut self, action: Action) -> Result<(), String> {
+        match action {
+            Action::RememberEnded(_) | Action::RememberToken(..) => Ok(()),
+            Action::Start(id) => match self.start(&id) {
+                Ok(()) => Ok(()),
+                Err(why) => self.decide(Input::Misfit(id, why)),
+            },
+            Action::Stop(id, cause, grace) => {
+                self.stop(&id, cause, grace);
+                Ok(())
+            }
+            Action::RememberReadiness(id) => {
+                let readiness = self
+                    .holdings
+                    .get(&id)
+                    .and_then(|attempt| attempt.readiness());
+                if let Some(readiness) = readiness
+                    && let Err(error) = record::set_readiness(&self.data.attempt(&id), &readiness)
+                {
+                    tracing::warn!(attempt = %id, %error, "readiness is not kept");
+                }
+                Ok(())
+            }
+            Action::Forget(id) => {
+                self.forget(&id);
+                Ok(())
+            }
+        }
+    }
+
+    fn start(&mut self, id: &AttemptId) -> Result<(), String> {
+        let taken: BTreeSet<u16> = self.real_ports();
+        let local = self.locals.get_mut(id).ok_or("its assignment is gone")?;
+        let wanted = plan::wanted_ports(&local.assignment)?;
+        local.ports = choose_ports(&self.config, id, &wanted, &taken)?;
+        let dir = self.data.attempt(id);
+        let spec = spec_of(
+            &self.config,
+            &self.data,
+            &dir,
+            &local.assignment,
+            &local.ports,
+        )?;
+        let start = Start {
+            spec,
+            assignment: Arc::clone(&local.assignment),
+            ports: local.ports.clone(),
+        };
+        tracing::info!(attempt = %id, replica = local.assignment.replica, "starting");
+        local.orders = Some(begin_minder(
+            &self.config,
+            &self.context,
+            &self.inbox,
+            id,
+            dir,
+            Task::Start(Box::new(start)),
+        ));
+        Ok(())
+    }
+
+    /// The real ports of everything that has not ended.
+    fn real_ports(&self) -> BTreeSet<u16> {
+        let live = |id: &AttemptId| {
+            self.holdings
+                .get(id)
+                .is_some_and(|attempt| !attempt.is_ended())
+        };
+        let locals = self.locals.iter().filter(|(id, _)| live(id));
+        locals
+            .flat_map(|(_, local)| local.ports.iter().map(|port| port.real))
+            .collect()
+    }
+
+    fn stop(&mut self, id: &AttemptId, cause: StopCause, grace: Duration) {
+        if let Some(local) = self.locals.get_mut(id) {
+            tracing::info!(attempt = %id, replica = local.assignment.replica, ?cause, ?grace, "stopping");
+            (local.ready, local.alive) = (None, None);
+            if let Some(orders) = &local.orders {
+                orders.stop(cause, grace);
+            }
+        }
+    }
+
+    fn forget(&mut self, id: &AttemptId) {
+        self.locals.remove(id);
+        let dir = self.data.attempt(id);
+        if dir.path().exists()
+            && let Err(error) = record::set_forgotten(&dir)
+        {
+            tracing::warn!(attempt = %id, %error, "an ended attempt is told once more after a restart");
+        }
+    }
+
+    /// Has probers ask exactly those that are to be asked.
+    fn probe(&mut self) {
+        for (id, local) in &mut self.locals {
+            let Some(attempt) = self.holdings.get(id) else {
+                continue;
+            };
+            let terms = &attempt.assignment().terms;
+            let (ready, alive) = match attempt.phase() {
+                Phase::Running(_) => (terms.ready, None),
+                Phase::Ready | Phase::Unready => (terms.ready, terms.alive),
+                Phase::Waiting | Phase::Starting | Phase::Stopping(_) | Phase::Ended(_) => {
+                    (None, None)
+                }
+            };
+            let was_well = attempt.ready_time().is_some();
+            let dir = self.data.attempt(id);
+            let begin = |kind, terms: Terms, local: &Local| {
+                question(id, kind, terms, local, &dir).map(|question| {
+                    Prober::begin(&self.context.tasks, question, was_well, self.inbox.clone())
+                })
+            };
+            local.ready = match (ready, local.ready.take()) {
+                (Some(terms), None) => begin(Kind::Ready, terms, local),
+                (Some(_), running) => running,
+                (None, _) => None,
+            };
+            local.alive = match (alive, local.alive.take()) {
+                (Some(terms), None) => begin(Kind::Alive, terms, local),
+                (Some(_), running) => running,
+                (None, _) => None,
+            };
+        }
+    }
+
+    /// Shows everyone what is held, if anything is different.
+    fn show(&mut self) {
+        let before = Arc::clone(&self.view.borrow());
+        let mut attempts = BTreeMap::new();
+        for (id, held) in self.holdings.attempts() {
+            let Some(local) = self.locals.get(id) else {
+                continue;
+            };
+            let revision = (held.revision(), local.revision);
+            let seen = match before.attempts.get(id) {
+                Some(seen) if seen.revision == revision && seen.settled == held.is_settled() => {
+                    Arc::clone(seen)
+                }
+                Some(_) | None => {
+                    Arc::new(render::seen(held, local, revision, &self.advertise_host))
+                }
+            };
+            attempts.insert(id.clone(), seen);
+        }
+        let same = |(id, seen): (&AttemptId, &Arc<Seen>)| {
+            before
+                .attempts
+                .get(id)
+                .is_some_and(|other| Arc::ptr_eq(seen, other))
+        };
+        let unchanged = before.held_revision == self.holdings.held_revision()
+            && before.attempts.len() == attempts.len()
+            && attempts.iter().all(same);
+        if !unchanged {
+            self.view.send_replace(Arc::new(View {
+                held: render::held(&self.holdings),
+                held_revision: self.holdings.held_revision(),
+                running: self.holdings.is_running(),
+                attempts,
+            }));
+        }
+    }
+}
+
+/// What of an action stands in the ledger.
+fn entry(action: &Action) -> Option<Entry> {
+    match action {
+        Action::RememberEnded(id) => Some(Entry::Ended(id.clone())),
+        Action::RememberToken(gpu, token) => Some(Entry::Token(gpu.clone(), token.clone())),
+        Action::Start(_) | Action::Stop(..) | Action::RememberReadiness(_) | Action::Forget(_) => {
+            None
+        }
+    }
+}
+
+fn begin_minder(
+    config: &Config,
+    context: &Context,
+    inbox: &Inbox,
+    id: &AttemptId,
+    dir: AttemptDir,
+    task: Task,
+) -> Orders {
+    let minder = Minder {
+        id: id.clone(),
+        dir,
+        supervisor_command: config.supervisor_command.clone(),
+        inbox: inbox.clone(),
+    };
+    minder.begin(&context.tasks, task)
+}
+
+/// Gives every wanted port a real one that is free now.
+fn choose_ports(
+    config: &Config,
+    id: &AttemptId,
+    wanted: &[WantedPort],
+    taken: &BTreeSet<u16>,
+) -> Result<Vec<Port>, String> {
+    let mut free = ports::pick(
+        &config.ports,
+        backoff::seed(id.as_str()),
+        wanted.iter().filter(|port| !port.fixed).count(),
+        |port| !taken.contains(&port) && is_free(port),
+    )
+    .into_iter();
+    wanted
+        .iter()
+        .map(|port| {
+            let real = if port.fixed {
+                let there = !taken.contains(&port.logical) && is_free(port.logical);
+                there
+                    .then_some(port.logical)
+                    .ok_or_else(|| format!("port {} is in use", port.logical))
+            } else {
+                free.next().ok_or_else(|| "no port is free".to_owned())
+            }?;
+            Ok(Port {
+                logical: port.logical,
+                name: port.name.clone(),
+                real,
+                udp: port.udp,
+            })
+        })
+        .collect()
+}
+
+/// Whether nobody on this machine has the port, for TCP or UDP.
+fn is_free(port: u16) -> bool {
+    let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+    std::net::TcpListener::bind(address).is_ok() && std::net::UdpSocket::bind(address).is_ok()
+}
+
+fn spec_of(
+    config: &Config,
+    data: &DataDir,
+    dir: &AttemptDir,
+    assignment: &wire::Assignment,
+    ports: &[Port],
+) -> Result<Spec, String> {
+    let run = plan::run_of(assignment)?;
+    let fenced = assignment.on_disconnect() == wire::OnDisconnect::Stop;
+    let grace = assignment
+        .stop
+        .as_ref()
+        .and_then(|stop| stop.grace.as_ref());
+    let grace = grace.map_or(Duration::from_secs(30), convert::parse_duration);
+    let Some(Runtime::Process(_)) = &run.runtime else {
+        return Err("containers cannot be run here".to_owned());
+    };
+    Ok(Spec {
+        attempt_id: assignment.attempt_id.clone(),
+        launcher_args: launcher_args(config),
+        command: run.command.clone(),
+        env: plan::process_env(assignment, ports, |name| std::env::var(name).ok())?,
+        working_dir: plan::working_dir(assignment).unwrap_or_else(|| dir.work_path()),
+        cgroup: None,
+        log: config.log,
+        fence: fenced.then(|| Fence {
+            lease: data.lease_path(),
+            grace,
+        }),
+        container: None,
+    })
+}
+
+/// What stands before a supervisor's own arguments.
+fn launcher_args(config: &Config) -> Vec<String> {
+    let args = config.supervisor_command.iter().skip(1);
+    args.map(|arg| arg.to_string_lossy().into_owned()).collect()
+}
+
+fn question(
+    id: &AttemptId,
+    kind: Kind,
+    terms: Terms,
+    local: &Local,
+    dir: &AttemptDir,
+) -> Option<Question> {
+    let probe = match kind {
+        Kind::Ready => plan::ready_probe(&local.assignment),
+        Kind::Alive => plan::alive_probe(&local.assignment),
+    }?;
+    let env = plan::process_env(&local.assignment, &local.ports, |name| {
+        std::env::var(name).ok()
+    });
+    Some(Question {
+        attempt: id.clone(),
+        kind,
+        target: plan::target(probe, &local.ports).ok()?,
+        terms,
+        working_dir: plan::working_dir(&local.assignment).unwrap_or_else(|| dir.work_path()),
+        env: env.unwrap_or_default(),
+    })
+}

@@ -1,0 +1,379 @@
+//! Minds one attempt for the agent: starts its supervisor, passes on that it is to stop, and tells
+//! how it ended, within milliseconds of the supervisor's own end. A minder can die at any time with
+//! its agent: the next one finds everything in the attempt's folder. It decides only whose turn it
+//! is: the lock says whether a supervisor speaks for the attempt.
+
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use muster_proto::replicas::v1::Assignment;
+use muster_runtime::task::Tasks;
+use rustix::process::{Signal, kill_process};
+use tokio::net::unix::pipe;
+use tokio::sync::mpsc;
+
+use crate::agent::{Heard, Inbox};
+use crate::attempt_dir::{AttemptDir, Lock, Running, Spec, Stop};
+use crate::domain::end::{Exit, ExitCause, StopCause};
+use crate::domain::ids::AttemptId;
+use crate::log::reader;
+use crate::machine;
+use crate::plan::Port;
+use crate::record;
+
+/// A supervisor that ends before it has begun is started this many times.
+const STARTS: u32 = 3;
+/// Between looks at a supervisor that is just beginning, and was started by another agent.
+const BEGIN_PAUSE: Duration = Duration::from_millis(5);
+/// Between looks at processes that were killed.
+const KILL_PAUSE: Duration = Duration::from_millis(5);
+/// Lines of output that a failure is told with.
+const LAST_LINES: usize = 20;
+
+/// Stops that wait to be passed on: a first, and a sooner one; more change nothing.
+const STOPS: usize = 4;
+
+/// Where an attempt stands, as its folder says.
+#[derive(Debug)]
+enum Standing {
+    /// It has ended.
+    Ended(Exit),
+    /// A supervisor speaks for it.
+    Supervised(Option<Running>),
+    /// No supervisor has ever spoken for it.
+    Unstarted,
+    /// Its supervisor has died without a word; now we speak for it.
+    Lost(Lock, Running),
+}
+
+/// What a minder has to do first.
+#[derive(Debug)]
+pub(crate) enum Task {
+    /// Make the attempt's folder, then run it.
+    Start(Box<Start>),
+    /// Find out what has become of it, and go on from there.
+    Adopt,
+}
+
+/// What an attempt's folder is made of.
+#[derive(Debug)]
+pub(crate) struct Start {
+    pub(crate) spec: Spec,
+    pub(crate) assignment: Arc<Assignment>,
+    pub(crate) ports: Vec<Port>,
+}
+
+impl Start {
+    /// The spec comes last: without it nothing was begun.
+    fn make(&self, dir: &AttemptDir) -> io::Result<()> {
+        dir.make()?;
+        record::set_assignment(dir, &self.assignment)?;
+        record::set_ports(dir, &self.ports)?;
+        dir.set_spec(&self.spec)
+    }
+}
+
+/// Tells a minder what to do.
+#[derive(Debug, Clone)]
+pub(crate) struct Orders(mpsc::Sender<(StopCause, Duration)>);
+
+impl Orders {
+    /// Has the attempt stopped: killed once `grace` has passed.
+    pub(crate) fn stop(&self, cause: StopCause, grace: Duration) {
+        // Full: a stop is on its way that is about as soon.
+        let _ = self.0.try_send((cause, grace));
+    }
+}
+
+/// Minds one attempt.
+#[derive(Debug)]
+pub(crate) struct Minder {
+    pub(crate) id: AttemptId,
+    pub(crate) dir: AttemptDir,
+    pub(crate) supervisor_command: Vec<OsString>,
+    pub(crate) inbox: Inbox,
+}
+
+impl Minder {
+    /// Begins, as a task of its own.
+    pub(crate) fn begin(self, tasks: &Tasks, task: Task) -> Orders {
+        let (sender, receiver) = mpsc::channel(STOPS);
+        tasks.spawn("minder", self.mind(task, receiver));
+        Orders(sender)
+    }
+
+    async fn mind(self, task: Task, mut stops: mpsc::Receiver<(StopCause, Duration)>) {
+        if let Task::Start(start) = task
+            && let Err(error) = self.make(start).await
+        {
+            let why = format!("cannot make the folder of the attempt: {error}");
+            return self.tell_end(self.failure(why)).await;
+        }
+        let minding = self.until_the_end();
+        tokio::pin!(minding);
+        let exit = loop {
+            tokio::select! {
+                exit = &mut minding => break exit,
+                Some((cause, grace)) = stops.recv() => self.pass_on(cause, grace),
+            }
+        };
+        self.tell_end(exit).await;
+    }
+
+    async fn make(&self, start: Box<Start>) -> io::Result<()> {
+        let dir = self.dir.clone();
+        blocking(move || start.make(&dir)).await
+    }
+
+    fn pass_on(&self, cause: StopCause, grace: Duration) {
+        let stop = Stop {
+            kill_at: machine::since_boot().saturating_add(grace),
+            cause,
+        };
+        if let Err(error) = self.dir.set_stop(&stop) {
+            tracing::error!(attempt = %self.id, %error, "cannot pass on that an attempt is to stop");
+        }
+    }
+
+    async fn until_the_end(&self) -> Exit {
+        let mut starts = 0;
+        loop {
+            let standing = match self.look().await {
+                Ok(standing) => standing,
+                Err(error) => {
+                    tracing::error!(attempt = %self.id, %error, "cannot read the folder of an attempt");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    continue;
+                }
+            };
+            match standing {
+                Standing::Ended(exit) => return exit,
+                Standing::Supervised(None) => tokio::time::sleep(BEGIN_PAUSE).await,
+                Standing::Supervised(Some(running)) => self.watch(&running).await,
+                Standing::Unstarted if starts == STARTS => {
+                    return self
+                        .conclude_failure("its supervisor ends before it begins")
+                        .await;
+                }
+                Standing::Unstarted => {
+                    starts += 1;
+                    if let Err(error) = self.supervise().await {
+                        let why = format!("cannot start a supervisor: {error}");
+                        return self.conclude_failure(&why).await;
+                    }
+                }
+                Standing::Lost(lock, running) => return self.bury(lock, running).await,
+            }
+        }
+    }
+
+    async fn look(&self) -> io::Result<Standing> {
+        let dir = self.dir.clone();
+        blocking(move || look(&dir)).await
+    }
+
+    /// Starts a supervisor, and waits for its end.
+    async fn supervise(&self) -> io::Result<()> {
+        let (command, dir) = (self.supervisor_command.clone(), self.dir.clone());
+        let mut child = blocking(move || spawn(&command, &dir)).await?;
+        if let Some(output) = child.stdout.take().map(OwnedFd::from)
+            && let Ok(output) = pipe::Receiver::from_owned_fd(output)
+        {
+            // Closed once it has brought the attempt up, or has failed to.
+            end_of(&output).await;
+        }
+        self.tell_launch().await;
+        self.until_it_dies().await;
+        // Only its status is left to take, by whoever has time.
+        drop(tokio::task::spawn_blocking(move || child.wait()));
+        Ok(())
+    }
+
+    /// Waits for the end of a supervisor that another agent has started.
+    async fn watch(&self, running: &Running) {
+        if running.process.is_some() {
+            self.tell_launch().await;
+            self.until_it_dies().await;
+        }
+        // It has ended, or is just beginning or ending.
+        tokio::time::sleep(BEGIN_PAUSE).await;
+    }
+
+    async fn until_it_dies(&self) {
+        match self.dir.life() {
+            Ok(Some(alive)) => match pipe::Receiver::from_file(alive) {
+                Ok(alive) => end_of(&alive).await,
+                Err(error) => self.complain_of(&error).await,
+            },
+            Ok(None) => {}
+            Err(error) => self.complain_of(&error).await,
+        }
+    }
+
+    async fn complain_of(&self, error: &io::Error) {
+        tracing::error!(attempt = %self.id, %error, "cannot wait for a supervisor");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+
+    async fn tell_launch(&self) {
+        let dir = self.dir.clone();
+        if let Ok(Some(running)) = blocking(move || dir.running()).await {
+            self.tell(Heard::Launched(self.id.clone(), running)).await;
+        }
+    }
+
+    /// Ends what is left of a replica whose supervisor has died, and says so for good.
+    async fn bury(&self, lock: Lock, running: Running) -> Exit {
+        let rebooted = running.boot_id != machine::boot_id();
+        if !rebooted {
+            self.kill_remains().await;
+        }
+        let (cause, message) = if rebooted {
+            (ExitCause::MachineRestarted, "the machine was restarted")
+        } else {
+            (
+                ExitCause::Abandoned,
+                "its supervisor died, and it was ended with it",
+            )
+        };
+        let exit = Exit {
+            cause,
+            ..self.failure(message.to_owned())
+        };
+        self.conclude(lock, exit).await
+    }
+
+    async fn kill_remains(&self) {
+        let variable = format!("MUSTER_ATTEMPT={}", self.id);
+        loop {
+            let name = variable.clone();
+            let left = blocking(move || Ok(kill_all(&name))).await;
+            if left.unwrap_or(0) == 0 {
+                return;
+            }
+            tokio::time::sleep(KILL_PAUSE).await;
+        }
+    }
+
+    async fn conclude_failure(&self, why: &str) -> Exit {
+        let complaint = std::fs::read_to_string(self.dir.complaints_path()).unwrap_or_default();
+        let complaint = complaint.lines().last().unwrap_or_default();
+        let why = [why, complaint]
+            .into_iter()
+            .filter(|part| !part.is_empty())
+            .collect::<Vec<_>>();
+        let exit = self.failure(why.join(": "));
+        match self.dir.try_lock() {
+            Ok(Some(lock)) => self.conclude(lock, exit).await,
+            Ok(None) | Err(_) => exit,
+        }
+    }
+
+    async fn conclude(&self, lock: Lock, exit: Exit) -> Exit {
+        let (dir, written) = (self.dir.clone(), exit.clone());
+        let outcome = blocking(move || dir.set_exit(&lock, &written)).await;
+        if let Err(error) = outcome {
+            tracing::error!(attempt = %self.id, %error, "cannot keep how an attempt ended");
+        }
+        exit
+    }
+
+    fn failure(&self, message: String) -> Exit {
+        Exit {
+            cause: ExitCause::NotStarted,
+            code: None,
+            signal: None,
+            out_of_memory: false,
+            time: machine::wall_time(),
+            message,
+        }
+    }
+
+    async fn tell_end(&self, exit: Exit) {
+        let dir = self.dir.clone();
+        let lines = blocking(move || reader::last(dir.path(), LAST_LINES))
+            .await
+            .unwrap_or_default();
+        let lines = lines.into_iter().map(|line| line.text).collect();
+        self.tell(Heard::Ended(self.id.clone(), exit, lines)).await;
+    }
+
+    async fn tell(&self, heard: Heard) {
+        // Closed: the agent ends, and its successor will look for itself.
+        let _ = self.inbox.send(heard).await;
+    }
+}
+
+fn look(dir: &AttemptDir) -> io::Result<Standing> {
+    if let Some(exit) = dir.exit()? {
+        return Ok(Standing::Ended(exit));
+    }
+    let lock = dir.try_lock()?;
+    let running = dir.running()?;
+    let Some(lock) = lock else {
+        return Ok(Standing::Supervised(running));
+    };
+    // It may have ended between the two looks.
+    Ok(match (dir.exit()?, running) {
+        (Some(exit), _) => Standing::Ended(exit),
+        (None, None) => Standing::Unstarted,
+        (None, Some(running)) => Standing::Lost(lock, running),
+    })
+}
+
+fn spawn(command: &[OsString], dir: &AttemptDir) -> io::Result<Child> {
+    let (program, args) = command
+        .split_first()
+        .ok_or_else(|| io::Error::other("no supervisor command is configured"))?;
+    let complaints: File = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(dir.complaints_path())?;
+    Command::new(program)
+        .args(args)
+        .arg("run")
+        .arg(dir.path())
+        .env_clear()
+        .process_group(0)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(complaints)
+        .spawn()
+}
+
+/// Kills every process with a variable; how many there were.
+fn kill_all(variable: &str) -> usize {
+    let processes = machine::processes_with(variable);
+    for pid in &processes {
+        let _ = kill_process(*pid, Signal::KILL);
+    }
+    processes.len()
+}
+
+/// Waits until the other end of a pipe is closed.
+async fn end_of(pipe: &pipe::Receiver) {
+    let mut byte = [0];
+    while pipe.readable().await.is_ok() {
+        match pipe.try_read(&mut byte) {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// Does what may block away from the event loop.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(io::Error::other)?
+}

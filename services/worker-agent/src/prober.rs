@@ -1,0 +1,212 @@
+//! Asks replicas how they are: over HTTP, TCP, gRPC, or by a command. It decides nothing: each
+//! answer goes to the agent, whose domain counts them.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use http_body_util::Empty;
+use hyper_util::rt::TokioIo;
+use muster_proto::health::v1::HealthCheckRequest;
+use muster_proto::health::v1::health_check_response::ServingStatus;
+use muster_proto::health::v1::health_client::HealthClient;
+use muster_runtime::task::{Handle, Tasks};
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::net::TcpStream;
+use tokio::process::Command;
+use tokio::time::{Instant, sleep_until, timeout};
+use tonic::transport::Endpoint;
+
+use crate::agent::{Heard, Inbox};
+use crate::domain::holdings::Input;
+use crate::domain::ids::AttemptId;
+use crate::domain::probe::{Counter, Kind, Outcome, Terms, Verdict};
+use crate::plan::Target;
+
+/// What is told of a command's failure, in characters of its last line.
+const SAID: usize = 200;
+
+/// Asks one thing of one replica, again and again. Dropping it ends that.
+#[derive(Debug)]
+pub(crate) struct Prober {
+    task: Handle<()>,
+}
+
+impl Drop for Prober {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// What is asked of whom.
+#[derive(Debug, Clone)]
+pub(crate) struct Question {
+    pub(crate) attempt: AttemptId,
+    pub(crate) kind: Kind,
+    pub(crate) target: Target,
+    pub(crate) terms: Terms,
+    /// For commands: where, and with what environment.
+    pub(crate) working_dir: PathBuf,
+    pub(crate) env: Vec<(String, String)>,
+}
+
+impl Prober {
+    /// Begins to ask.
+    pub(crate) fn begin(tasks: &Tasks, question: Question, was_well: bool, inbox: Inbox) -> Self {
+        Self {
+            task: tasks.spawn("prober", ask_on(question, was_well, inbox)),
+        }
+    }
+}
+
+async fn ask_on(question: Question, mut was_well: bool, inbox: Inbox) {
+    let terms = question.terms;
+    let mut counter = Counter::default();
+    let mut next = Instant::now();
+    if question.kind == Kind::Alive {
+        next += terms.interval;
+    }
+    for tried in 1.. {
+        sleep_until(next).await;
+        let outcome = ask(&question).await;
+        was_well |= counter.count(outcome.is_ok(), &terms) == Verdict::Well;
+        let input = Input::Probed(question.attempt.clone(), question.kind, outcome);
+        if inbox.send(Heard::Input(input)).await.is_err() {
+            return;
+        }
+        // From the start of one try to that of the next, unless a try takes longer.
+        next = (next + terms.delay(tried, was_well)).max(Instant::now());
+    }
+}
+
+async fn ask(question: &Question) -> Outcome {
+    let limit = question.terms.timeout;
+    let late = || Err(format!("no answer within {limit:?}"));
+    match &question.target {
+        // A command is ended by itself: it must not run on.
+        Target::Exec { command } => execute(command, question, limit).await,
+        Target::Http { port, path } => timeout(limit, http(*port, path))
+            .await
+            .unwrap_or_else(|_| late()),
+        Target::Tcp { port } => match timeout(limit, connect(*port)).await {
+            Ok(connected) => connected.map(|_| ()),
+            Err(_) => late(),
+        },
+        Target::Grpc { port, service } => timeout(limit, grpc(*port, service))
+            .await
+            .unwrap_or_else(|_| late()),
+    }
+}
+
+async fn connect(port: u16) -> Result<TcpStream, String> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    TcpStream::connect(address)
+        .await
+        .map_err(|error| format!("port {port}: {error}"))
+}
+
+/// A status of 200 to 399 is a success; redirects are not followed.
+async fn http(port: u16, path: &str) -> Outcome {
+    let stream = connect(port).await?;
+    let failed = |error: hyper::Error| format!("port {port}: {error}");
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(failed)?;
+    let request = http::Request::get(path)
+        .header(http::header::HOST, format!("127.0.0.1:{port}"))
+        .header(http::header::USER_AGENT, "muster-probe")
+        .header(http::header::CONNECTION, "close")
+        .body(Empty::<bytes::Bytes>::new())
+        .map_err(|error| format!("{path}: {error}"))?;
+    let answer = sender.send_request(request);
+    tokio::pin!(answer);
+    let status = tokio::select! {
+        answer = &mut answer => answer.map_err(failed)?.status(),
+        // The connection's own task: it ends after the answer, or by failing.
+        ended = connection => match ended {
+            Ok(()) => answer.await.map_err(failed)?.status(),
+            Err(error) => return Err(failed(error)),
+        },
+    };
+    if (200..400).contains(&status.as_u16()) {
+        Ok(())
+    } else {
+        Err(format!("{path}: status {status}"))
+    }
+}
+
+async fn grpc(port: u16, service: &str) -> Outcome {
+    let failed = |error: tonic::transport::Error| format!("port {port}: {error}");
+    let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{port}")).map_err(failed)?;
+    let channel = endpoint.connect().await.map_err(failed)?;
+    let request = HealthCheckRequest {
+        service: service.to_owned(),
+    };
+    let answer = HealthClient::new(channel).check(request).await;
+    let answer = answer
+        .map_err(|status| format!("port {port}: {}", status.message()))?
+        .into_inner();
+    match answer.status() {
+        ServingStatus::Serving => Ok(()),
+        other @ (ServingStatus::Unknown
+        | ServingStatus::NotServing
+        | ServingStatus::ServiceUnknown) => Err(format!("port {port}: {}", other.as_str_name())),
+    }
+}
+
+/// Exit code 0 is a success. What takes too long is killed, with all that it started in its group.
+async fn execute(command: &[String], question: &Question, limit: Duration) -> Outcome {
+    let Some((program, args)) = command.split_first() else {
+        return Err("the command is empty".to_owned());
+    };
+    let child = Command::new(program)
+        .args(args)
+        .env_clear()
+        .envs(question.env.iter().map(|(name, value)| (name, value)))
+        .current_dir(&question.working_dir)
+        .process_group(0)
+        .kill_on_drop(true)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| format!("cannot execute {program:?}: {error}"))?;
+    let group = Group(child.id());
+    let output = match timeout(limit, child.wait_with_output()).await {
+        Ok(output) => output.map_err(|error| format!("{program:?}: {error}"))?,
+        Err(_) => return Err(format!("{program:?} did not end within {limit:?}")),
+    };
+    drop(group);
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let said: String = said
+        .trim_end()
+        .lines()
+        .last()
+        .unwrap_or_default()
+        .chars()
+        .take(SAID)
+        .collect();
+    Err(format!("{program:?}: {}: {said}", output.status))
+}
+
+/// Kills what is left of a command's process group when it is given up.
+struct Group(Option<u32>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let pid = self
+            .0
+            .and_then(|pid| i32::try_from(pid).ok())
+            .and_then(Pid::from_raw);
+        if let Some(pid) = pid {
+            let _ = kill_process_group(pid, Signal::KILL);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

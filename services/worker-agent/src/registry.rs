@@ -1,0 +1,307 @@
+//! Talks to the worker-registry: registers, beats, and leaves. One loop, so that one call is in
+//! flight at a time and the lease is counted from when the answered beat was sent. It decides when
+//! to speak; what an answer means for what runs is the domain's.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use muster_proto::types::v1::ErrorReason;
+use muster_proto::workers::v1::workers_service_client::WorkersServiceClient;
+use muster_proto::workers::v1::{
+    HeartbeatRequest, HeartbeatResponse, HeartbeatTerms, RegisterWorkerRequest,
+    RegisterWorkerResponse,
+};
+use muster_runtime::backoff::{self, Backoff};
+use muster_runtime::connect::{Channel, Credential};
+use muster_runtime::health::Check;
+use muster_runtime::shutdown::{Cause, Phase};
+use muster_runtime::status::Details;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep, sleep_until};
+use tonic::{Request, Status};
+
+use crate::data_dir::Identity;
+use crate::domain::holdings::Input;
+use crate::domain::ids::AllocationId;
+use crate::domain::lease::Lease;
+use crate::files::{self, Durability};
+use crate::grpc::convert;
+use crate::serve::Addresses;
+use crate::shared::Shared;
+use crate::standing::Registered;
+use crate::view::View;
+use crate::{inventory, machine};
+
+mod registration;
+
+/// Before the registry has said how to behave.
+const FIRST_INTERVAL: Duration = Duration::from_secs(1);
+const REGISTER_DEADLINE: Duration = Duration::from_secs(10);
+/// A beat waits for its answer at least and at most this long, and a quarter of lost_after between.
+const BEAT_DEADLINES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
+
+/// Asks the loop to leave; answered once the registry has been told, or will not be.
+pub(crate) type Leave = mpsc::Receiver<oneshot::Sender<()>>;
+
+/// What the loop lives by.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    pub(crate) shared: Shared,
+    pub(crate) client: WorkersServiceClient<Channel>,
+    pub(crate) credential: Credential,
+    pub(crate) check: Check,
+    pub(crate) addresses: Addresses,
+}
+
+/// Why a generation is over.
+enum Over {
+    /// The registry does not know it, or is another one than before.
+    Unknown,
+    /// A later one has registered.
+    Fenced,
+    /// The agent has left.
+    Left,
+}
+
+/// How the registry wants the agent to behave.
+#[derive(Debug, Clone, Copy)]
+struct Terms {
+    interval: Duration,
+    lost_after: Duration,
+    fence_after: Duration,
+}
+
+impl Terms {
+    fn parse(from: Option<&HeartbeatTerms>) -> Self {
+        let read = |time: Option<&prost_types::Duration>, default| {
+            time.map(convert::parse_duration)
+                .filter(|time| !time.is_zero())
+                .unwrap_or(default)
+        };
+        let interval = read(
+            from.and_then(|terms| terms.interval.as_ref()),
+            FIRST_INTERVAL,
+        );
+        Self {
+            interval,
+            lost_after: read(
+                from.and_then(|terms| terms.lost_after.as_ref()),
+                4 * interval,
+            ),
+            // Nothing said is nothing promised.
+            fence_after: from
+                .and_then(|terms| terms.fence_after.as_ref())
+                .map_or(Duration::ZERO, convert::parse_duration),
+        }
+    }
+}
+
+impl Registry {
+    /// Registers and beats until the loops end, or it was asked to leave.
+    pub(crate) async fn run(mut self, mut leave: Leave) -> Result<(), String> {
+        let stop = self.shared.context.shutdown.reached(Phase::Loops);
+        tokio::select! {
+            () = stop => Ok(()),
+            outcome = self.live(&mut leave) => outcome,
+        }
+    }
+
+    async fn live(&mut self, leave: &mut Leave) -> Result<(), String> {
+        let boot_id = random_id();
+        loop {
+            let Some((terms, epoch)) = self.register(&boot_id, leave).await? else {
+                return Ok(());
+            };
+            match self.beat_on(terms, epoch, leave).await? {
+                Over::Unknown => {}
+                Over::Left => return Ok(()),
+                Over::Fenced => return self.end_fenced().await,
+            }
+        }
+    }
+
+    /// Beats while this generation lasts.
+    async fn beat_on(
+        &mut self,
+        mut terms: Terms,
+        mut epoch: String,
+        leave: &mut Leave,
+    ) -> Result<Over, String> {
+        let mut trouble = Backoff::new(
+            self.shared.config.retry,
+            backoff::seed(&self.shared.config.name),
+        );
+        let mut next = Instant::now();
+        let mut told = 0;
+        loop {
+            let leaving = self.wait(next, told, leave).await;
+            let view = Arc::clone(&self.shared.view.borrow_and_update());
+            let sent = (Instant::now(), machine::since_boot());
+            let answer = self.beat(&view, terms, leaving.is_some()).await;
+            if let Some(done) = leaving {
+                if let Err(status) = &answer {
+                    tracing::warn!(
+                        error = status.message(),
+                        "the registry was not told that the agent leaves"
+                    );
+                }
+                let _ = done.send(());
+                return Ok(Over::Left);
+            }
+            match answer {
+                Ok(answer) => {
+                    trouble.reset();
+                    self.check.ok("");
+                    told = view.held_revision;
+                    terms = Terms::parse(answer.terms.as_ref());
+                    next = sent.0 + terms.interval;
+                    self.renew(sent.1, terms)?;
+                    if self.take(&answer, &mut epoch).await {
+                        return Ok(Over::Unknown);
+                    }
+                }
+                Err(status) => {
+                    self.check.failed(status.message());
+                    match Details::of(&status) {
+                        said if said.is(ErrorReason::Fenced) => return Ok(Over::Fenced),
+                        said if said.is(ErrorReason::Reregister)
+                            || said.is(ErrorReason::CredentialInvalid) =>
+                        {
+                            sleep(trouble.next_delay()).await;
+                            return Ok(Over::Unknown);
+                        }
+                        _ => next = Instant::now() + trouble.next_delay().min(terms.interval),
+                    }
+                    if trouble.failures() == 1 {
+                        tracing::warn!(code = ?status.code(), error = status.message(), "the registry does not answer");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Until a beat is due: by time, by a change of what is held since `told`, or to leave.
+    async fn wait(
+        &mut self,
+        next: Instant,
+        told: u64,
+        leave: &mut Leave,
+    ) -> Option<oneshot::Sender<()>> {
+        let mut view = self.shared.view.clone();
+        let changed = async move {
+            let different = view
+                .wait_for(|view| view.held_revision != told)
+                .await
+                .is_ok();
+            if !different {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            () = sleep_until(next) => None,
+            () = changed => None,
+            Some(done) = leave.recv() => Some(done),
+        }
+    }
+
+    async fn beat(
+        &mut self,
+        view: &View,
+        terms: Terms,
+        leaving: bool,
+    ) -> Result<HeartbeatResponse, Status> {
+        let (least, most) = BEAT_DEADLINES;
+        let mut request = Request::new(HeartbeatRequest {
+            name: self.shared.config.name.clone(),
+            generation: self.shared.standing.generation(),
+            held: view.held.clone(),
+            leaving,
+            cpu_used_milli: None,
+            memory_used_mib: inventory::memory_used_mib(),
+        });
+        request.set_timeout((terms.lost_after / 4).clamp(least, most));
+        self.client
+            .heartbeat(request)
+            .await
+            .map(tonic::Response::into_inner)
+    }
+
+    /// Counts the lease from when the answered beat was sent.
+    fn renew(&self, sent: Duration, terms: Terms) -> Result<(), String> {
+        let lease = Lease::renewed(self.shared.standing.boot_id(), sent, terms.fence_after);
+        let written = files::replace(
+            &self.shared.data.lease_path(),
+            lease.print().as_bytes(),
+            Durability::Kernel,
+        );
+        // Unwritten, the replicas that need it end in time: that is what it is for.
+        if let Err(error) = written {
+            tracing::error!(%error, "cannot renew the lease");
+        }
+        self.shared.standing.note_registry(Some(lease));
+        Ok(())
+    }
+
+    /// Passes on what an answer says; true if it takes a new registration.
+    async fn take(&mut self, answer: &HeartbeatResponse, epoch: &mut String) -> bool {
+        self.shared.standing.set_registered(Some(Registered {
+            generation: self.shared.standing.generation(),
+            state: answer.state(),
+            beaten: true,
+        }));
+        for notice in &answer.notices {
+            let grace = notice.stop_grace.as_ref().map(convert::parse_duration);
+            if let Some(id) = allocation(&notice.allocation_id) {
+                self.shared.tell(Input::Ending(id, grace)).await;
+            }
+        }
+        for id in &answer.forgotten_allocations {
+            if let Some(id) = allocation(id) {
+                self.shared.tell(Input::Forgotten(id)).await;
+            }
+        }
+        self.shared.tell(Input::Forced(answer.forced)).await;
+        let changed = *epoch != answer.epoch;
+        if changed {
+            tracing::warn!(before = %epoch, now = %answer.epoch, "the registry has another history: registering again");
+        } else if !answer.unknown_allocations.is_empty() {
+            tracing::warn!(allocations = ?answer.unknown_allocations, "the registry does not know what is held: registering again");
+        }
+        epoch.clone_from(&answer.epoch);
+        changed || !answer.unknown_allocations.is_empty()
+    }
+
+    /// A later incarnation of this worker speaks. If our folder is still ours, it is on another
+    /// machine, and what runs here has to end; if not, our successor has adopted it.
+    async fn end_fenced(&mut self) -> Result<(), String> {
+        self.shared.standing.set_registered(None);
+        let why = "a later incarnation of this worker has registered";
+        if self.shared.data.is_ours() {
+            tracing::error!("{why}: stopping what runs here");
+            self.shared.tell(Input::Superseded).await;
+            let mut view = self.shared.view.clone();
+            // The inbox is taken in order: the first view that can be idle has heard it.
+            let _ = view.changed().await;
+            let _ = view.wait_for(|view| !view.running).await;
+        }
+        self.shared.context.shutdown.begin(Cause::failed(why));
+        Ok(())
+    }
+}
+
+/// An id that may stand here; one that may not cannot be of anything that we hold.
+fn allocation(id: &str) -> Option<AllocationId> {
+    AllocationId::parse(id).ok()
+}
+
+/// 32 random hexadecimal digits.
+fn random_id() -> String {
+    let word = || {
+        getrandom::u64().unwrap_or_else(|_| {
+            // Without randomness the time since boot still tells two processes of one machine apart.
+            u64::try_from(machine::since_boot().as_nanos()).unwrap_or(0)
+        })
+    };
+    format!("{:016x}{:016x}", word(), word())
+}

@@ -1,0 +1,173 @@
+//! Registering: with the join token at first, with the credential ever after, and with all that
+//! runs here, so that a registry that was restored from a backup learns of it.
+
+use muster_proto::types::v1::{CapacityType, Price};
+use muster_proto::workers::v1::{Allocation, AllocationState, HeldAllocation, HeldPhase};
+
+use super::*;
+use crate::view::Seen;
+
+/// Who holds every allocation that an assignment comes with.
+const OWNER: &str = "replica-manager";
+
+impl Registry {
+    /// Registers, however long it takes; nothing if the agent is to leave before.
+    pub(super) async fn register(
+        &mut self,
+        boot_id: &str,
+        leave: &mut Leave,
+    ) -> Result<Option<(Terms, String)>, String> {
+        let mut trouble = Backoff::new(self.shared.config.retry, backoff::seed(boot_id));
+        loop {
+            let outcome = tokio::select! {
+                outcome = self.try_register(boot_id) => outcome,
+                Some(done) = leave.recv() => {
+                    let _ = done.send(());
+                    return Ok(None);
+                }
+            };
+            match outcome {
+                Ok(answer) => return self.registered(&answer).map(Some),
+                Err(status) => {
+                    self.check
+                        .failed(format!("cannot register: {}", status.message()));
+                    if trouble.failures() == 0 {
+                        tracing::warn!(code = ?status.code(), error = status.message(), "cannot register");
+                    }
+                }
+            }
+            tokio::select! {
+                () = sleep(trouble.next_delay()) => {}
+                Some(done) = leave.recv() => {
+                    let _ = done.send(());
+                    return Ok(None);
+                }
+            }
+        }
+    }
+
+    async fn try_register(&mut self, boot_id: &str) -> Result<RegisterWorkerResponse, Status> {
+        let mut request = Request::new(self.request(boot_id));
+        request.set_timeout(REGISTER_DEADLINE);
+        self.client
+            .register_worker(request)
+            .await
+            .map(tonic::Response::into_inner)
+    }
+
+    fn request(&self, boot_id: &str) -> RegisterWorkerRequest {
+        let config = &self.shared.config;
+        let last_generation = self
+            .shared
+            .data
+            .identity()
+            .map_or(0, |identity| identity.generation);
+        let capacity_type = if config.spot {
+            CapacityType::Spot
+        } else {
+            CapacityType::OnDemand
+        };
+        RegisterWorkerRequest {
+            name: config.name.clone(),
+            boot_id: boot_id.to_owned(),
+            join_token: self.join_token(),
+            last_generation: last_generation.max(self.shared.standing.generation()),
+            capacity: Some(self.shared.standing.capacity().clone()),
+            agent_labels: config.labels.clone(),
+            capacity_type: capacity_type.into(),
+            price: config.price.map(|price| Price {
+                micro_usd_per_hour: price.0,
+            }),
+            backend: config.backend.clone(),
+            region: config.region.clone(),
+            zone: config.zone.clone(),
+            agent_version: self.shared.context.identity.version.to_owned(),
+            agent_address: self.addresses.agent.clone(),
+            advertise_host: self.addresses.host.clone(),
+            held: self.held(),
+        }
+    }
+
+    /// The join token as its file has it now; nothing if there is no file.
+    fn join_token(&self) -> String {
+        let Some(path) = &self.shared.config.join_token_file else {
+            return String::new();
+        };
+        match std::fs::read_to_string(path) {
+            Ok(token) => token.trim().to_owned(),
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "the join token cannot be read");
+                String::new()
+            }
+        }
+    }
+
+    /// All that is on the machine, with what it takes to make its records anew.
+    fn held(&self) -> Vec<HeldAllocation> {
+        let view = self.shared.view.borrow();
+        let mut held = view.held.clone();
+        for one in &mut held {
+            let of_it = |seen: &&Arc<Seen>| seen.report.allocation_id == one.allocation_id;
+            if one.phase() != HeldPhase::Ended
+                && let Some(seen) = view.attempts.values().find(of_it)
+            {
+                one.record = Some(self.allocation_record(seen));
+            }
+        }
+        held
+    }
+
+    fn allocation_record(&self, seen: &Seen) -> Allocation {
+        let assignment = &seen.assignment;
+        let ports = assignment.run.iter().flat_map(|run| &run.ports);
+        Allocation {
+            id: assignment.allocation_id.clone(),
+            worker: self.shared.config.name.clone(),
+            state: AllocationState::Held.into(),
+            owner: OWNER.to_owned(),
+            subject: assignment.replica.clone(),
+            gpu_uuids: assignment.gpu_uuids.clone(),
+            cpu_milli: assignment.cpu_milli,
+            memory_mib: assignment.memory_mib,
+            host_ports: ports
+                .filter(|port| port.host_port)
+                .map(|port| port.number)
+                .collect(),
+            fencing_token: assignment.fencing_token.clone(),
+            replaces: assignment.replaces_allocation.clone(),
+            stop_grace: assignment.stop.as_ref().and_then(|stop| stop.grace),
+            project: assignment.project.clone(),
+            ..Allocation::default()
+        }
+    }
+
+    /// Keeps what the registry has given: from now on we are this generation.
+    fn registered(&self, answer: &RegisterWorkerResponse) -> Result<(Terms, String), String> {
+        let worker = answer.worker.clone().unwrap_or_default();
+        self.keep(&answer.credential, worker.generation)
+            .map_err(|error| format!("cannot keep the registration: {error}"))?;
+        self.shared.standing.set_registered(Some(Registered {
+            generation: worker.generation,
+            state: worker.state(),
+            beaten: false,
+        }));
+        self.shared.standing.note_registry(None);
+        tracing::info!(
+            generation = worker.generation,
+            state = worker.state().as_str_name(),
+            "registered"
+        );
+        Ok((Terms::parse(answer.terms.as_ref()), answer.epoch.clone()))
+    }
+
+    fn keep(&self, credential: &str, generation: i64) -> io::Result<()> {
+        if !credential.is_empty() {
+            self.shared.data.set_credential(credential)?;
+            self.credential.set(credential).map_err(io::Error::other)?;
+        }
+        self.shared.data.set_identity(&Identity {
+            name: self.shared.config.name.clone(),
+            generation,
+        })
+    }
+}

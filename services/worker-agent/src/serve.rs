@@ -1,0 +1,169 @@
+//! Puts the agent together: its folder, its loops, its server, its end.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use muster_proto::agents::v1::agents_service_server::AgentsServiceServer;
+use muster_proto::replicas::v1::assignments_service_client::AssignmentsServiceClient;
+use muster_proto::workers::v1::workers_service_client::WorkersServiceClient;
+use muster_runtime::connect::{Connector, Credential};
+use muster_runtime::context::Context;
+use muster_runtime::health::Tier;
+use muster_runtime::server::{Listeners, Server};
+use tokio::sync::{mpsc, watch};
+
+use crate::agent::Agent;
+use crate::checks::Activation;
+use crate::config::Config;
+use crate::data_dir::{DataDir, Identity};
+use crate::grpc::agents::{Agents, METHODS};
+use crate::inventory;
+use crate::manager::{Reporter, Watcher};
+use crate::registry::Registry;
+use crate::shared::Shared;
+use crate::standing::Standing;
+use crate::terminate::Terminate;
+
+/// Calls that may be made twice with the effect of once, besides those whose names say so.
+const IDEMPOTENT: [&str; 4] = [
+    "RegisterWorker",
+    "ActivateWorker",
+    "ReportReplicas",
+    "DrainWorker",
+];
+
+/// Serves until shutdown: finds again what runs, registers, and runs what is assigned. Several
+/// agents may live in one process, each with a folder and listeners of its own.
+pub async fn serve(config: Config, context: Context, listeners: Listeners) -> anyhow::Result<()> {
+    let data = DataDir::open(&config.data, &config.name).context("the data directory")?;
+    keep_name(&data, &config.name).context("the data directory")?;
+    let (data, config) = (Arc::new(data), Arc::new(config));
+    let address = listeners.grpc_address();
+    let addresses = Addresses::of(&config, address.ip(), address.port());
+    let agent =
+        Agent::open(&config, &context, &data, &addresses.host).context("the data directory")?;
+    let shared = Shared {
+        standing: Standing::new(inventory::read(&config)),
+        view: agent.view(),
+        inbox: agent.inbox(),
+        config,
+        context,
+        data,
+    };
+    let context = &shared.context;
+    context.tasks.critical("agent", agent.run());
+    talk(&shared, addresses).context("the credential")?;
+    Server::new(context)
+        .methods(METHODS)
+        .service(AgentsServiceServer::new(Agents {
+            shared: shared.clone(),
+        }))
+        .serve(listeners)
+        .await?;
+    Ok(())
+}
+
+/// Starts the loops that talk to the registry and the manager.
+fn talk(shared: &Shared, addresses: Addresses) -> anyhow::Result<()> {
+    let Shared {
+        config, context, ..
+    } = shared;
+    let credential = Credential::none();
+    if let Some(token) = shared.data.credential()? {
+        credential.set(&token)?;
+    }
+    let connector = connector(context, credential.clone());
+    let workers = WorkersServiceClient::new(connector.channel(&config.workers));
+    let assignments = AssignmentsServiceClient::new(connector.channel(&config.replicas));
+    let (leave, leaving) = mpsc::channel(1);
+    let connections = watch::Sender::new(0);
+    let check = |name| context.health.check(name, Tier::Auxiliary);
+
+    Terminate {
+        shared: shared.clone(),
+        client: workers.clone(),
+        leave,
+    }
+    .add_step();
+    let reporter = Reporter {
+        shared: shared.clone(),
+        client: assignments.clone(),
+        connections: connections.subscribe(),
+    };
+    let watcher = Watcher {
+        shared: shared.clone(),
+        client: assignments,
+        check: check("replica-manager"),
+        connections,
+    };
+    let activation = Activation {
+        shared: shared.clone(),
+        client: workers.clone(),
+        check: check("start-up"),
+    };
+    let registry = Registry {
+        shared: shared.clone(),
+        client: workers,
+        credential,
+        check: check("worker-registry"),
+        addresses,
+    };
+    context.tasks.critical("registry", registry.run(leaving));
+    context.tasks.critical("assignments", watcher.run());
+    context.tasks.critical("reports", reporter.run());
+    context.tasks.critical("activation", activation.run());
+    Ok(())
+}
+
+/// Marks a new folder as this worker's.
+fn keep_name(data: &DataDir, name: &str) -> std::io::Result<()> {
+    let identity = data.identity()?;
+    if identity.name.is_empty() {
+        data.set_identity(&Identity {
+            name: name.to_owned(),
+            ..identity
+        })?;
+    }
+    Ok(())
+}
+
+fn connector(context: &Context, credential: Credential) -> Connector {
+    let mut options = context.connector.options().clone();
+    for method in IDEMPOTENT {
+        options.idempotent = options.idempotent.and(method);
+    }
+    context
+        .connector
+        .clone()
+        .with_options(options)
+        .with_credential(credential)
+}
+
+/// Where this machine is reached.
+#[derive(Debug, Clone)]
+pub(crate) struct Addresses {
+    /// The host of its replicas.
+    pub(crate) host: String,
+    /// The agent itself, HOST:PORT.
+    pub(crate) agent: String,
+}
+
+impl Addresses {
+    fn of(config: &Config, ip: IpAddr, port: u16) -> Self {
+        let (host, port) = match &config.advertise {
+            Some(advertise) => (advertise.host.clone(), advertise.port.unwrap_or(port)),
+            None if ip.is_unspecified() => {
+                let system = rustix::system::uname();
+                (system.nodename().to_string_lossy().into_owned(), port)
+            }
+            None => (ip.to_string(), port),
+        };
+        let agent = if host.contains(':') {
+            format!("[{host}]:{port}")
+        } else {
+            format!("{host}:{port}")
+        };
+        Self { host, agent }
+    }
+}

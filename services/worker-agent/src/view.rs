@@ -1,0 +1,39 @@
+//! What everyone but the agent's own loop sees of what it holds: a picture that is whole, and is
+//! replaced at each change.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use muster_proto::agents::v1::RunningAttempt;
+use muster_proto::replicas::v1::{Assignment, AttemptReport};
+use muster_proto::workers::v1::HeldAllocation;
+
+use crate::domain::ids::AttemptId;
+
+/// All that the agent holds, at one instant.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct View {
+    /// What the registry is told, in order of id.
+    pub(crate) held: Vec<HeldAllocation>,
+    /// Grows with each change of it.
+    pub(crate) held_revision: u64,
+    /// Whether anything runs, or may yet.
+    pub(crate) running: bool,
+    /// Every attempt.
+    pub(crate) attempts: BTreeMap<AttemptId, Arc<Seen>>,
+}
+
+/// What others see of one attempt.
+#[derive(Debug, Clone)]
+pub(crate) struct Seen {
+    /// Another one at each change.
+    pub(crate) revision: (u64, u64),
+    /// The manager needs no more to hear of it.
+    pub(crate) settled: bool,
+    /// What the manager is told.
+    pub(crate) report: AttemptReport,
+    /// The assignment, as it came.
+    pub(crate) assignment: Arc<Assignment>,
+    /// What people are told.
+    pub(crate) running: RunningAttempt,
+}

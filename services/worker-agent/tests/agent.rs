@@ -1,0 +1,280 @@
+//! The agent between a registry and a manager made by hand, with real processes.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    unreachable_pub
+)]
+
+#[path = "support/fleet.rs"]
+mod fleet;
+
+use std::time::Duration;
+
+use fleet::{Agent, Cleared, FOREVER, Fleet, assignment, kill_all, runs, until};
+use muster_proto::agents::v1::{LogStream, StreamLogsRequest};
+use muster_proto::replicas::v1::*;
+use muster_proto::workers::v1::*;
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::time::Instant;
+
+#[tokio::test]
+async fn it_registers_proves_itself_and_beats() {
+    let fleet = Fleet::start().await;
+    let mut config = fleet.config();
+    config.labels.insert("tier".into(), "gold".into());
+    config.simulated_gpus = Some(worker_agent::config::parse_gpus("H100:2").unwrap());
+    let mut agent = Agent::start(config).await;
+    until("it is active and beats", || {
+        let state = fleet.registry();
+        state.state == WorkerState::Active && state.beats.len() > 2
+    })
+    .await;
+    assert_eq!(fleet.registry().registrations.len(), 1);
+    let registration = fleet.registry().registrations[0].clone();
+    assert_eq!(
+        (registration.name.as_str(), registration.last_generation),
+        ("w1", 0)
+    );
+    assert_eq!(registration.agent_labels["tier"], "gold");
+    assert_eq!(registration.advertise_host, "127.0.0.1");
+    let capacity = registration.capacity.unwrap();
+    assert_eq!(capacity.gpus.len(), 2);
+    assert!(
+        capacity
+            .gpus
+            .iter()
+            .all(|gpu| gpu.simulated && gpu.name == "H100")
+    );
+    assert!(capacity.cpu_milli >= 1000 && capacity.memory_mib > 0);
+    let checks = fleet.registry().checks.clone();
+    let names: Vec<&str> = checks.iter().map(|check| check.name.as_str()).collect();
+    assert_eq!(
+        names,
+        [
+            "data-directory",
+            "clock",
+            "gpu-inventory",
+            "ports",
+            "supervisor"
+        ]
+    );
+    assert!(
+        checks
+            .iter()
+            .all(|check| check.duration.is_some() && check.end_time.is_some())
+    );
+    let told = agent.about().await;
+    assert_eq!((told.worker.as_str(), told.generation), ("w1", 1));
+    assert!(told.lease_left.unwrap().seconds > 50);
+    assert!(told.registry_silence.is_some());
+    let report = agent.stop().await;
+    assert!(report.is_clean(), "{report:?}");
+    assert!(
+        !fleet.registry().left,
+        "it falls silent, and leaves nothing"
+    );
+}
+
+#[tokio::test]
+async fn a_replica_runs_gets_ready_and_is_stopped() {
+    let fleet = Fleet::start().await;
+    let _cleared = Cleared(&["run.0.1"]);
+    let mut agent = Agent::start(fleet.config()).await;
+    fleet.assign(assignment(
+        "run.0.1",
+        "echo hello; trap 'echo bye; exit 0' TERM; while :; do sleep 0.02; done",
+    ));
+    let ready = fleet.until_phase("run.0.1", AttemptPhase::Ready).await;
+    assert!(ready.start_time.is_some() && ready.ready_time.is_some());
+    assert_eq!(fleet.held("a-run.0.1"), Some(HeldPhase::Running));
+    let told = agent.about().await;
+    assert_eq!(told.attempts.len(), 1);
+    assert_eq!(told.attempts[0].phase, "ready");
+    assert!(told.attempts[0].pid > 0 && told.attempts[0].supervisor_pid > 0);
+    fleet.stop("run.0.1");
+    let ended = fleet.until_phase("run.0.1", AttemptPhase::Ended).await;
+    assert!(ended.stopped && !ended.interrupted);
+    assert_eq!(ended.failure_class(), FailureClass::Unspecified);
+    assert_eq!(
+        (ended.exit.unwrap().code, ended.message.as_str()),
+        (Some(0), "the test says so")
+    );
+    until("the registry has heard it", || {
+        fleet.named_ended("a-run.0.1")
+    })
+    .await;
+    until("it is forgotten", || fleet.held("a-run.0.1").is_none()).await;
+    assert!(!runs("run.0.1"));
+    let request = StreamLogsRequest {
+        attempt_id: "run.0.1".into(),
+        ..Default::default()
+    };
+    let mut logs = agent
+        .client
+        .stream_logs(request)
+        .await
+        .unwrap()
+        .into_inner();
+    let lines = logs.message().await.unwrap().unwrap().lines;
+    let texts: Vec<&str> = lines
+        .iter()
+        .map(|line| line.text.as_str())
+        .filter(|text| *text != "Terminated")
+        .collect();
+    assert_eq!(texts, ["hello", "bye"]);
+    assert_eq!(lines[0].stream(), LogStream::Stdout);
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_failure_is_told_within_milliseconds_with_its_last_lines() {
+    let fleet = Fleet::start().await;
+    let _cleared = Cleared(&["fail.0.1"]);
+    let agent = Agent::start(fleet.config()).await;
+    fleet.assign(assignment(
+        "fail.0.1",
+        "echo it works; echo it fails >&2; exec sleep 1000",
+    ));
+    fleet.until_phase("fail.0.1", AttemptPhase::Ready).await;
+    let killed = Instant::now();
+    kill_all("fail.0.1");
+    let ended = fleet.until_phase("fail.0.1", AttemptPhase::Ended).await;
+    let told = fleet
+        .manager()
+        .reports
+        .iter()
+        .rev()
+        .find_map(|(at, _)| *at)
+        .unwrap()
+        - killed;
+    eprintln!("kill to report: {told:?}");
+    assert!(told < Duration::from_secs(1), "{told:?}");
+    assert_eq!(ended.failure_class(), FailureClass::Error);
+    assert_eq!(ended.exit.unwrap().signal, 9);
+    assert_eq!(ended.message, "killed by SIGKILL");
+    assert_eq!(ended.last_log_lines.len(), 2);
+    assert!(!ended.stopped && !ended.interrupted);
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_executed_is_config() {
+    let fleet = Fleet::start().await;
+    let agent = Agent::start(fleet.config()).await;
+    let mut wrong = assignment("conf.0.1", "");
+    wrong.run.as_mut().unwrap().command = vec!["/no/such/program".into()];
+    fleet.assign(wrong);
+    let mut unfit = assignment("unfit.0.1", "");
+    unfit.run.as_mut().unwrap().runtime = None;
+    fleet.assign(unfit);
+    for id in ["conf.0.1", "unfit.0.1"] {
+        let ended = fleet.until_phase(id, AttemptPhase::Ended).await;
+        assert_eq!(
+            ended.failure_class(),
+            FailureClass::Config,
+            "{}",
+            ended.message
+        );
+        until("the registry has heard it", || {
+            fleet.named_ended(&format!("a-{id}"))
+        })
+        .await;
+    }
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn notices_of_the_registry_end_what_runs_and_what_does_not() {
+    let fleet = Fleet::start().await;
+    let _cleared = Cleared(&["rel.0.1"]);
+    let agent = Agent::start(fleet.config()).await;
+    fleet.assign(assignment("rel.0.1", FOREVER));
+    fleet.until_phase("rel.0.1", AttemptPhase::Ready).await;
+    let notice = |id: &str| AllocationNotice {
+        allocation_id: id.into(),
+        state: AllocationState::Revoked.into(),
+        stop_grace: None,
+    };
+    fleet.registry().notices = vec![notice("a-rel.0.1"), notice("a-unknown")];
+    let ended = fleet.until_phase("rel.0.1", AttemptPhase::Ended).await;
+    assert!(ended.stopped && ended.interrupted);
+    until("both are named ended", || {
+        fleet.named_ended("a-rel.0.1") && fleet.named_ended("a-unknown")
+    })
+    .await;
+    let mut late = assignment("late.0.1", FOREVER);
+    late.allocation_id = "a-unknown".into();
+    fleet.assign(late);
+    let refused = fleet.until_phase("late.0.1", AttemptPhase::Ended).await;
+    assert!(refused.interrupted && refused.start_time.is_none());
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_restarted_agent_finds_everything_again() {
+    let fleet = Fleet::start().await;
+    let _cleared = Cleared(&["keep.0.1", "gone.0.1"]);
+    let first = Agent::start(fleet.config()).await;
+    fleet.assign(assignment("keep.0.1", FOREVER));
+    fleet.assign(assignment("gone.0.1", FOREVER));
+    let before = fleet.until_phase("keep.0.1", AttemptPhase::Ready).await;
+    let gone = fleet.until_phase("gone.0.1", AttemptPhase::Ready).await;
+    first.stop().await;
+    assert!(
+        runs("keep.0.1") && runs("gone.0.1"),
+        "they run on without an agent"
+    );
+    kill_all("gone.0.1");
+    fleet.manager().latest.clear();
+    fleet.manager().reports.clear();
+
+    let mut second = Agent::start(fleet.config()).await;
+    let after = fleet.until_phase("keep.0.1", AttemptPhase::Ready).await;
+    assert_eq!(after.start_time, before.start_time);
+    assert_eq!(after.ready_time, before.ready_time);
+    let ended = fleet.until_phase("gone.0.1", AttemptPhase::Ended).await;
+    assert_eq!(ended.exit.unwrap().signal, 9);
+    assert_eq!(ended.ready_time, gone.ready_time);
+    check_second_start(&fleet);
+    let told = second.about().await;
+    let kept = told
+        .attempts
+        .iter()
+        .find(|one| one.attempt_id == "keep.0.1");
+    kill_process(Pid::from_raw(kept.unwrap().pid).unwrap(), Signal::KILL).unwrap();
+    fleet.until_phase("keep.0.1", AttemptPhase::Ended).await;
+    second.stop().await;
+}
+
+fn check_second_start(fleet: &Fleet) {
+    let manager = fleet.manager();
+    let first = &manager.reports[0].1;
+    assert!(
+        first.whole
+            && first
+                .reports
+                .iter()
+                .all(|report| report.assignment.is_some())
+    );
+    let all = manager
+        .reports
+        .iter()
+        .flat_map(|(_, request)| &request.reports);
+    let mut of_kept = all.filter(|report| report.attempt_id == "keep.0.1");
+    assert!(
+        of_kept.all(|report| report.phase() == AttemptPhase::Ready),
+        "it was never anything else"
+    );
+    let registry = fleet.registry();
+    assert_eq!(registry.registrations.len(), 2);
+    assert_eq!(registry.tokens[1].as_deref(), Some("Bearer credential-1"));
+    assert_eq!(registry.registrations[1].last_generation, 1);
+    let held = &registry.registrations[1].held;
+    let kept = held
+        .iter()
+        .find(|held| held.allocation_id == "a-keep.0.1")
+        .unwrap();
+    assert_eq!(kept.record.as_ref().unwrap().owner, "replica-manager");
+}
