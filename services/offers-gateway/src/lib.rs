@@ -1,1 +1,2 @@
 //! The `offers-gateway` package: laid out, filled by the commits that follow.
+pub mod domain;
