@@ -7,6 +7,9 @@
 //! is asked again).
 
 pub mod arch;
+pub mod archive;
+pub mod backend;
+pub mod breaker;
 pub mod builder;
 pub mod csv;
 pub mod gcp;
@@ -18,6 +21,7 @@ pub mod market;
 pub mod number;
 pub mod offer;
 pub mod query;
+pub mod report;
 pub mod selection;
 pub mod skypilot;
 pub mod snapshot;
