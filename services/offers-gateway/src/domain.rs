@@ -20,6 +20,7 @@ pub mod intake;
 pub mod market;
 pub mod number;
 pub mod offer;
+pub mod outcome;
 pub mod query;
 pub mod report;
 pub mod selection;

@@ -1,2 +1,24 @@
-//! The `offers-gateway` package: laid out, filled by the commits that follow.
+//! offers-gateway: what machines could be had, where, at what price, and how sure we are.
+//!
+//! It answers from snapshots that tasks of their own keep fresh, one per backend, so that no
+//! backend can slow, blind or mislead it: what a backend does costs the caller at most that
+//! backend's offers, and the caller is told. It launches nothing.
+//!
+//! In reading order: [`domain`] decides; [`spec`] and [`config`] say which backends there are;
+//! [`source`] asks one; [`refresher`] keeps one fresh and [`keeper`] keeps its offers on disk;
+//! [`board`] is the state they share; [`gather`], [`pages`] and [`grpc`] answer calls.
+
+pub mod board;
+pub mod config;
 pub mod domain;
+pub mod gather;
+pub mod grpc;
+pub mod keeper;
+pub mod pages;
+pub mod refresher;
+mod serve;
+pub mod source;
+pub mod spec;
+
+pub use config::Config;
+pub use serve::{Gateway, serve};

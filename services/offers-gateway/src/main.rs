@@ -1,3 +1,5 @@
-//! The program: laid out, filled by the commits that follow.
+//! The program.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    muster_runtime::process::main::<offers_gateway::Gateway>()
+}

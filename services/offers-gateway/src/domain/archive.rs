@@ -24,7 +24,8 @@ pub struct Damaged;
 
 /// A snapshot's parts as bytes.
 pub fn encode(parts: &Parts) -> Vec<u8> {
-    let mut to = Vec::with_capacity(parts.raw.bytes.len() + parts.rows.len() * ROW + 64 * parts.texts.len());
+    let mut to =
+        Vec::with_capacity(parts.raw.bytes.len() + parts.rows.len() * ROW + 64 * parts.texts.len());
     to.extend_from_slice(MAGIC);
     put_text(&mut to, &parts.backend);
     to.push(source_code(parts.source));
@@ -48,7 +49,11 @@ pub fn decode(bytes: &[u8]) -> Result<Parts, Damaged> {
     }
     let mut from = Reader(rest);
     let parts = from.parts().ok_or(Damaged)?;
-    if from.0.is_empty() { Ok(parts) } else { Err(Damaged) }
+    if from.0.is_empty() {
+        Ok(parts)
+    } else {
+        Err(Damaged)
+    }
 }
 
 fn checksum(bytes: &[u8]) -> u32 {
@@ -64,7 +69,13 @@ const NO_PRICE: i64 = i64::MIN;
 
 fn put_row(to: &mut Vec<u8>, row: &Row) {
     to.extend_from_slice(&row.price.map_or(NO_PRICE, |price| price.0).to_le_bytes());
-    for number in [row.region.0, row.zone.0, row.instance_type.0, row.machine.0, row.raw.unwrap_or(NONE)] {
+    for number in [
+        row.region.0,
+        row.zone.0,
+        row.instance_type.0,
+        row.machine.0,
+        row.raw.unwrap_or(NONE),
+    ] {
         put_u32(to, number);
     }
     to.push(u8::from(row.capacity_type == CapacityType::Spot));
@@ -97,7 +108,9 @@ fn put_intake(to: &mut Vec<u8>, intake: &Intake) {
         put_u32(to, skips.count);
         put_text(to, &skips.example);
     });
-    put_list(to, intake.unknown_gpus.iter(), |to, name| put_text(to, name));
+    put_list(to, intake.unknown_gpus.iter(), |to, name| {
+        put_text(to, name);
+    });
     put_text(to, &intake.price_date);
 }
 
@@ -115,7 +128,11 @@ fn put_text(to: &mut Vec<u8>, text: &str) {
     put_bytes(to, text.as_bytes());
 }
 
-fn put_list<T>(to: &mut Vec<u8>, items: impl ExactSizeIterator<Item = T>, mut put: impl FnMut(&mut Vec<u8>, T)) {
+fn put_list<T>(
+    to: &mut Vec<u8>,
+    items: impl ExactSizeIterator<Item = T>,
+    mut put: impl FnMut(&mut Vec<u8>, T),
+) {
     put_u32(to, u32::try_from(items.len()).unwrap_or(NONE));
     for item in items {
         put(to, item);
@@ -132,7 +149,10 @@ impl<'a> Reader<'a> {
             texts: self.list(|from| from.str().map(Box::from))?,
             machines: self.list(Self::machine)?,
             rows: self.list(Self::row)?,
-            raw: Raw { keys: self.list(Self::text)?, bytes: self.bytes()?.to_vec() },
+            raw: Raw {
+                keys: self.list(Self::text)?,
+                bytes: self.bytes()?.to_vec(),
+            },
             intake: self.intake()?,
         })
     }
@@ -146,7 +166,11 @@ impl<'a> Reader<'a> {
             instance_type: TextId(self.u32()?),
             machine: MachineId(self.u32()?),
             raw: self.optional()?,
-            capacity_type: if self.byte()? == 0 { CapacityType::OnDemand } else { CapacityType::Spot },
+            capacity_type: if self.byte()? == 0 {
+                CapacityType::OnDemand
+            } else {
+                CapacityType::Spot
+            },
             availability: availability_of(self.byte()?)?,
         })
     }
@@ -179,7 +203,13 @@ impl<'a> Reader<'a> {
         let (rows, mended, repeated) = (self.u32()?, self.u32()?, self.u32()?);
         let skipped = self.list(|from| {
             let reason = from.text()?;
-            Some((reason.into(), Skips { count: from.u32()?, example: from.text()? }))
+            Some((
+                reason.into(),
+                Skips {
+                    count: from.u32()?,
+                    example: from.text()?,
+                },
+            ))
         })?;
         Some(Intake {
             rows,
@@ -244,10 +274,18 @@ const AVAILABILITIES: [Availability; 6] = [
     Availability::Idle,
 ];
 
-const SOURCES: [Source; 4] = [Source::Catalog, Source::Provider, Source::Report, Source::Fleet];
+const SOURCES: [Source; 4] = [
+    Source::Catalog,
+    Source::Provider,
+    Source::Report,
+    Source::Fleet,
+];
 
 fn availability_code(availability: Availability) -> u8 {
-    (0u8..).zip(AVAILABILITIES).find(|(_, known)| *known == availability).map_or(0, |(code, _)| code)
+    (0u8..)
+        .zip(AVAILABILITIES)
+        .find(|(_, known)| *known == availability)
+        .map_or(0, |(code, _)| code)
 }
 
 fn availability_of(code: u8) -> Option<Availability> {
@@ -255,7 +293,10 @@ fn availability_of(code: u8) -> Option<Availability> {
 }
 
 fn source_code(source: Source) -> u8 {
-    (0u8..).zip(SOURCES).find(|(_, known)| *known == source).map_or(0, |(code, _)| code)
+    (0u8..)
+        .zip(SOURCES)
+        .find(|(_, known)| *known == source)
+        .map_or(0, |(code, _)| code)
 }
 
 fn source_of(code: u8) -> Option<Source> {

@@ -80,7 +80,14 @@ const RETRY: Duration = Duration::from_secs(10);
 impl Standing {
     /// A backend that has not been asked yet.
     pub fn new(facts: Arc<Facts>) -> Self {
-        Self { facts, told: None, ended: None, breaker: Breaker::default(), next_refresh: None, dropped: false }
+        Self {
+            facts,
+            told: None,
+            ended: None,
+            breaker: Breaker::default(),
+            next_refresh: None,
+            dropped: false,
+        }
     }
 
     /// Whether its first refresh since the start is still to end, with nothing to show meanwhile.
@@ -102,7 +109,9 @@ impl Standing {
     /// Whether its offers are too old to be shown.
     pub fn is_too_old(&self, now: SystemTime) -> bool {
         let limit = self.facts.drop_after;
-        self.age(now).zip(limit).is_some_and(|(age, limit)| age > limit)
+        self.age(now)
+            .zip(limit)
+            .is_some_and(|(age, limit)| age > limit)
     }
 
     /// When its offers will be too old to be shown; none if never, or already.
@@ -141,7 +150,10 @@ impl Standing {
         self.next_refresh = Some(match self.breaker.state() {
             breaker::State::Open { until } => until,
             breaker::State::Closed | breaker::State::HalfOpen => {
-                ended.at + RETRY.min(self.facts.refresh_interval).mul_f64(1.0 + 0.2 * jitter)
+                ended.at
+                    + RETRY
+                        .min(self.facts.refresh_interval)
+                        .mul_f64(1.0 + 0.2 * jitter)
             }
         });
         self.ended = Some(ended);
@@ -153,7 +165,9 @@ impl Standing {
     }
 
     fn interval(&self, jitter: f64) -> Duration {
-        self.facts.refresh_interval.mul_f64(1.0 - 0.1 * jitter.clamp(0.0, 1.0))
+        self.facts
+            .refresh_interval
+            .mul_f64(1.0 - 0.1 * jitter.clamp(0.0, 1.0))
     }
 }
 

@@ -16,7 +16,11 @@ pub struct Policy {
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { threshold: 3, initial: Duration::from_secs(30), max: Duration::from_secs(600) }
+        Self {
+            threshold: 3,
+            initial: Duration::from_secs(30),
+            max: Duration::from_secs(600),
+        }
     }
 }
 
@@ -81,7 +85,12 @@ impl Breaker {
             None => State::Closed,
             Some(beyond) => {
                 let doubled = policy.initial.saturating_mul(1 << beyond.min(20));
-                State::Open { until: now + doubled.min(policy.max).mul_f64(1.0 - 0.2 * jitter.clamp(0.0, 1.0)) }
+                State::Open {
+                    until: now
+                        + doubled
+                            .min(policy.max)
+                            .mul_f64(1.0 - 0.2 * jitter.clamp(0.0, 1.0)),
+                }
             }
         };
     }
@@ -106,13 +115,24 @@ mod tests {
             assert_eq!(breaker.state(), State::Closed);
         }
         breaker.fail(&policy, START, 0.0);
-        assert_eq!(breaker.state(), State::Open { until: START + secs(30) });
+        assert_eq!(
+            breaker.state(),
+            State::Open {
+                until: START + secs(30)
+            }
+        );
         assert!(!breaker.allows(START + secs(29)));
         assert!(breaker.allows(START + secs(30)));
         breaker.begin();
         assert_eq!(breaker.state(), State::HalfOpen);
         breaker.fail(&policy, START + secs(30), 0.0);
-        assert_eq!(breaker.state(), State::Open { until: START + secs(90) }, "twice as long");
+        assert_eq!(
+            breaker.state(),
+            State::Open {
+                until: START + secs(90)
+            },
+            "twice as long"
+        );
         breaker.begin();
         breaker.succeed();
         assert_eq!(breaker, Breaker::default());
@@ -125,7 +145,13 @@ mod tests {
         for _ in 0..100 {
             breaker.fail(&policy, START, 1.0);
         }
-        assert_eq!(breaker.state(), State::Open { until: START + secs(480) }, "jitter only shortens");
+        assert_eq!(
+            breaker.state(),
+            State::Open {
+                until: START + secs(480)
+            },
+            "jitter only shortens"
+        );
         assert_eq!(breaker.failures(), 100);
     }
 }

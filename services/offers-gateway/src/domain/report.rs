@@ -105,7 +105,10 @@ fn of_call(standing: &Standing, waited: &Waited) -> (Refresh, String) {
     match waited {
         Waited::Ok => (Refresh::Ok, String::new()),
         Waited::Failed(fault) => of_fault(fault),
-        Waited::OutOfTime(after) => (Refresh::TimedOut, format!("no answer within {}", seconds(*after))),
+        Waited::OutOfTime(after) => (
+            Refresh::TimedOut,
+            format!("no answer within {}", seconds(*after)),
+        ),
         Waited::BreakerOpen => (Refresh::BreakerOpen, failing(standing)),
     }
 }
@@ -115,7 +118,10 @@ fn of_last(standing: &Standing) -> (Refresh, String) {
     match standing.fault() {
         Some(_) if open => (Refresh::BreakerOpen, failing(standing)),
         Some(fault) => of_fault(fault),
-        None if standing.is_awaited() => (Refresh::NotTried, "its first refresh is under way".to_owned()),
+        None if standing.is_awaited() => (
+            Refresh::NotTried,
+            "its first refresh is under way".to_owned(),
+        ),
         None => (Refresh::NotTried, String::new()),
     }
 }
@@ -125,12 +131,19 @@ pub fn last_refresh(standing: &Standing) -> Refresh {
     match (&standing.facts.disabled, &standing.ended) {
         (Some(_), _) => Refresh::Disabled,
         (None, None) => Refresh::NotTried,
-        (None, Some(ended)) => ended.fault.as_ref().map_or(Refresh::Ok, |_| of_last(standing).0),
+        (None, Some(ended)) => ended
+            .fault
+            .as_ref()
+            .map_or(Refresh::Ok, |_| of_last(standing).0),
     }
 }
 
 fn of_fault(fault: &Fault) -> (Refresh, String) {
-    let refresh = if fault.timed_out { Refresh::TimedOut } else { Refresh::Failed };
+    let refresh = if fault.timed_out {
+        Refresh::TimedOut
+    } else {
+        Refresh::Failed
+    };
     (refresh, fault.message.clone())
 }
 

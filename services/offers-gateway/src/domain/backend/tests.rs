@@ -20,12 +20,23 @@ fn standing(drop_after: Option<Duration>) -> Standing {
 }
 
 fn told(observed: SystemTime) -> Told {
-    Told { snapshot: Arc::new(Snapshot::empty("b", Source::Catalog)), observed, live_capacity: false }
+    Told {
+        snapshot: Arc::new(Snapshot::empty("b", Source::Catalog)),
+        observed,
+        live_capacity: false,
+    }
 }
 
 fn ended(at: SystemTime, fault: Option<&str>) -> Ended {
-    let fault = fault.map(|message| Fault { timed_out: false, message: message.to_owned() });
-    Ended { at, took: secs(1), fault }
+    let fault = fault.map(|message| Fault {
+        timed_out: false,
+        message: message.to_owned(),
+    });
+    Ended {
+        at,
+        took: secs(1),
+        fault,
+    }
 }
 
 #[test]
@@ -38,7 +49,11 @@ fn a_refresh_that_went_well_is_followed_by_the_next_after_the_interval() {
     assert_eq!(standing.next_refresh, Some(START + secs(100)));
     assert!(!standing.is_awaited());
     standing.succeed(told(START), ended(START, None), 1.0);
-    assert_eq!(standing.next_refresh, Some(START + secs(90)), "jitter comes sooner, never later");
+    assert_eq!(
+        standing.next_refresh,
+        Some(START + secs(90)),
+        "jitter comes sooner, never later"
+    );
 }
 
 #[test]
@@ -48,8 +63,15 @@ fn failures_are_retried_soon_and_then_left_alone() {
     assert_eq!(standing.next_refresh, Some(START + secs(10)));
     standing.fail(ended(START, Some("no")), 0.0);
     standing.fail(ended(START, Some("no")), 0.0);
-    assert_eq!(standing.next_refresh, Some(START + secs(30)), "the breaker is open");
-    assert!(!standing.is_awaited(), "it was tried: nobody waits for it any more");
+    assert_eq!(
+        standing.next_refresh,
+        Some(START + secs(30)),
+        "the breaker is open"
+    );
+    assert!(
+        !standing.is_awaited(),
+        "it was tried: nobody waits for it any more"
+    );
     assert!(!standing.breaker.allows(START + secs(29)));
 }
 
@@ -57,9 +79,17 @@ fn failures_are_retried_soon_and_then_left_alone() {
 fn old_offers_are_kept_until_they_are_too_old() {
     let mut standing = standing(Some(secs(1000)));
     standing.restore(told(START), START + secs(50), 0.0);
-    assert_eq!(standing.next_refresh, Some(START + secs(100)), "it is fresh enough");
+    assert_eq!(
+        standing.next_refresh,
+        Some(START + secs(100)),
+        "it is fresh enough"
+    );
     standing.restore(told(START), START + secs(500), 0.0);
-    assert_eq!(standing.next_refresh, Some(START + secs(500)), "due at once");
+    assert_eq!(
+        standing.next_refresh,
+        Some(START + secs(500)),
+        "due at once"
+    );
     assert!(standing.shown().is_some());
     assert!(!standing.is_too_old(START + secs(1000)));
     assert!(standing.is_too_old(standing.drop_time().unwrap()));

@@ -25,14 +25,36 @@ fn standing(disabled: Option<&str>) -> Standing {
 
 fn with_offers() -> Standing {
     let mut standing = standing(None);
-    let told = Told { snapshot: Arc::new(Snapshot::empty("b", Source::Catalog)), observed: START, live_capacity: false };
-    standing.succeed(told, Ended { at: START, took: secs(2), fault: None }, 0.0);
+    let told = Told {
+        snapshot: Arc::new(Snapshot::empty("b", Source::Catalog)),
+        observed: START,
+        live_capacity: false,
+    };
+    standing.succeed(
+        told,
+        Ended {
+            at: START,
+            took: secs(2),
+            fault: None,
+        },
+        0.0,
+    );
     standing
 }
 
 fn fail(standing: &mut Standing, timed_out: bool) {
-    let fault = Fault { timed_out, message: "no such host".to_owned() };
-    standing.fail(Ended { at: START, took: secs(2), fault: Some(fault) }, 0.0);
+    let fault = Fault {
+        timed_out,
+        message: "no such host".to_owned(),
+    };
+    standing.fail(
+        Ended {
+            at: START,
+            took: secs(2),
+            fault: Some(fault),
+        },
+        0.0,
+    );
 }
 
 fn axes(report: &Report) -> (Data, Refresh) {
@@ -50,7 +72,10 @@ fn age_decides_data() {
     assert_eq!(at(1001), (Data::None, Refresh::NotTried));
     let stale = stale_time(&standing).unwrap();
     assert_eq!(data(&standing, false, stale), Data::Stale);
-    assert_eq!(data(&standing, false, stale - Duration::from_millis(1)), Data::Cached);
+    assert_eq!(
+        data(&standing, false, stale - Duration::from_millis(1)),
+        Data::Cached
+    );
 }
 
 #[test]
@@ -61,9 +86,15 @@ fn a_call_that_waited_is_told_what_came_of_it() {
     let late = of(&Waited::OutOfTime(secs(2)));
     assert_eq!(axes(&late), (Data::Cached, Refresh::TimedOut));
     assert_eq!(late.error, "no answer within 2s");
-    let fault = Fault { timed_out: false, message: "401".to_owned() };
+    let fault = Fault {
+        timed_out: false,
+        message: "401".to_owned(),
+    };
     let failed = of(&Waited::Failed(fault));
-    assert_eq!((axes(&failed), failed.error.as_str()), ((Data::Cached, Refresh::Failed), "401"));
+    assert_eq!(
+        (axes(&failed), failed.error.as_str()),
+        ((Data::Cached, Refresh::Failed), "401")
+    );
 }
 
 #[test]
@@ -71,15 +102,25 @@ fn what_is_wrong_with_a_backend_is_said_without_asking_it() {
     let mut failing = with_offers();
     fail(&mut failing, true);
     let told = report(&failing, None, START);
-    assert_eq!(axes(&told), (Data::Cached, Refresh::TimedOut), "its offers are served all the same");
+    assert_eq!(
+        axes(&told),
+        (Data::Cached, Refresh::TimedOut),
+        "its offers are served all the same"
+    );
     assert_eq!(told.error, "no such host");
     fail(&mut failing, false);
     assert_eq!(last_refresh(&failing), Refresh::Failed);
     fail(&mut failing, false);
     let open = report(&failing, None, START);
     assert_eq!(open.refresh, Refresh::BreakerOpen);
-    assert_eq!(open.error, "left alone after 3 failures, the last: no such host");
-    assert_eq!(report(&failing, Some(&Waited::BreakerOpen), START).refresh, Refresh::BreakerOpen);
+    assert_eq!(
+        open.error,
+        "left alone after 3 failures, the last: no such host"
+    );
+    assert_eq!(
+        report(&failing, Some(&Waited::BreakerOpen), START).refresh,
+        Refresh::BreakerOpen
+    );
 }
 
 #[test]

@@ -127,22 +127,44 @@ fn markets() -> impl Strategy<Value = Market> {
     (parts, 0u32..4).prop_map(|(parts, every)| market(&parts, every))
 }
 
-fn filters() -> impl Strategy<Value = Filter> {
-    let request = (
-        prop_oneof![Just(vec![]), Just(vec!["H100"]), Just(vec!["a100", "T4"])],
-        0u32..3,
-        proptest::option::of(Just(400u32)),
-    );
+fn requirements() -> impl Strategy<Value = Requirements> {
+    let names = prop_oneof![Just(vec![]), Just(vec!["H100"]), Just(vec!["a100", "T4"])];
+    let request = (names, 0u32..3, proptest::option::of(Just(400u32)));
     let requests = proptest::collection::vec(request, 0..3);
+    (requests, prop_oneof![Just(0u32), Just(1024), Just(2048)]).prop_map(
+        |(requests, memory_mib)| {
+            let gpu_any_of = requests
+                .into_iter()
+                .map(|(names, count, share_milli)| GpuRequest {
+                    names: names
+                        .into_iter()
+                        .map(muster_model::gpu::canonical)
+                        .collect(),
+                    count: if count == 0 {
+                        Bounds::ANY
+                    } else {
+                        Bounds::exactly(count)
+                    },
+                    share_milli,
+                    ..GpuRequest::default()
+                });
+            Requirements {
+                gpu_any_of: gpu_any_of.collect(),
+                memory_mib,
+                ..Requirements::default()
+            }
+        },
+    )
+}
+
+fn filters() -> impl Strategy<Value = Filter> {
     let texts = |pattern: &'static str| proptest::collection::vec(pattern, 0..3);
-    let availabilities = proptest::sample::subsequence(
-        vec![
-            Availability::NoQuota,
-            Availability::Unknown,
-            Availability::Available,
-        ],
-        0..3,
-    );
+    let known = vec![
+        Availability::NoQuota,
+        Availability::Unknown,
+        Availability::Available,
+    ];
+    let availabilities = proptest::sample::subsequence(known, 0..3);
     let kind = prop_oneof![
         Just(None),
         Just(Some(CapacityType::Spot)),
@@ -150,59 +172,35 @@ fn filters() -> impl Strategy<Value = Filter> {
     ];
     let price = || proptest::option::of((0i64..6).prop_map(MicroUsd));
     let backends = proptest::sample::subsequence(vec!["a".to_owned(), "b".to_owned()], 0..3);
+    let places = (texts("r[0-3]"), texts("t[0-6]"), backends);
     (
-        requests,
-        prop_oneof![Just(0u32), Just(1024), Just(2048)],
-        texts("r[0-3]"),
-        texts("t[0-6]"),
+        requirements(),
+        places,
         availabilities,
         kind,
         price(),
         price(),
-        backends,
     )
         .prop_map(
             |(
-                requests,
-                memory_mib,
-                regions,
-                instance_types,
+                requirements,
+                (regions, instance_types, backends),
                 availabilities,
                 capacity_type,
                 min_price,
                 max_price,
-                backends,
             )| {
-                let gpu_any_of =
-                    requests
-                        .into_iter()
-                        .map(|(names, count, share_milli)| GpuRequest {
-                            names: names
-                                .into_iter()
-                                .map(muster_model::gpu::canonical)
-                                .collect(),
-                            count: if count == 0 {
-                                Bounds::ANY
-                            } else {
-                                Bounds::exactly(count)
-                            },
-                            share_milli,
-                            ..GpuRequest::default()
-                        });
+                let zones = Vec::new();
                 Filter {
                     backends,
                     regions,
+                    zones,
                     instance_types,
-                    requirements: Requirements {
-                        gpu_any_of: gpu_any_of.collect(),
-                        memory_mib,
-                        ..Requirements::default()
-                    },
+                    requirements,
                     capacity_type,
                     min_price,
                     max_price,
                     availabilities,
-                    ..Filter::default()
                 }
             },
         )

@@ -1,0 +1,139 @@
+//! What a question waits for before it is answered: nothing, but for a backend's very first refresh
+//! after the start, and for what a `max_age` asks. Every wait is side by side with the others and
+//! bounded; whoever is late is told, and what it told before is served all the same.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
+use tokio::time::{Instant, timeout_at};
+
+use crate::board::Board;
+use crate::domain::backend::Standing;
+use crate::domain::report::Waited;
+use crate::refresher::Handle;
+
+/// The handles of every backend that is asked, by name.
+pub type Handles = Arc<ArcSwap<BTreeMap<String, Handle>>>;
+
+/// How long a question waits, and for what.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// Offers older than this are refreshed first; none waits for no refresh but the first.
+    pub max_age: Option<Duration>,
+    /// How long to wait for each backend.
+    pub backend_timeout: Duration,
+    /// When all waiting ends; none if only the backends' time counts.
+    pub until: Option<Instant>,
+}
+
+/// A backend whose wait is over.
+pub type Arrived = (String, Waited);
+
+/// The waits of one question, in whatever order they end. Backends that are not waited for are not
+/// among them.
+pub fn waits(
+    board: &Board,
+    handles: &BTreeMap<String, Handle>,
+    asks: impl Fn(&str) -> bool,
+    patience: Patience,
+    now: SystemTime,
+) -> FuturesUnordered<BoxFuture<'static, Arrived>> {
+    let state = board.state();
+    let asked = state
+        .backends
+        .iter()
+        .filter(|standing| asks(&standing.facts.name));
+    let waits = asked.filter_map(|standing| {
+        let handle = handles.get(&standing.facts.name)?;
+        let wait = Wait::of(standing, handle, patience, now)?;
+        let (name, handle, board) = (standing.facts.name.clone(), handle.clone(), board.clone());
+        let over = async move {
+            let waited = wait.over(&board, &name, &handle, patience).await;
+            (name, waited)
+        };
+        Some(over.boxed())
+    });
+    waits.collect()
+}
+
+/// Waits for all that a question waits for, and tells what came of each.
+pub async fn all(
+    board: &Board,
+    handles: &BTreeMap<String, Handle>,
+    asks: impl Fn(&str) -> bool,
+    patience: Patience,
+    now: SystemTime,
+) -> BTreeMap<String, Waited> {
+    waits(board, handles, asks, patience, now).collect().await
+}
+
+/// Why a backend is waited for.
+enum Wait {
+    /// It is asked for fresh offers.
+    Refresh,
+    /// It has never told anything.
+    First { until: Instant },
+    /// There is nothing to wait for, only this to tell.
+    Told(Waited),
+}
+
+impl Wait {
+    fn of(
+        standing: &Standing,
+        handle: &Handle,
+        patience: Patience,
+        now: SystemTime,
+    ) -> Option<Self> {
+        if let Some(max_age) = patience.max_age {
+            let old = standing.age(now).is_none_or(|age| age > max_age);
+            return match (old, standing.breaker.allows(now)) {
+                (false, _) => None,
+                (true, true) => Some(Self::Refresh),
+                (true, false) => Some(Self::Told(Waited::BreakerOpen)),
+            };
+        }
+        if !standing.is_awaited() {
+            return None;
+        }
+        let until = handle.since() + patience.backend_timeout;
+        if until > Instant::now() {
+            return Some(Self::First { until });
+        }
+        Some(Self::Told(late(handle, handle.since().elapsed())))
+    }
+
+    async fn over(self, board: &Board, name: &str, handle: &Handle, patience: Patience) -> Waited {
+        let limit = |until: Instant| patience.until.map_or(until, |all| all.min(until));
+        let began = Instant::now();
+        match self {
+            Self::Told(waited) => waited,
+            Self::First { until } => {
+                match timeout_at(limit(until), handle.first(board, name)).await {
+                    Ok(()) => handle.attempt_fault().map_or(Waited::Ok, Waited::Failed),
+                    Err(_) => late(handle, began.elapsed()),
+                }
+            }
+            Self::Refresh => {
+                let until = limit(began + patience.backend_timeout);
+                match timeout_at(until, handle.refresh(false)).await {
+                    Ok(Ok(())) => Waited::Ok,
+                    Ok(Err(fault)) => Waited::Failed(fault),
+                    Err(_) => late(handle, began.elapsed()),
+                }
+            }
+        }
+    }
+}
+
+/// Time ran out: an attempt that has failed meanwhile says more than that.
+fn late(handle: &Handle, waited: Duration) -> Waited {
+    let rounded = Duration::from_millis(u64::try_from(waited.as_millis()).unwrap_or(u64::MAX));
+    handle
+        .attempt_fault()
+        .map_or(Waited::OutOfTime(rounded), Waited::Failed)
+}

@@ -1,0 +1,405 @@
+//! Keeps one backend fresh: a task of its own asks the source when it is due or wanted, one refresh
+//! at a time, each attempt and the whole bounded, and puts what comes of it on the board. Whoever
+//! wants fresh offers asks through a [`Handle`] and waits as long as it likes; the refresh goes on
+//! without it. Nobody else waits for a source, ever.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+use muster_runtime::backoff;
+use muster_runtime::clock::Clock;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use crate::board::Board;
+use crate::domain::backend::{Ended, Fault, Standing, Told};
+use crate::domain::report::{self, Refresh};
+use crate::keeper::Keeper;
+use crate::source::{Failure, Fetched, Source};
+use crate::spec::Times;
+
+/// The delays between the attempts of one refresh.
+const BETWEEN_ATTEMPTS: backoff::Policy =
+    backoff::Policy::doubling(Duration::from_millis(250), Duration::from_secs(10));
+
+/// How refreshes of one backend are asked for and followed. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Handle(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    /// When the backend was configured: its first refresh is waited for from then.
+    since: Instant,
+    wanted: Notify,
+    forced: AtomicBool,
+    flight: watch::Sender<Flight>,
+}
+
+/// Refreshes so far.
+#[derive(Clone, Debug, Default)]
+pub struct Flight {
+    /// How many have begun.
+    begun: u64,
+    /// How many have ended.
+    ended: u64,
+    /// What came of the last attempt of the one under way, or of the last one.
+    fault: Option<Fault>,
+    /// Whether offers kept from before the start have been looked for.
+    restored: bool,
+}
+
+/// The task of one backend.
+#[derive(Debug)]
+pub struct Refresher {
+    name: String,
+    times: Times,
+    source: Source,
+    board: Board,
+    keeper: Keeper,
+    clock: Clock,
+    handle: Handle,
+    /// Names to the source the offers at hand.
+    validator: String,
+    /// The part of each delay that is this backend's own.
+    seed: u64,
+    refreshes: u64,
+}
+
+impl Handle {
+    fn new() -> Self {
+        Self(Arc::new(Shared {
+            since: Instant::now(),
+            wanted: Notify::new(),
+            forced: AtomicBool::new(false),
+            flight: watch::Sender::new(Flight::default()),
+        }))
+    }
+
+    /// When the backend was configured.
+    pub fn since(&self) -> Instant {
+        self.0.since
+    }
+
+    /// Refreshes the backend, or joins the refresh under way, and waits for its end. With `force`
+    /// also while the breaker is open. Dropping the future leaves the refresh alone.
+    pub async fn refresh(&self, force: bool) -> Result<(), Fault> {
+        let mut flight = self.0.flight.subscribe();
+        let target = {
+            let now = flight.borrow_and_update();
+            if now.begun > now.ended {
+                now.begun
+            } else {
+                now.ended + 1
+            }
+        };
+        if force {
+            self.0.forced.store(true, Ordering::Relaxed);
+        }
+        self.0.wanted.notify_one();
+        let ended = flight.wait_for(|flight| flight.ended >= target).await;
+        let gone = || Fault {
+            timed_out: false,
+            message: "the backend is no longer configured".to_owned(),
+        };
+        ended.map_err(|_| gone())?.fault.clone().map_or(Ok(()), Err)
+    }
+
+    /// Waits until the backend has been refreshed once, or has offers kept from before the start.
+    pub async fn first(&self, board: &Board, name: &str) {
+        let mut flight = self.0.flight.subscribe();
+        let awaited = || {
+            board
+                .state()
+                .backend(name)
+                .is_some_and(|standing| standing.is_awaited())
+        };
+        let ready = |flight: &Flight| flight.ended > 0 || flight.restored && !awaited();
+        // The sender lives in the handle.
+        let _ = flight.wait_for(ready).await;
+    }
+
+    /// What came of the last attempt of the refresh under way; none while there was none.
+    pub fn attempt_fault(&self) -> Option<Fault> {
+        self.0.flight.borrow().fault.clone()
+    }
+}
+
+impl Refresher {
+    /// A task for a backend that is on the board. It does nothing before [`Refresher::run`].
+    pub fn new(
+        name: String,
+        times: Times,
+        source: Source,
+        board: Board,
+        keeper: Keeper,
+        clock: Clock,
+    ) -> Self {
+        let seed = backoff::seed(&name);
+        Self {
+            name,
+            times,
+            source,
+            board,
+            keeper,
+            clock,
+            handle: Handle::new(),
+            validator: String::new(),
+            seed,
+            refreshes: 0,
+        }
+    }
+
+    /// How its refreshes are asked for.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Keeps the backend fresh until `stop` resolves.
+    pub async fn run(mut self, stop: impl Future<Output = ()>) {
+        tokio::select! {
+            () = stop => {}
+            () = self.keep_fresh() => {}
+        }
+    }
+
+    async fn keep_fresh(&mut self) {
+        self.restore().await;
+        loop {
+            let due = self.wait_until_due().await;
+            if due {
+                self.refresh().await;
+            }
+        }
+    }
+
+    /// Shows the offers kept from before the start, if any.
+    async fn restore(&mut self) {
+        if let Some((told, validator)) = self.keeper.load(&self.name).await {
+            self.validator = validator;
+            let (now, jitter) = (self.clock.now(), self.jitter());
+            self.board
+                .change(&self.name, |standing| standing.restore(told, now, jitter));
+        }
+        self.handle
+            .0
+            .flight
+            .send_modify(|flight| flight.restored = true);
+    }
+
+    /// Waits until something is to be done: true if it is a refresh.
+    async fn wait_until_due(&self) -> bool {
+        let now = self.clock.now();
+        let state = self.board.state();
+        let Some(standing) = state.backend(&self.name) else {
+            return std::future::pending().await;
+        };
+        let next = standing.next_refresh.unwrap_or(now);
+        let shown_until = [standing.drop_time(), report::stale_time(standing)]
+            .into_iter()
+            .flatten()
+            .filter(|at| *at > now)
+            .min();
+        let wake = shown_until.map_or(next, |at| at.min(next));
+        let wake = Instant::now() + wake.duration_since(now).unwrap_or_default();
+        tokio::select! {
+            biased;
+            () = self.handle.0.wanted.notified() => {
+                let forced = self.handle.0.forced.swap(false, Ordering::Relaxed);
+                return forced || standing.breaker.allows(self.clock.now());
+            }
+            () = sleep_until(wake) => {}
+        }
+        let now = self.clock.now();
+        if standing.is_too_old(now) && !standing.dropped {
+            tracing::warn!(
+                backend = self.name,
+                "its offers are too old to be shown any longer"
+            );
+            self.board
+                .change(&self.name, |standing| standing.dropped = true);
+        }
+        next <= now
+    }
+
+    async fn refresh(&mut self) {
+        let began = Instant::now();
+        self.refreshes += 1;
+        self.board.change(&self.name, Standing::begin);
+        self.handle.0.flight.send_modify(|flight| {
+            flight.begun += 1;
+            flight.fault = None;
+        });
+        let outcome = self
+            .try_within_budget(began + self.times.refresh_timeout)
+            .await;
+        let before = self
+            .board
+            .state()
+            .backend(&self.name)
+            .map(|standing| condition(standing));
+        let (now, jitter) = (self.clock.now(), self.jitter());
+        let ended = |fault| Ended {
+            at: now,
+            took: began.elapsed(),
+            fault,
+        };
+        let fault = match outcome {
+            Ok(fetched) => self.take(fetched, now, ended(None), jitter).await.err(),
+            Err(fault) => Some(fault),
+        };
+        if let Some(fault) = &fault {
+            let ended = ended(Some(fault.clone()));
+            self.board
+                .change(&self.name, |standing| standing.fail(ended, jitter));
+        }
+        self.log_change(before);
+        self.handle.0.flight.send_modify(|flight| {
+            flight.ended = flight.begun;
+            flight.fault = fault;
+        });
+    }
+
+    async fn try_within_budget(&self, deadline: Instant) -> Result<Fetched, Fault> {
+        let mut delays = backoff::Backoff::new(BETWEEN_ATTEMPTS, self.seed ^ self.refreshes);
+        loop {
+            let patience = self
+                .times
+                .attempt_timeout
+                .min(deadline.saturating_duration_since(Instant::now()));
+            let failure = match timeout(patience, self.source.fetch(&self.validator)).await {
+                Ok(Ok(fetched)) => return Ok(fetched),
+                Ok(Err(failure)) => failure,
+                Err(_) => out_of_time(patience),
+            };
+            self.handle
+                .0
+                .flight
+                .send_modify(|flight| flight.fault = Some(failure.fault.clone()));
+            let delay = failure
+                .retry_after
+                .unwrap_or_default()
+                .max(delays.next_delay());
+            if failure.permanent || Instant::now() + delay >= deadline {
+                return Err(failure.fault);
+            }
+            sleep(delay).await;
+        }
+    }
+
+    /// Puts what the source answered on the board, and keeps it.
+    async fn take(
+        &mut self,
+        fetched: Fetched,
+        now: SystemTime,
+        ended: Ended,
+        jitter: f64,
+    ) -> Result<(), Fault> {
+        let state = self.board.state();
+        let old = state
+            .backend(&self.name)
+            .and_then(|standing| standing.told.clone());
+        let told = match (fetched, old) {
+            (Fetched::Unchanged, Some(old)) => {
+                let told = Told {
+                    observed: now,
+                    ..old
+                };
+                self.keeper.touch(&self.name, &told, &self.validator).await;
+                told
+            }
+            (Fetched::Unchanged, None) => {
+                self.validator.clear();
+                return Err(Fault {
+                    timed_out: false,
+                    message: "it says that nothing changed, but nothing is known of it".to_owned(),
+                });
+            }
+            (Fetched::Offers(offers), old) => {
+                let snapshot = match old {
+                    Some(old) if old.snapshot.parts() == offers.snapshot.parts() => old.snapshot,
+                    _ => Arc::new(offers.snapshot),
+                };
+                self.validator = offers.validator;
+                let told = Told {
+                    snapshot,
+                    observed: now,
+                    live_capacity: offers.live_capacity,
+                };
+                self.keeper.keep(&self.name, &told, &self.validator).await;
+                told
+            }
+        };
+        self.board
+            .change(&self.name, |standing| standing.succeed(told, ended, jitter));
+        Ok(())
+    }
+
+    fn jitter(&self) -> f64 {
+        backoff::unit(self.seed, self.refreshes)
+    }
+
+    /// Says once what has changed about the backend.
+    fn log_change(&self, before: Option<Condition>) {
+        let state = self.board.state();
+        let Some(standing) = state.backend(&self.name) else {
+            return;
+        };
+        let after = condition(standing);
+        if before == Some(after) {
+            return;
+        }
+        let error = standing.fault().map_or("", |fault| fault.message.as_str());
+        match after.refresh {
+            Refresh::Ok | Refresh::NotTried => tracing::info!(
+                backend = self.name,
+                offers = standing.told.as_ref().map(|told| told.snapshot.len()),
+                "backend is well"
+            ),
+            Refresh::TimedOut => tracing::warn!(
+                backend = self.name,
+                error,
+                "backend does not answer in time"
+            ),
+            Refresh::Failed => tracing::warn!(backend = self.name, error, "backend fails"),
+            Refresh::BreakerOpen => tracing::warn!(
+                backend = self.name,
+                error,
+                "backend is left alone for failing"
+            ),
+            Refresh::Disabled => {}
+        }
+    }
+}
+
+/// What is logged when it changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Condition {
+    refresh: Refresh,
+    tried: bool,
+}
+
+fn condition(standing: &Standing) -> Condition {
+    // A trial under way is no change: what it comes to is.
+    Condition {
+        refresh: report::last_refresh(standing),
+        tried: standing.ended.is_some(),
+    }
+}
+
+fn out_of_time(patience: Duration) -> Failure {
+    let message = format!("no answer within {}", report::seconds(round(patience)));
+    Failure {
+        fault: Fault {
+            timed_out: true,
+            message,
+        },
+        permanent: false,
+        retry_after: None,
+    }
+}
+
+/// To whole milliseconds, as people read it.
+fn round(duration: Duration) -> Duration {
+    Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,107 @@
+//! Puts the gateway together and runs it until shutdown.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use muster_runtime::args::CommonArgs;
+use muster_runtime::context::Context;
+use muster_runtime::page::Sealer;
+use muster_runtime::process::{Component, NoFile};
+use muster_runtime::server::{Listeners, Server};
+use muster_runtime::shutdown::Phase;
+use muster_store::Epoch;
+
+use crate::board::Board;
+use crate::config::{Args, Config};
+use crate::domain::backend::Facts;
+use crate::gather::Handles;
+use crate::grpc::{Offers, OffersServer};
+use crate::keeper::Keeper;
+use crate::refresher::Refresher;
+use crate::source::Source;
+use crate::spec::Spec;
+
+/// Serves offers until shutdown.
+pub async fn serve(config: Config, context: Context, listeners: Listeners) -> anyhow::Result<()> {
+    let keeper = match &config.data {
+        Some(folder) => Keeper::open(&folder.join("offers"))?,
+        None => Keeper::none(),
+    };
+    // Positions are in this process's own history: another start is another one.
+    let epoch = Epoch::begin().to_string();
+    let board = Board::new(epoch, config.backends.iter().map(facts));
+    let handles = start(&config.backends, &board, &keeper, &context);
+    let offers = Offers::new(
+        board,
+        handles,
+        Sealer::random()?,
+        context.clock.clone(),
+        config.backend_timeout,
+    );
+    Server::new(&context)
+        .service(OffersServer::new(offers))
+        .serve(listeners)
+        .await?;
+    Ok(())
+}
+
+/// Starts the task of every backend.
+fn start(specs: &[Spec], board: &Board, keeper: &Keeper, context: &Context) -> Handles {
+    let mut handles = BTreeMap::new();
+    for spec in specs {
+        let source = Source::new(spec);
+        let refresher = Refresher::new(
+            spec.name.clone(),
+            spec.times.clone(),
+            source,
+            board.clone(),
+            keeper.clone(),
+            context.clock.clone(),
+        );
+        handles.insert(spec.name.clone(), refresher.handle());
+        let stop = context.shutdown.reached(Phase::Loops);
+        context
+            .tasks
+            .critical(format!("backend {}", spec.name), refresher.run(stop));
+    }
+    Arc::new(ArcSwap::from_pointee(handles))
+}
+
+fn facts(spec: &Spec) -> Facts {
+    Facts {
+        name: spec.name.clone(),
+        kind: spec.kind.name(),
+        source: spec.kind.source(),
+        refresh_interval: spec.times.refresh_interval,
+        drop_after: spec.times.drop_after,
+        breaker: spec.times.breaker,
+        disabled: None,
+    }
+}
+
+/// The gateway as a program.
+#[derive(Debug)]
+pub struct Gateway;
+
+impl Component for Gateway {
+    const NAME: &'static str = "offers-gateway";
+    const VERSION: &'static str = env!("CARGO_PKG_VERSION");
+    const ABOUT: &'static str =
+        "What machines could be had, where, at what price, and how sure we are";
+    const DEFAULTS: &'static [(&'static str, &'static str)] = &[
+        ("listen", "127.0.0.1:7400"),
+        ("ops-listen", "127.0.0.1:7410"),
+    ];
+    type Args = Args;
+    type File = NoFile;
+    type Config = Config;
+
+    fn configure(_: &CommonArgs, own: Args, _: NoFile) -> Result<Config, String> {
+        Config::new(own)
+    }
+
+    async fn run(config: Config, context: Context, listeners: Listeners) -> anyhow::Result<()> {
+        serve(config, context, listeners).await
+    }
+}

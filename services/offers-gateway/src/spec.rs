@@ -1,0 +1,101 @@
+//! What a backend is configured to be: checked values, in place of what was typed. It opens nothing.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use muster_runtime::connect::Endpoints;
+
+use crate::domain::breaker;
+
+/// A backend that is configured.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    /// Its name, unique in this gateway.
+    pub name: String,
+    /// What it reads.
+    pub kind: Kind,
+    /// How it is asked.
+    pub times: Times,
+}
+
+/// How a backend is asked.
+#[derive(Clone, Debug)]
+pub struct Times {
+    /// How often it is refreshed.
+    pub refresh_interval: Duration,
+    /// How long one attempt may take.
+    pub attempt_timeout: Duration,
+    /// How long a refresh may take with all its attempts.
+    pub refresh_timeout: Duration,
+    /// Offers older than this are left out; none keeps them for ever.
+    pub drop_after: Option<Duration>,
+    /// When it is left alone for failing.
+    pub breaker: breaker::Policy,
+}
+
+impl Default for Times {
+    fn default() -> Self {
+        Self {
+            refresh_interval: Duration::from_secs(300),
+            attempt_timeout: Duration::from_secs(20),
+            refresh_timeout: Duration::from_secs(120),
+            drop_after: Some(Duration::from_secs(24 * 3600)),
+            breaker: breaker::Policy::default(),
+        }
+    }
+}
+
+/// How often files and built-in lists are looked at again: it costs one look at a file's date.
+const FILE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// What a backend reads.
+#[derive(Clone, Debug)]
+pub enum Kind {
+    /// One of the lists that come with the gateway.
+    BuiltIn(&'static str),
+    /// A file in SkyPilot's CSV layout.
+    CatalogFile(PathBuf),
+}
+
+impl Kind {
+    /// Its name, as `muster backends` shows it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::BuiltIn(_) | Self::CatalogFile(_) => "catalog",
+        }
+    }
+
+    /// Where it reads, without secrets.
+    pub fn source(&self) -> String {
+        match self {
+            Self::BuiltIn(_) => "built-in".to_owned(),
+            Self::CatalogFile(path) => path.display().to_string(),
+        }
+    }
+
+    /// How a backend of this kind is asked unless its configuration says otherwise.
+    pub fn times(&self) -> Times {
+        match self {
+            Self::BuiltIn(_) | Self::CatalogFile(_) => Times {
+                refresh_interval: FILE_INTERVAL,
+                drop_after: None,
+                ..Times::default()
+            },
+        }
+    }
+}
+
+impl Spec {
+    /// A backend with the times of its kind.
+    pub fn new(name: impl Into<String>, kind: Kind) -> Self {
+        let times = kind.times();
+        Self {
+            name: name.into(),
+            kind,
+            times,
+        }
+    }
+}
+
+/// Where another component is, for kinds that call one.
+pub type Peer = Endpoints;

@@ -1,0 +1,193 @@
+//! Lists over the network: order, pages, filters, reports.
+
+use muster_proto::offers::v1 as pb;
+use tonic::Code;
+
+use crate::support::{catalog, config, gpu, ids, prices, start};
+
+const FIRST: &str = "a,H100,8,96,1900,98.3,18.1,eu\nb,H100,1,24,220,5,,eu\nc,,,2,4,0.1,0.05,us\nd,A10,0.5,18,220,1.6,,us\n";
+const SECOND: &str =
+    "x,H100,8,96,1900,88,,us\ny,A100,8,96,1900,30,,us\nbad,H100,8,96,1900,free,,us\n";
+
+async fn gateway(folder: &tempfile::TempDir) -> crate::support::Running {
+    start(config(vec![
+        catalog(folder.path(), "one", FIRST),
+        catalog(folder.path(), "two", SECOND),
+    ]))
+    .await
+}
+
+#[tokio::test]
+async fn offers_of_all_backends_come_in_price_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = gateway(&folder).await;
+    let answer = gateway
+        .list(pb::ListOffersRequest {
+            filter: gpu("h100-sxm", 8),
+            ..Default::default()
+        })
+        .await;
+    assert_eq!(
+        ids(&answer.offers),
+        ["one/eu/a/spot", "two/us/x/ondemand", "one/eu/a/ondemand"]
+    );
+    assert_eq!(prices(&answer.offers), [18_100_000, 88_000_000, 98_300_000]);
+    assert_eq!(answer.total_size, 3);
+    let reports: Vec<_> = answer
+        .backends
+        .iter()
+        .map(|report| {
+            (
+                report.backend.as_str(),
+                report.offers_matched,
+                report.rows_skipped,
+            )
+        })
+        .collect();
+    assert_eq!(reports, [("one", 2, 0), ("two", 1, 1)]);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn pages_concatenate_to_the_whole_while_backends_change() {
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = gateway(&folder).await;
+    let whole = gateway.list(pb::ListOffersRequest::default()).await;
+    let mut request = pb::ListOffersRequest {
+        page_size: 2,
+        ..Default::default()
+    };
+    let mut offers = Vec::new();
+    loop {
+        let page = gateway.list(request.clone()).await;
+        assert_eq!(page.total_size, whole.total_size);
+        offers.extend(page.offers);
+        if page.next_page_token.is_empty() {
+            break;
+        }
+        request.page_token = page.next_page_token;
+        crate::support::write_catalog(
+            &folder.path().join("one.csv"),
+            &format!("new{},,,1,1,0.01,,eu\n", offers.len()),
+        );
+        let refresh = pb::RefreshBackendRequest {
+            name: "one".to_owned(),
+            force: false,
+        };
+        gateway
+            .client
+            .clone()
+            .refresh_backend(refresh)
+            .await
+            .unwrap();
+    }
+    assert_eq!(offers, whole.offers);
+    let changed = gateway.list(pb::ListOffersRequest::default()).await;
+    assert_ne!(changed.offers, whole.offers);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn foreign_page_tokens_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = gateway(&folder).await;
+    let page = gateway
+        .list(pb::ListOffersRequest {
+            page_size: 1,
+            ..Default::default()
+        })
+        .await;
+    let token = page.next_page_token;
+    let refuse = async |request: pb::ListOffersRequest| {
+        gateway
+            .client
+            .clone()
+            .list_offers(request)
+            .await
+            .unwrap_err()
+            .code()
+    };
+    let other = pb::ListOffersRequest {
+        filter: gpu("H100", 8),
+        page_token: token.clone(),
+        ..Default::default()
+    };
+    assert_eq!(refuse(other).await, Code::InvalidArgument);
+    let altered = pb::ListOffersRequest {
+        page_token: format!("A{token}"),
+        ..Default::default()
+    };
+    assert_eq!(refuse(altered).await, Code::InvalidArgument);
+    let negative = pb::ListOffersRequest {
+        page_size: -1,
+        ..Default::default()
+    };
+    assert_eq!(refuse(negative).await, Code::InvalidArgument);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn offers_and_backends_are_found_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = gateway(&folder).await;
+    let mut client = gateway.client.clone();
+    let id = "one/us/d/ondemand".to_owned();
+    let found = client
+        .get_offer(pb::GetOfferRequest {
+            id: id.clone(),
+            include_raw: true,
+            ..Default::default()
+        })
+        .await
+        .unwrap()
+        .into_inner();
+    let offer = found.offer.unwrap();
+    assert_eq!(
+        (
+            offer.id,
+            offer.gpus[0].share_milli,
+            offer.raw["Price"].as_str()
+        ),
+        (id, 500, "1.6")
+    );
+    let missing = client
+        .get_offer(pb::GetOfferRequest {
+            id: "one/us/zzz/spot".to_owned(),
+            ..Default::default()
+        })
+        .await;
+    assert_eq!(missing.unwrap_err().code(), Code::NotFound);
+    let wrong = client
+        .get_offer(pb::GetOfferRequest {
+            id: "zzz".to_owned(),
+            ..Default::default()
+        })
+        .await;
+    assert_eq!(wrong.unwrap_err().code(), Code::InvalidArgument);
+    let backend = client
+        .get_backend(pb::GetBackendRequest {
+            name: "two".to_owned(),
+            ..Default::default()
+        })
+        .await
+        .unwrap()
+        .into_inner();
+    let backend = backend.backend.unwrap();
+    assert_eq!(
+        (
+            backend.rows_read,
+            backend.rows_skipped,
+            backend.offers_total
+        ),
+        (3, 1, 2)
+    );
+    assert_eq!(backend.skipped[0].example, "two.csv line 4");
+    let missing = client
+        .get_backend(pb::GetBackendRequest {
+            name: "three".to_owned(),
+            ..Default::default()
+        })
+        .await;
+    assert_eq!(missing.unwrap_err().code(), Code::NotFound);
+    gateway.stop().await;
+}

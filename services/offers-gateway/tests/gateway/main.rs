@@ -1,0 +1,12 @@
+//! The gateway as its callers meet it: over the network, with real tasks, files and sockets.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    missing_docs
+)]
+
+mod catalogs;
+mod list;
+mod support;
