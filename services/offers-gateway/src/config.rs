@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use muster_runtime::args::parse_duration;
 
+use crate::builtin::PRICE_LISTS;
 use crate::spec::{Kind, Spec};
 
 /// The flags of offers-gateway beside the common ones.
@@ -38,7 +39,7 @@ impl Config {
     pub fn new(args: Args) -> Result<Self, String> {
         let backends = match &args.catalog {
             Some(folder) => catalogs(folder)?,
-            None => Vec::new(),
+            None => built_in(),
         };
         Ok(Self {
             data: args.data,
@@ -46,6 +47,12 @@ impl Config {
             backends,
         })
     }
+}
+
+/// The price lists that come with the gateway, for when nothing is configured.
+pub fn built_in() -> Vec<Spec> {
+    let specs = PRICE_LISTS.iter().map(|list| Spec::new(list.name, Kind::BuiltIn(list)));
+    specs.collect()
 }
 
 /// One backend for each folder in `folder` that holds a catalogue.

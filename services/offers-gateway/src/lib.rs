@@ -9,6 +9,7 @@
 //! [`board`] is the state they share; [`gather`], [`pages`] and [`grpc`] answer calls.
 
 pub mod board;
+pub mod builtin;
 pub mod config;
 pub mod domain;
 pub mod gather;

@@ -6,6 +6,7 @@ mod file;
 
 use std::time::Duration;
 
+use crate::builtin::PriceList;
 use crate::domain::backend::Fault;
 use crate::domain::snapshot::Snapshot;
 use crate::spec::{Kind, Spec};
@@ -19,7 +20,7 @@ pub struct Source {
 
 #[derive(Debug)]
 enum Asked {
-    BuiltIn(&'static str),
+    BuiltIn(&'static PriceList),
     File(file::File),
 }
 
@@ -81,7 +82,7 @@ impl Source {
     /// The source of a backend. Nothing is opened yet.
     pub fn new(spec: &Spec) -> Self {
         let kind = match &spec.kind {
-            Kind::BuiltIn(text) => Asked::BuiltIn(text),
+            Kind::BuiltIn(list) => Asked::BuiltIn(list),
             Kind::CatalogFile(path) => Asked::File(file::File::new(path.clone())),
         };
         Self {
@@ -93,7 +94,7 @@ impl Source {
     /// Asks once. `validator` is that of the offers at hand; empty if there are none.
     pub async fn fetch(&self, validator: &str) -> Result<Fetched, Failure> {
         match &self.kind {
-            Asked::BuiltIn(text) => file::built_in(&self.backend, text, validator).await,
+            Asked::BuiltIn(list) => file::built_in(&self.backend, list, validator).await,
             Asked::File(file) => file.fetch(&self.backend, validator).await,
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use muster_runtime::connect::Endpoints;
 
+use crate::builtin::PriceList;
 use crate::domain::breaker;
 
 /// A backend that is configured.
@@ -52,7 +53,7 @@ const FILE_INTERVAL: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub enum Kind {
     /// One of the lists that come with the gateway.
-    BuiltIn(&'static str),
+    BuiltIn(&'static PriceList),
     /// A file in SkyPilot's CSV layout.
     CatalogFile(PathBuf),
 }
@@ -68,7 +69,7 @@ impl Kind {
     /// Where it reads, without secrets.
     pub fn source(&self) -> String {
         match self {
-            Self::BuiltIn(_) => "built-in".to_owned(),
+            Self::BuiltIn(list) => format!("built-in price list of {}", list.date),
             Self::CatalogFile(path) => path.display().to_string(),
         }
     }

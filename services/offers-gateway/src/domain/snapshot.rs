@@ -115,6 +115,13 @@ impl Snapshot {
         Ok(snapshot)
     }
 
+    /// The same, of a price list of that day.
+    #[must_use]
+    pub fn dated(mut self, date: &str) -> Self {
+        date.clone_into(&mut self.parts.intake.price_date);
+        self
+    }
+
     /// The backend's name.
     pub fn backend(&self) -> &str {
         &self.parts.backend

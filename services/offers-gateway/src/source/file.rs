@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use super::{Failure, Fetched, Offers, blocking};
+use crate::builtin::PriceList;
 use crate::domain::skypilot;
 
 /// The largest file read, in bytes: five times all real catalogues together.
@@ -35,21 +36,14 @@ impl File {
 /// The list that comes with the gateway.
 pub(super) async fn built_in(
     backend: &str,
-    text: &'static str,
+    list: &'static PriceList,
     validator: &str,
 ) -> Result<Fetched, Failure> {
     if validator == BUILT_IN {
         return Ok(Fetched::Unchanged);
     }
     let backend = backend.to_owned();
-    blocking(move || {
-        parse(
-            &backend,
-            "built-in list",
-            text.as_bytes(),
-            BUILT_IN.to_owned(),
-        )
-    })
+    blocking(move || parse(&backend, "built-in list", list.text.as_bytes(), BUILT_IN.to_owned(), list.date))
     .await?
 }
 
@@ -74,17 +68,13 @@ fn read(path: &Path, backend: &str, validator: &str) -> Result<Fetched, Failure>
         || path.display().to_string(),
         |name| name.to_string_lossy().into_owned(),
     );
-    parse(backend, &name, &text, state)
+    parse(backend, &name, &text, state, "")
 }
 
-fn parse(backend: &str, file: &str, text: &[u8], validator: String) -> Result<Fetched, Failure> {
-    let snapshot = skypilot::read(backend, file, text)
-        .map_err(|error| Failure::lasting(format!("{file}: {error}")))?;
-    Ok(Fetched::Offers(Box::new(Offers {
-        snapshot,
-        validator,
-        live_capacity: false,
-    })))
+fn parse(backend: &str, file: &str, text: &[u8], validator: String, date: &str) -> Result<Fetched, Failure> {
+    let read = skypilot::read(backend, file, text);
+    let snapshot = read.map_err(|error| Failure::lasting(format!("{file}: {error}")))?.dated(date);
+    Ok(Fetched::Offers(Box::new(Offers { snapshot, validator, live_capacity: false })))
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Failure {

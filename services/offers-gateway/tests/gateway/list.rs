@@ -127,52 +127,54 @@ async fn foreign_page_tokens_are_refused() {
 }
 
 #[tokio::test]
-async fn offers_and_backends_are_found_by_name() {
+async fn offers_are_found_by_id() {
     let folder = tempfile::tempdir().unwrap();
     let gateway = gateway(&folder).await;
-    let mut client = gateway.client.clone();
-    let id = "one/us/d/ondemand".to_owned();
-    let found = client
-        .get_offer(pb::GetOfferRequest {
-            id: id.clone(),
+    let get = |id: &str| {
+        let request = pb::GetOfferRequest {
+            id: id.to_owned(),
             include_raw: true,
             ..Default::default()
-        })
-        .await
-        .unwrap()
-        .into_inner();
-    let offer = found.offer.unwrap();
+        };
+        let mut client = gateway.client.clone();
+        async move { client.get_offer(request).await }
+    };
+    let id = "one/us/d/ondemand";
+    let offer = get(id).await.unwrap().into_inner().offer.unwrap();
     assert_eq!(
         (
-            offer.id,
+            offer.id.as_str(),
             offer.gpus[0].share_milli,
             offer.raw["Price"].as_str()
         ),
         (id, 500, "1.6")
     );
-    let missing = client
-        .get_offer(pb::GetOfferRequest {
-            id: "one/us/zzz/spot".to_owned(),
+    assert_eq!(
+        get("one/us/zzz/spot").await.unwrap_err().code(),
+        Code::NotFound
+    );
+    assert_eq!(
+        get("three/us/d/spot").await.unwrap_err().code(),
+        Code::NotFound
+    );
+    assert_eq!(get("zzz").await.unwrap_err().code(), Code::InvalidArgument);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn backends_say_what_they_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = gateway(&folder).await;
+    gateway.list(pb::ListOffersRequest::default()).await;
+    let get = |name: &str| {
+        let request = pb::GetBackendRequest {
+            name: name.to_owned(),
             ..Default::default()
-        })
-        .await;
-    assert_eq!(missing.unwrap_err().code(), Code::NotFound);
-    let wrong = client
-        .get_offer(pb::GetOfferRequest {
-            id: "zzz".to_owned(),
-            ..Default::default()
-        })
-        .await;
-    assert_eq!(wrong.unwrap_err().code(), Code::InvalidArgument);
-    let backend = client
-        .get_backend(pb::GetBackendRequest {
-            name: "two".to_owned(),
-            ..Default::default()
-        })
-        .await
-        .unwrap()
-        .into_inner();
-    let backend = backend.backend.unwrap();
+        };
+        let mut client = gateway.client.clone();
+        async move { client.get_backend(request).await }
+    };
+    let backend = get("two").await.unwrap().into_inner().backend.unwrap();
     assert_eq!(
         (
             backend.rows_read,
@@ -182,12 +184,6 @@ async fn offers_and_backends_are_found_by_name() {
         (3, 1, 2)
     );
     assert_eq!(backend.skipped[0].example, "two.csv line 4");
-    let missing = client
-        .get_backend(pb::GetBackendRequest {
-            name: "three".to_owned(),
-            ..Default::default()
-        })
-        .await;
-    assert_eq!(missing.unwrap_err().code(), Code::NotFound);
+    assert_eq!(get("three").await.unwrap_err().code(), Code::NotFound);
     gateway.stop().await;
 }
