@@ -18,7 +18,11 @@ const DATE: &str = "2025-07-01";
 
 macro_rules! list {
     ($name:literal) => {
-        PriceList { name: $name, date: DATE, text: include_str!(concat!("../catalog/", $name, ".csv")) }
+        PriceList {
+            name: $name,
+            date: DATE,
+            text: include_str!(concat!("../catalog/", $name, ".csv")),
+        }
     };
 }
 
@@ -46,10 +50,24 @@ mod tests {
         for list in &PRICE_LISTS {
             let snapshot = skypilot::read(list.name, "list", list.text.as_bytes()).unwrap();
             let intake = snapshot.intake();
-            assert_eq!((intake.skipped_rows(), intake.repeated, intake.mended), (0, 0, 0), "{}: {intake:?}", list.name);
-            assert!(intake.unknown_gpus.is_empty(), "{}: {:?}", list.name, intake.unknown_gpus);
+            assert_eq!(
+                (intake.skipped_rows(), intake.repeated, intake.mended),
+                (0, 0, 0),
+                "{}: {intake:?}",
+                list.name
+            );
+            assert!(
+                intake.unknown_gpus.is_empty(),
+                "{}: {:?}",
+                list.name,
+                intake.unknown_gpus
+            );
             let memory = |row| snapshot.machine(row).gpu_memory_mib();
-            assert!(snapshot.rows().iter().all(|row| memory(row).is_some()), "{}", list.name);
+            assert!(
+                snapshot.rows().iter().all(|row| memory(row).is_some()),
+                "{}",
+                list.name
+            );
             offers += snapshot.len();
         }
         assert!((100..200).contains(&offers), "{offers}");

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use muster_runtime::args::parse_duration;
+use muster_store::Spec as StoreSpec;
 
 use crate::builtin::PRICE_LISTS;
 use crate::spec::{Kind, Spec};
@@ -12,9 +13,13 @@ use crate::spec::{Kind, Spec};
 /// The flags of offers-gateway beside the common ones.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Keep state in this folder: offers last read, for a quick start
+    /// Keep state in this folder, which is made if it is not there: offers last read, for a quick
+    /// start, and what launches have taught
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
+    /// Keep what launches have taught elsewhere: "memory:" or "embedded:PATH"
+    #[arg(long, value_name = "STORE")]
+    pub store: Option<StoreSpec>,
     /// Make each DIR/*/vms.csv (SkyPilot's layout) a backend named after its folder
     #[arg(long, value_name = "DIR")]
     pub catalog: Option<PathBuf>,
@@ -28,6 +33,8 @@ pub struct Args {
 pub struct Config {
     /// Where offers are kept; none keeps them in memory only.
     pub data: Option<PathBuf>,
+    /// Where what launches have taught is kept.
+    pub store: StoreSpec,
     /// How long a caller waits for one backend at most.
     pub backend_timeout: Duration,
     /// The backends, in order of name.
@@ -41,7 +48,13 @@ impl Config {
             Some(folder) => catalogs(folder)?,
             None => built_in(),
         };
+        let store = match (args.store, &args.data) {
+            (Some(store), _) => store,
+            (None, None) => StoreSpec::Memory,
+            (None, Some(folder)) => StoreSpec::Embedded(folder.join("outcomes.db")),
+        };
         Ok(Self {
+            store,
             data: args.data,
             backend_timeout: args.backend_timeout,
             backends,
@@ -51,7 +64,9 @@ impl Config {
 
 /// The price lists that come with the gateway, for when nothing is configured.
 pub fn built_in() -> Vec<Spec> {
-    let specs = PRICE_LISTS.iter().map(|list| Spec::new(list.name, Kind::BuiltIn(list)));
+    let specs = PRICE_LISTS
+        .iter()
+        .map(|list| Spec::new(list.name, Kind::BuiltIn(list)));
     specs.collect()
 }
 

@@ -3,8 +3,10 @@
 mod codec;
 pub mod convert;
 mod list;
+mod methods;
 mod service;
 pub mod wire;
 
 pub use codec::OffersServer;
+pub use methods::METHODS;
 pub use service::Offers;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use muster_runtime::args::CommonArgs;
@@ -10,20 +11,31 @@ use muster_runtime::page::Sealer;
 use muster_runtime::process::{Component, NoFile};
 use muster_runtime::server::{Listeners, Server};
 use muster_runtime::shutdown::Phase;
-use muster_store::Epoch;
+use muster_store::{Epoch, Options, Store};
 
 use crate::board::Board;
 use crate::config::{Args, Config};
 use crate::domain::backend::Facts;
 use crate::gather::Handles;
-use crate::grpc::{Offers, OffersServer};
+use crate::grpc::{METHODS, Offers, OffersServer};
 use crate::keeper::Keeper;
 use crate::refresher::Refresher;
 use crate::source::Source;
 use crate::spec::Spec;
 
+/// How long the store may take to write what is queued when the process ends.
+const STORE_CLOSES_WITHIN: Duration = Duration::from_secs(10);
+
 /// Serves offers until shutdown.
-pub async fn serve(config: Config, context: Context, listeners: Listeners) -> anyhow::Result<()> {
+///
+/// `store` holds what launches have taught; whoever opened it closes it, in [`Phase::Store`].
+pub async fn serve(
+    config: Config,
+    context: Context,
+    store: Store,
+    listeners: Listeners,
+) -> anyhow::Result<()> {
+    context.fail_when("store", store.failed());
     let keeper = match &config.data {
         Some(folder) => Keeper::open(&folder.join("offers"))?,
         None => Keeper::none(),
@@ -40,6 +52,7 @@ pub async fn serve(config: Config, context: Context, listeners: Listeners) -> an
         config.backend_timeout,
     );
     Server::new(&context)
+        .methods(METHODS)
         .service(OffersServer::new(offers))
         .serve(listeners)
         .await?;
@@ -102,6 +115,16 @@ impl Component for Gateway {
     }
 
     async fn run(config: Config, context: Context, listeners: Listeners) -> anyhow::Result<()> {
-        serve(config, context, listeners).await
+        let store = Store::open(&config.store, Options::default()).await?;
+        let closing = store.clone();
+        context.shutdown.step(
+            Phase::Store,
+            "store",
+            STORE_CLOSES_WITHIN,
+            move || async move {
+                closing.close().await;
+            },
+        );
+        serve(config, context, store, listeners).await
     }
 }

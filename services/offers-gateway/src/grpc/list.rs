@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use muster_proto::offers::v1 as pb;
+use muster_runtime::auth::Principal;
 use muster_runtime::deadline::Deadline;
 use muster_runtime::page::{Asked, Budget, Scope, TokenError};
 use muster_runtime::resume;
@@ -52,7 +53,7 @@ impl Offers {
         request: Request<pb::ListOffersRequest>,
     ) -> Result<Page, Status> {
         let deadline = self.deadline(&request);
-        let principal = super::service::principal(&request);
+        let principal = Principal::of(&request);
         let mut request = request.into_inner();
         let mut violations = Violations::new();
         let asked = Asked::take(
@@ -60,7 +61,7 @@ impl Offers {
             &mut request.page_token,
             &mut violations,
         );
-        let scope = self.sealer.scope("ListOffers", &principal, &request);
+        let scope = self.sealer.scope("ListOffers", principal.id(), &request);
         let state = self.board.state();
         let query = self.parse(request, &state, deadline, violations).await?;
         let cursor = scope.open(&asked.token)?;

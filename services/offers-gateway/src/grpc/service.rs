@@ -6,6 +6,7 @@ use futures_util::stream::BoxStream;
 use muster_proto::offers::v1 as pb;
 use muster_proto::offers::v1::offers_service_server::OffersService;
 use muster_proto::types::v1::ErrorReason;
+use muster_runtime::auth::Principal;
 use muster_runtime::clock::Clock;
 use muster_runtime::deadline::Deadline;
 use muster_runtime::page::{self, Asked, Sealer};
@@ -106,11 +107,6 @@ impl Offers {
     }
 }
 
-/// Who calls.
-pub(super) fn principal<T>(_: &Request<T>) -> String {
-    String::new()
-}
-
 pub(super) fn not_found(what: &str, name: &str) -> Status {
     let message = format!("there is no {what} {name:?}");
     status::error(Code::NotFound, ErrorReason::ResourceNotFound, message)
@@ -180,7 +176,7 @@ impl OffersService for Offers {
         request: Request<pb::ListBackendsRequest>,
     ) -> Result<Response<pb::ListBackendsResponse>, Status> {
         let deadline = self.deadline(&request);
-        let principal = principal(&request);
+        let principal = Principal::of(&request);
         let mut request = request.into_inner();
         let mut violations = Violations::new();
         let asked = Asked::take(
@@ -189,7 +185,7 @@ impl OffersService for Offers {
             &mut violations,
         );
         violations.into_result()?;
-        let scope = self.sealer.scope("ListBackends", &principal, &request);
+        let scope = self.sealer.scope("ListBackends", principal.id(), &request);
         let after = scope.open(&asked.token)?;
         self.not_before(&request.not_before, deadline).await?;
         let (state, now) = (self.board.state(), self.clock.now());

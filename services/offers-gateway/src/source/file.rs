@@ -43,7 +43,15 @@ pub(super) async fn built_in(
         return Ok(Fetched::Unchanged);
     }
     let backend = backend.to_owned();
-    blocking(move || parse(&backend, "built-in list", list.text.as_bytes(), BUILT_IN.to_owned(), list.date))
+    blocking(move || {
+        parse(
+            &backend,
+            "built-in list",
+            list.text.as_bytes(),
+            BUILT_IN.to_owned(),
+            list.date,
+        )
+    })
     .await?
 }
 
@@ -71,10 +79,22 @@ fn read(path: &Path, backend: &str, validator: &str) -> Result<Fetched, Failure>
     parse(backend, &name, &text, state, "")
 }
 
-fn parse(backend: &str, file: &str, text: &[u8], validator: String, date: &str) -> Result<Fetched, Failure> {
+fn parse(
+    backend: &str,
+    file: &str,
+    text: &[u8],
+    validator: String,
+    date: &str,
+) -> Result<Fetched, Failure> {
     let read = skypilot::read(backend, file, text);
-    let snapshot = read.map_err(|error| Failure::lasting(format!("{file}: {error}")))?.dated(date);
-    Ok(Fetched::Offers(Box::new(Offers { snapshot, validator, live_capacity: false })))
+    let snapshot = read
+        .map_err(|error| Failure::lasting(format!("{file}: {error}")))?
+        .dated(date);
+    Ok(Fetched::Offers(Box::new(Offers {
+        snapshot,
+        validator,
+        live_capacity: false,
+    })))
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Failure {

@@ -10,6 +10,7 @@ use muster_runtime::connect::{Channel, Connector, Options};
 use muster_runtime::context::Context;
 use muster_runtime::server::Listeners;
 use muster_runtime::shutdown::Cause;
+use muster_store::Store;
 use offers_gateway::Config;
 use offers_gateway::spec::{Kind, Spec};
 
@@ -25,11 +26,12 @@ pub(crate) async fn start(config: Config) -> Running {
     let context = Context::for_tests("offers-gateway");
     let listeners = Listeners::loopback().await.unwrap();
     let address = listeners.grpc_address();
-    let served = offers_gateway::serve(config, context.clone(), listeners);
-    context
-        .tasks
-        .spawn("gateway", async move { served.await.unwrap() });
-    context.health.until_ready().await;
+    let served = offers_gateway::serve(config, context.clone(), Store::memory(), listeners);
+    context.tasks.critical("gateway", served);
+    tokio::select! {
+        () = context.health.until_ready() => {}
+        report = context.shutdown.finished() => panic!("it did not start: {report:?}"),
+    }
     let connector = Connector::new(Options::default());
     let endpoints = format!("http://{address}").parse().unwrap();
     let channel = connector.channel(&endpoints);
@@ -61,6 +63,7 @@ impl Running {
 pub(crate) fn config(backends: Vec<Spec>) -> Config {
     Config {
         data: None,
+        store: muster_store::Spec::Memory,
         backend_timeout: Duration::from_secs(10),
         backends,
     }
