@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use redb::backends::FileBackend;
-use redb::{Builder, Database, StorageBackend};
+use redb::{Builder, Database, DatabaseError, StorageBackend};
 
 use super::disk;
 use super::load::Contents;
@@ -56,8 +56,8 @@ pub(crate) fn create(path: &Path, contents: &Contents) -> Result<bool, OpenError
     let directory = parent(path);
     make_directory(directory).map_err(fault)?;
     let draft = Draft::new(path, contents);
-    let database = Builder::new()
-        .create(&draft.0)
+    let database = draft
+        .database()
         .map_err(|error| open_error(path, error.into()))?;
     disk::initialize(&database, contents).map_err(|error| open_error(path, error))?;
     drop(database);
@@ -93,6 +93,42 @@ impl Draft {
         let mut name = path.file_name().unwrap_or_default().to_owned();
         name.push(format!(".{}{DRAFT}", contents.epoch));
         Self(path.with_file_name(name))
+    }
+
+    fn database(&self) -> Result<Database, DatabaseError> {
+        let mut options = OpenOptions::new();
+        let file = options
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&self.0)?;
+        Builder::new().create_with_backend(Unsynced(FileBackend::new(file)?))
+    }
+}
+
+/// A file that is synced once, when it is complete: redb would do so eight times while it makes one.
+#[derive(Debug)]
+struct Unsynced(FileBackend);
+
+impl StorageBackend for Unsynced {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write(offset, data)
     }
 }
 
