@@ -20,8 +20,16 @@
 //!   own, which makes it the one for simulations.
 //! - `embedded:PATH` is one file, written by one thread: it drains what is queued, judges it, writes it
 //!   under one fsync, shows it, and answers. Readers are served from memory and never wait for the disk.
-//!   The watch history is in memory only: after a restart the latest revision can be resumed, and an
-//!   older one gets `Compacted`.
+//!   The file is locked: [`Store::close`] it before it is opened again. What it looks like inside, and why,
+//!   stands in `embedded/schema.rs`.
+//!
+//! The history for watches is in memory: 100,000 revisions, 10 minutes or 128 MiB, whichever is least
+//! ([`HistoryLimits`]). After a restart the latest revision can be resumed, and an older one gets
+//! `Compacted`. [`Store::backup`] copies any store while it is written to; [`restore`] makes a new one from
+//! the copy, in a later epoch.
+//!
+//! A backend keeps `Shared`, which serves all readers, in step with what is durable, and commits. A further
+//! one is a variant of `Backend` in `store.rs` and a `Fixture` of the conformance tests.
 //!
 //! What this package never does: interpret a value, retry, or read a clock to decide what is committed.
 
