@@ -34,13 +34,13 @@ impl Clock {
 
     /// The wall time.
     pub fn now(&self) -> SystemTime {
-        let anchor = Duration::from_nanos(self.0.wall_nanos.load(Ordering::Relaxed));
-        SystemTime::UNIX_EPOCH + anchor + self.0.instant.elapsed()
+        self.started() + self.uptime()
     }
 
     /// The wall time at which the clock was made.
     pub fn started(&self) -> SystemTime {
-        self.wall_at(self.0.instant)
+        let anchor = Duration::from_nanos(self.0.wall_nanos.load(Ordering::Relaxed));
+        SystemTime::UNIX_EPOCH + anchor
     }
 
     /// Time passed since the clock was made; never goes backwards.

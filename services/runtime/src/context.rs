@@ -4,8 +4,9 @@
 use std::fmt::Write as _;
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -58,6 +59,8 @@ pub struct Context {
     pub metrics: Metrics,
     /// Tells how it is.
     pub health: Health,
+    /// Where its server is bound, once it serves.
+    pub bound: Arc<OnceLock<SocketAddr>>,
     /// Calls in flight.
     pub load: Load,
     /// How its server serves.
@@ -91,6 +94,7 @@ impl Context {
             shutdown,
             tasks,
             metrics: Metrics::new(),
+            bound: Arc::default(),
             load: Load::new(settings.max_in_flight, settings.max_vital_in_flight),
             settings: Arc::new(settings),
         };

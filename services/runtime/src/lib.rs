@@ -91,7 +91,7 @@
 //!
 //! [`clock`], [`task`] and [`shutdown`] are what a component lives by; [`health`] and [`metrics`]
 //! what it tells of itself; [`context`] holds them together; [`server`] serves, through the
-//! [`layers`], whom [`auth`] knows; [`args`] and [`process`] make a program of it. What services
+//! [`layers`], whom [`auth`] knows; [`operations`] is the service of every component; [`args`] and [`process`] make a program of it. What services
 //! speak with: [`connect`], [`status`], [`page`], [`resume`], [`watch`], [`deadline`] and
 //! [`backoff`].
 
@@ -106,6 +106,7 @@ pub mod deadline;
 pub mod health;
 pub mod layers;
 pub mod metrics;
+pub mod operations;
 mod ops;
 pub mod page;
 pub mod panic;

@@ -29,6 +29,7 @@ use crate::health::stall::Pulse;
 use crate::layers::deadline::Times;
 use crate::layers::observe::CallMetrics;
 use crate::layers::{self, Stack};
+use crate::operations::{self, Operations};
 use crate::ops;
 use crate::shutdown::Phase;
 use crate::task;
@@ -131,6 +132,13 @@ impl Server {
         self
     }
 
+    /// Adds the operations service, with its methods.
+    #[must_use]
+    pub fn operations(self, operations: &Operations) -> Self {
+        self.service(operations.server())
+            .methods(&operations::METHODS)
+    }
+
     /// Says who may call what, for every method of the services added.
     #[must_use]
     pub fn methods(mut self, methods: &[Method]) -> Self {
@@ -150,6 +158,8 @@ impl Server {
     pub async fn serve(mut self, listeners: Listeners) -> Result<(), Error> {
         self.reflect()?;
         let context = self.context.clone();
+        // The first server of a component is the one that its address is of.
+        let _ = context.bound.set(listeners.grpc_address());
         let serving = Arc::new(self.assemble()?);
         add_shutdown_steps(&context, &serving);
         if let Some(ops) = listeners.ops {
