@@ -20,6 +20,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
+use futures_util::FutureExt as _;
+use futures_util::future::Map;
 use http::{HeaderValue, Request, Response};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -30,6 +32,7 @@ use tower::Service;
 use crate::auth::{Access, Principal};
 use crate::server::method::Entry;
 use crate::server::routes::Routes;
+use crate::watch;
 
 /// A call on its way in.
 #[derive(Debug)]
@@ -80,25 +83,29 @@ pub(crate) fn bare(body: Body) -> StackBody {
     )))
 }
 
-/// The innermost: hands the call to its service.
+type Answer = Result<Response<Body>, Infallible>;
+
+/// The innermost: hands the call to its service, and takes over what a watch has encoded already.
 #[derive(Debug, Clone)]
 pub(crate) struct Dispatch(Routes);
 
 impl Service<Inbound> for Dispatch {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = BoxFuture<Response<Body>, Infallible>;
+    type Future = Map<BoxFuture<Response<Body>, Infallible>, fn(Answer) -> Answer>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, inbound: Inbound) -> Self::Future {
+        let hand_over: fn(Answer) -> Answer = |answer| answer.map(watch::hand_over);
         if inbound.entry.is_served() {
-            return self.0.call(inbound.request);
+            return self.0.call(inbound.request).map(hand_over);
         }
         let path = inbound.request.uri().path();
         let status = tonic::Status::unimplemented(format!("there is no method {path:?} here"));
-        Box::pin(std::future::ready(Ok(status.into_http())))
+        let answer: BoxFuture<_, _> = Box::pin(std::future::ready(Ok(status.into_http())));
+        answer.map(hand_over)
     }
 }

@@ -5,6 +5,9 @@
 //! each pulls from the shared history at its own pace, so a slow one costs nobody else anything
 //! and holds no queue of its own. It never reads a store: whoever follows one publishes here.
 //!
+//! A handler asks [`Hub::watch`] and answers with [`respond`]: a change is then rendered and encoded
+//! once, however many are told of it.
+//!
 //! What a watcher may rely on:
 //! - first the current state at one revision, then `synced`, then every change, in order, once;
 //! - all changes of a revision are in one message, or in consecutive ones of which only the last
@@ -20,7 +23,11 @@ mod history;
 mod hub;
 mod observed;
 mod packer;
+mod seat;
+mod shared;
+mod snapshot;
 mod subscription;
+mod wire;
 
 #[cfg(test)]
 mod tests;
@@ -33,10 +40,13 @@ use tonic::Status;
 
 pub use filter::Filter;
 pub use hub::Hub;
+pub use shared::Shared;
+pub(crate) use wire::hand_over;
+pub use wire::respond;
 
 /// What a watch carries.
 pub trait Resource: Send + Sync + 'static {
-    /// The bytes that it takes in a message.
+    /// The bytes that it takes in a message; about, and rather more than less.
     fn encoded_len(&self) -> usize;
 }
 
@@ -77,16 +87,16 @@ impl<T> Update<T> {
 #[derive(Debug)]
 pub enum Event<T> {
     /// The resource as it is now.
-    Put(Arc<T>),
+    Put(Shared<T>),
     /// The resource is gone, or has left the filter; its last state.
-    Deleted(Arc<T>),
+    Deleted(Shared<T>),
     /// The same resource with new in-memory facts, at no revision.
-    Observed(Arc<T>),
+    Observed(Shared<T>),
 }
 
 impl<T> Event<T> {
     /// The resource that the event carries.
-    pub fn resource(&self) -> &Arc<T> {
+    pub fn resource(&self) -> &Shared<T> {
         match self {
             Self::Put(resource) | Self::Deleted(resource) | Self::Observed(resource) => resource,
         }
@@ -96,9 +106,9 @@ impl<T> Event<T> {
 impl<T> Clone for Event<T> {
     fn clone(&self) -> Self {
         match self {
-            Self::Put(resource) => Self::Put(Arc::clone(resource)),
-            Self::Deleted(resource) => Self::Deleted(Arc::clone(resource)),
-            Self::Observed(resource) => Self::Observed(Arc::clone(resource)),
+            Self::Put(resource) => Self::Put(resource.clone()),
+            Self::Deleted(resource) => Self::Deleted(resource.clone()),
+            Self::Observed(resource) => Self::Observed(resource.clone()),
         }
     }
 }

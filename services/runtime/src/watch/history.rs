@@ -5,37 +5,14 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{Options, Resource};
-
-/// A resource with the bytes that it takes in a message, counted once.
-#[derive(Debug)]
-pub(super) struct Item<T> {
-    pub(super) resource: Arc<T>,
-    pub(super) size: usize,
-}
-
-impl<T: Resource> Item<T> {
-    pub(super) fn new(resource: Arc<T>) -> Self {
-        let size = resource.encoded_len();
-        Self { resource, size }
-    }
-}
-
-impl<T> Clone for Item<T> {
-    fn clone(&self) -> Self {
-        Self {
-            resource: Arc::clone(&self.resource),
-            size: self.size,
-        }
-    }
-}
+use super::{Options, Shared};
 
 /// One change with both sides, so that any filter can tell what left it.
 #[derive(Debug)]
 pub(super) struct Change<T> {
     pub(super) key: Arc<str>,
-    pub(super) before: Option<Item<T>>,
-    pub(super) after: Option<Item<T>>,
+    pub(super) before: Option<Shared<T>>,
+    pub(super) after: Option<Shared<T>>,
 }
 
 /// All changes of one revision.
@@ -53,7 +30,7 @@ impl<T> Commit<T> {
         self.changes
             .iter()
             .filter_map(|change| change.after.as_ref())
-            .map(|item| item.size)
+            .map(Shared::size)
             .sum()
     }
 }

@@ -2,21 +2,22 @@
 //! nobody holds it while filtering, rendering or sending.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::ops::Bound;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
-use muster_proto::types::v1::ErrorReason;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tonic::{Code, Status};
+use tonic::Status;
 
-use super::history::{Change, Commit, Compacted, History, Item};
+use super::history::{Change, Commit, Compacted, History};
 use super::observed::{Entry, Observed};
+use super::seat::{Seat, Seats};
+use super::shared::Held;
+use super::snapshot::{FRESH, Recent, Snapshot};
 use super::subscription::Subscription;
 use super::{Filter, Messages, Options, Resource, Update};
 use crate::resume;
-use crate::status;
 
 /// How long a watcher lets changes gather before it takes the next, for each watcher there is:
 /// with 1,000 of them each sends at most 20 messages a second, whatever the rate of changes.
@@ -30,21 +31,21 @@ const MIN_PACE: Duration = Duration::from_millis(1);
 
 /// Tells watchers of every change to one kind of resource. A cheap handle.
 pub struct Hub<T> {
-    shared: Arc<Shared<T>>,
+    common: Arc<Common<T>>,
 }
 
-pub(super) struct Shared<T> {
+pub(super) struct Common<T> {
     pub(super) epoch: String,
     pub(super) options: Options,
     inner: RwLock<Inner<T>>,
     /// Whether the hub is closed; touched at each change.
     wake: watch::Sender<bool>,
-    watchers: AtomicUsize,
-    next_watcher: AtomicU64,
+    pub(super) seats: Seats,
+    recent: Recent<T>,
 }
 
 struct Inner<T> {
-    state: BTreeMap<Arc<str>, Item<T>>,
+    state: BTreeMap<Arc<str>, Held<T>>,
     history: History<T>,
     observed: Observed<T>,
     /// Counts resets; a watcher of an earlier one has lost its place.
@@ -67,13 +68,13 @@ impl<T: Resource> Hub<T> {
             era: 0,
         };
         Self {
-            shared: Arc::new(Shared {
+            common: Arc::new(Common {
                 epoch: epoch.into(),
                 options,
                 inner: RwLock::new(inner),
                 wake: watch::Sender::new(false),
-                watchers: AtomicUsize::new(0),
-                next_watcher: AtomicU64::new(0),
+                seats: Seats::default(),
+                recent: Recent::none(),
             }),
         }
     }
@@ -82,7 +83,7 @@ impl<T: Resource> Hub<T> {
     /// last is ignored (`false`), so that a follower may repeat itself. A revision without changes
     /// moves tokens on.
     pub fn publish(&self, revision: u64, updates: impl IntoIterator<Item = Update<T>>) -> bool {
-        let mut inner = self.shared.write();
+        let mut inner = self.common.write();
         if revision <= inner.history.revision() {
             return false;
         }
@@ -99,11 +100,11 @@ impl<T: Resource> Hub<T> {
             changes,
             at: Instant::now(),
         };
-        let forgotten = inner.history.push(commit, &self.shared.options);
+        let forgotten = inner.history.push(commit, &self.common.options);
         drop(inner);
         // Freed after the lock: the last handle to a resource may be among them.
         drop(forgotten);
-        self.shared.wake();
+        self.common.wake();
         true
     }
 
@@ -111,18 +112,19 @@ impl<T: Resource> Hub<T> {
     /// state, and answers the state with the new facts, or `None` to leave it. Without effect if
     /// there is no such resource. `change` must not call back into the hub.
     pub fn observe(&self, key: &str, change: impl FnOnce(&T) -> Option<T>) -> bool {
-        let mut inner = self.shared.write();
+        let mut inner = self.common.write();
         let Some((key, before)) = inner.state.get_key_value(key) else {
             return false;
         };
-        let Some(after) = change(&before.resource) else {
+        let Some(after) = change(before.resource()) else {
             return false;
         };
-        let (key, before, after) = (Arc::clone(key), before.clone(), Item::new(Arc::new(after)));
+        let (key, before) = (Arc::clone(key), before.clone());
+        let after = Held::new(Arc::new(after));
         inner.state.insert(Arc::clone(&key), after.clone());
-        inner.observed.set(key, before, after);
+        inner.observed.set(key, before.share(), after.share());
         drop(inner);
-        self.shared.wake();
+        self.common.wake();
         true
     }
 
@@ -130,53 +132,53 @@ impl<T: Resource> Hub<T> {
     /// All watchers are ended with OUT_OF_RANGE (HISTORY_CHANGED).
     pub fn reset(&self, revision: u64, state: impl IntoIterator<Item = (Arc<str>, Arc<T>)>) {
         let fresh = sized(state);
-        let mut inner = self.shared.write();
+        let mut inner = self.common.write();
         let old = std::mem::replace(&mut inner.state, fresh);
         let history = std::mem::replace(&mut inner.history, History::new(revision));
         inner.observed = Observed::new();
         inner.era += 1;
         drop(inner);
         drop((old, history));
-        self.shared.wake();
+        self.common.wake();
     }
 
     /// A watch: from `resume_token`, or, if that is empty, from the current state. Fails with
     /// INVALID_ARGUMENT (no token), OUT_OF_RANGE (of another history, or compacted) or
     /// RESOURCE_EXHAUSTED (too many watchers).
     pub fn watch(&self, resume_token: &str, filter: Filter<T>) -> Result<Messages<T>, Status> {
-        let from = resume::revision_of("resume_token", resume_token, &self.shared.epoch)?;
-        if self.shared.is_closed() {
+        let from = resume::revision_of("resume_token", resume_token, &self.common.epoch)?;
+        if self.common.is_closed() {
             return Err(super::subscription::shutting_down(0));
         }
-        let seat = Seat::take(&self.shared)?;
+        let seat = Seat::take(&self.common)?;
         Subscription::open(seat, from, filter).map(Subscription::into_stream)
     }
 
     /// Ends every watch with UNAVAILABLE and RetryInfo, and refuses new ones so.
     pub fn close(&self) {
-        self.shared.wake.send_replace(true);
+        self.common.wake.send_replace(true);
     }
 
     /// The newest revision published.
     pub fn revision(&self) -> u64 {
-        self.shared.read().history.revision()
+        self.common.read().history.revision()
     }
 
     /// The resume token of the newest revision published.
     pub fn resume_token(&self) -> String {
-        resume::token(&self.shared.epoch, self.revision())
+        resume::token(&self.common.epoch, self.revision())
     }
 
     /// Open watches.
     pub fn watchers(&self) -> usize {
-        self.shared.watchers.load(Ordering::Relaxed)
+        self.common.seats.taken()
     }
 }
 
 impl<T> Clone for Hub<T> {
     fn clone(&self) -> Self {
         Self {
-            shared: Arc::clone(&self.shared),
+            common: Arc::clone(&self.common),
         }
     }
 }
@@ -184,7 +186,7 @@ impl<T> Clone for Hub<T> {
 impl<T> std::fmt::Debug for Hub<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Hub")
-            .field("epoch", &self.shared.epoch)
+            .field("epoch", &self.common.epoch)
             .finish_non_exhaustive()
     }
 }
@@ -193,23 +195,27 @@ impl<T: Resource> Inner<T> {
     /// Takes one update into the state. `None` if it changes nothing.
     fn apply(&mut self, update: Update<T>) -> Option<Change<T>> {
         let Update { key, value } = update;
-        let after = value.map(Item::new);
+        let after = value.map(Held::new);
         let before = match &after {
             Some(item) => self.state.insert(Arc::clone(&key), item.clone()),
             None => self.state.remove(&key),
         };
         self.observed.forget(&key);
         let changes = before.is_some() || after.is_some();
-        changes.then_some(Change { key, before, after })
+        changes.then(|| Change {
+            key,
+            before: before.map(Held::share),
+            after: after.map(Held::share),
+        })
     }
 }
 
 fn sized<T: Resource>(
     state: impl IntoIterator<Item = (Arc<str>, Arc<T>)>,
-) -> BTreeMap<Arc<str>, Item<T>> {
+) -> BTreeMap<Arc<str>, Held<T>> {
     state
         .into_iter()
-        .map(|(key, resource)| (key, Item::new(resource)))
+        .map(|(key, resource)| (key, Held::new(resource)))
         .collect()
 }
 
@@ -227,50 +233,54 @@ impl<T> Reading<T> {
     }
 }
 
-/// The current state at one instant.
-pub(super) struct Snapshot<T> {
-    pub(super) revision: u64,
-    pub(super) observed: u64,
-    pub(super) era: u64,
-    pub(super) resources: Vec<Item<T>>,
-}
-
-impl<T> Snapshot<T> {
-    /// Where a watcher stands that has everything up to `revision` already.
-    pub(super) fn empty(revision: u64, era: u64) -> Self {
-        Self {
-            revision,
-            observed: 0,
-            era,
-            resources: Vec::new(),
-        }
-    }
-}
-
 /// The watcher has lost its place.
 pub(super) enum Lost {
     Compacted(Compacted),
     Reset,
 }
 
-impl<T> Shared<T> {
-    pub(super) fn snapshot(&self, prefix: &str) -> Snapshot<T> {
-        let inner = self.read();
-        let from = (
-            std::ops::Bound::Included(prefix),
-            std::ops::Bound::Unbounded,
-        );
-        Snapshot {
-            revision: inner.history.revision(),
-            observed: inner.observed.last(),
-            era: inner.era,
-            resources: inner
-                .state
-                .range::<str, _>(from)
-                .take_while(|(key, _)| key.starts_with(prefix))
-                .map(|(_, item)| item.clone())
-                .collect(),
+impl<T> Common<T> {
+    /// A state to begin with, of the keys that begin with `prefix`; at most [`FRESH`] old.
+    pub(super) fn snapshot(&self, prefix: &str, now: Instant) -> Arc<Snapshot<T>> {
+        if !prefix.is_empty() {
+            return Arc::new(self.take_snapshot(prefix, now));
         }
+        let usable = |snapshot: &Snapshot<T>| {
+            let fresh = now.saturating_duration_since(snapshot.taken) < FRESH;
+            fresh
+                && self
+                    .read_after(snapshot.era, snapshot.revision, u64::MAX, 1)
+                    .is_ok()
+        };
+        self.recent
+            .or_take(usable, || self.take_snapshot(prefix, now))
+    }
+
+    fn take_snapshot(&self, prefix: &str, now: Instant) -> Snapshot<T> {
+        let inner = self.read();
+        let from = (Bound::Included(prefix), Bound::Unbounded);
+        let in_range = inner.state.range::<str, _>(from);
+        let with_prefix = in_range.take_while(|(key, _)| key.starts_with(prefix));
+        let held: Vec<_> = with_prefix.map(|(_, held)| held.clone()).collect();
+        let (revision, observed) = (inner.history.revision(), inner.observed.last());
+        let era = inner.era;
+        drop(inner);
+        let resources = held.into_iter().map(Held::share).collect();
+        Snapshot {
+            revision,
+            observed,
+            era,
+            taken: now,
+            resources,
+        }
+    }
+
+    /// Whether nothing has happened since `snapshot`.
+    pub(super) fn is_current(&self, snapshot: &Snapshot<T>) -> bool {
+        let inner = self.read();
+        inner.era == snapshot.era
+            && inner.history.revision() == snapshot.revision
+            && inner.observed.last() == snapshot.observed
     }
 
     pub(super) fn era(&self) -> u64 {
@@ -315,7 +325,7 @@ impl<T> Shared<T> {
 
     /// How long the watchers, so many as they are, let changes gather.
     pub(super) fn pace(&self) -> Duration {
-        let watchers = u32::try_from(self.watchers.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
+        let watchers = u32::try_from(self.seats.taken()).unwrap_or(u32::MAX);
         let pace = PACE_PER_WATCHER.saturating_mul(watchers).min(MAX_PACE);
         if pace < MIN_PACE {
             Duration::ZERO
@@ -338,38 +348,5 @@ impl<T> Shared<T> {
 
     fn write(&self) -> RwLockWriteGuard<'_, Inner<T>> {
         self.inner.write().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A watcher's place among the counted ones; given back when dropped.
-pub(super) struct Seat<T> {
-    pub(super) shared: Arc<Shared<T>>,
-    pub(super) number: u64,
-}
-
-impl<T> Seat<T> {
-    fn take(shared: &Arc<Shared<T>>) -> Result<Self, Status> {
-        let taken = shared.watchers.fetch_add(1, Ordering::Relaxed);
-        let number = shared.next_watcher.fetch_add(1, Ordering::Relaxed);
-        let seat = Self {
-            shared: Arc::clone(shared),
-            number,
-        };
-        if taken < shared.options.max_watchers {
-            return Ok(seat);
-        }
-        let message = format!("{taken} watches are open, as many as are allowed");
-        Err(status::error(
-            Code::ResourceExhausted,
-            ErrorReason::TooManyWatches,
-            message,
-        )
-        .into())
-    }
-}
-
-impl<T> Drop for Seat<T> {
-    fn drop(&mut self) {
-        self.shared.watchers.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -4,14 +4,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::history::Item;
+use super::Shared;
 
 /// One resource with new facts.
 #[derive(Debug)]
 pub(super) struct Entry<T> {
     pub(super) key: Arc<str>,
-    pub(super) before: Item<T>,
-    pub(super) after: Item<T>,
+    pub(super) before: Shared<T>,
+    pub(super) after: Shared<T>,
     /// The place of `before`: whoever has read up to there has seen exactly that.
     pub(super) previous: u64,
 }
@@ -50,7 +50,7 @@ impl<T> Observed<T> {
     }
 
     /// `key` went from `before` to `after`.
-    pub(super) fn set(&mut self, key: Arc<str>, before: Item<T>, after: Item<T>) {
+    pub(super) fn set(&mut self, key: Arc<str>, before: Shared<T>, after: Shared<T>) {
         self.last += 1;
         let previous = self.places.insert(Arc::clone(&key), self.last).unwrap_or(0);
         self.entries.remove(&previous);

@@ -1,9 +1,7 @@
 //! Puts changes into messages: whole revisions while they fit, one revision over several messages
 //! where it does not, and the position only where a revision is complete.
 
-use std::sync::Arc;
-
-use super::history::{Change, Commit, Item};
+use super::history::{Change, Commit};
 use super::observed::Entry;
 use super::{Event, Filter};
 use crate::page::Budget;
@@ -87,17 +85,17 @@ fn durable_event<T>(change: &Change<T>, filter: &Filter<T>) -> Option<(Event<T>,
     if !filter.covers(&change.key) {
         return None;
     }
-    if let Some(Item { resource, size }) = &change.after
-        && filter.sees(resource)
+    if let Some(after) = &change.after
+        && filter.sees(after)
     {
-        return Some((Event::Put(Arc::clone(resource)), *size));
+        return Some((Event::Put(after.clone()), after.size()));
     }
     // Only the durable facts are asked of the former state: the watcher may have last seen it
     // with other in-memory facts than it had in the end.
-    let Item { resource, size } = change.before.as_ref()?;
+    let before = change.before.as_ref()?;
     filter
-        .may_see(resource)
-        .then(|| (Event::Deleted(Arc::clone(resource)), *size))
+        .may_see(before)
+        .then(|| (Event::Deleted(before.clone()), before.size()))
 }
 
 /// What a watcher is told of new in-memory facts, and its size.
@@ -109,12 +107,12 @@ fn observed_event<T>(
     let Entry {
         key, before, after, ..
     } = entry;
-    if !filter.covers(key) || !filter.may_see(&after.resource) {
+    if !filter.covers(key) || !filter.may_see(after) {
         return None;
     }
-    if filter.sees(&after.resource) {
-        return Some((Event::Observed(Arc::clone(&after.resource)), after.size));
+    if filter.sees(after) {
+        return Some((Event::Observed(after.clone()), after.size()));
     }
-    let was_seen = !exact || filter.sees(&before.resource);
-    was_seen.then(|| (Event::Deleted(Arc::clone(&before.resource)), before.size))
+    let was_seen = !exact || filter.sees(before);
+    was_seen.then(|| (Event::Deleted(before.clone()), before.size()))
 }

@@ -1,6 +1,7 @@
 //! One watcher: where it is, and what it is sent next.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -10,9 +11,11 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tonic::{Code, Status};
 
-use super::history::{Compacted, Item};
-use super::hub::{Lost, Reading, Seat, Snapshot};
+use super::history::Compacted;
+use super::hub::{Lost, Reading};
 use super::packer::Packer;
+use super::seat::Seat;
+use super::snapshot::Snapshot;
 use super::{Event, Filter, Message, Messages, Resource};
 use crate::backoff;
 use crate::page::Budget;
@@ -47,8 +50,11 @@ pub(super) struct Subscription<T> {
 
 /// How much of what was there at the start the watcher has.
 enum Stage<T> {
-    /// It is being sent the current state, of which this is left.
-    State(std::vec::IntoIter<Item<T>>),
+    /// It is being sent the current state, from the `next` resource on.
+    State {
+        snapshot: Arc<Snapshot<T>>,
+        next: usize,
+    },
     /// It is being sent what it missed; an instance that is behind it has until then.
     History { until: Instant },
     /// It has everything, and is told of changes as they come.
@@ -70,10 +76,10 @@ impl<T: Resource> Subscription<T> {
         filter: Filter<T>,
     ) -> Result<Self, Status> {
         let now = Instant::now();
-        let wake = seat.shared.listen();
+        let wake = seat.common.listen();
         let start = match from {
-            None => seat.shared.snapshot(filter.key_prefix()),
-            Some(revision) => Snapshot::empty(revision, seat.shared.era()),
+            None => seat.common.snapshot(filter.key_prefix(), now),
+            Some(revision) => Arc::new(Snapshot::empty(revision, seat.common.era(), now)),
         };
         let subscription = Self {
             wake,
@@ -83,7 +89,10 @@ impl<T: Resource> Subscription<T> {
             observed: start.observed,
             knows_observed: from.is_none(),
             stage: match from {
-                None => Stage::State(start.resources.into_iter()),
+                None => Stage::State {
+                    snapshot: start,
+                    next: 0,
+                },
                 Some(_) => Stage::History {
                     until: now + CATCH_UP,
                 },
@@ -153,11 +162,11 @@ impl<T: Resource> Subscription<T> {
         let until = match self.stage {
             Stage::History { until } if now >= until => return Err(self.behind()),
             Stage::History { until } => until,
-            Stage::State(_) | Stage::Synced if now >= self.bookmark_at => {
+            Stage::State { .. } | Stage::Synced if now >= self.bookmark_at => {
                 self.enqueue(Vec::new(), Some(self.position));
                 return Ok(());
             }
-            Stage::State(_) | Stage::Synced => self.bookmark_at,
+            Stage::State { .. } | Stage::Synced => self.bookmark_at,
         };
         tokio::select! {
             _ = self.wake.changed() => {}
@@ -168,41 +177,50 @@ impl<T: Resource> Subscription<T> {
 
     /// Queues what there is to send, if anything.
     fn fill(&mut self, now: Instant) -> Result<Filled, Status> {
-        if let Stage::State(_) = self.stage {
-            return Ok(self.fill_from_state());
+        if let Stage::State { .. } = self.stage {
+            return Ok(self.fill_from_state(now));
         }
         let reading = self.read()?;
         if let Stage::Synced = self.stage {
             self.refuse_laggard(&reading, now)?;
             if !reading.is_empty() {
-                self.rest_until = now + self.seat.shared.pace();
+                self.rest_until = now + self.seat.common.pace();
             }
         }
         Ok(self.fill_from(&reading))
     }
 
-    fn fill_from_state(&mut self) -> Filled {
-        let Stage::State(left) = &mut self.stage else {
+    fn fill_from_state(&mut self, now: Instant) -> Filled {
+        let Stage::State { snapshot, next } = &mut self.stage else {
             return Filled::UpToDate;
         };
-        let mut budget = Budget::new(self.seat.shared.options.chunk);
+        let mut budget = Budget::new(self.seat.common.options.chunk);
         let mut changes = Vec::new();
-        while let Some(item) = left.as_slice().first() {
-            let seen = self.filter.sees(&item.resource);
-            if seen && !budget.admit(item.size) {
-                self.enqueue(changes, None);
-                return Filled::More;
+        while let Some(resource) = snapshot.resources.get(*next) {
+            if self.filter.sees(resource) {
+                if !budget.admit(resource.size()) {
+                    self.enqueue(changes, None);
+                    return Filled::More;
+                }
+                changes.push(Event::Put(resource.clone()));
             }
-            let item = left.next().filter(|_| seen);
-            changes.extend(item.map(|item| Event::Put(item.resource)));
+            *next += 1;
         }
-        self.stage = Stage::Synced;
+        // What has happened since is told before it is called synced; mostly that is nothing.
+        let current = self.seat.common.is_current(snapshot);
+        self.stage = if current {
+            Stage::Synced
+        } else {
+            Stage::History {
+                until: now + CATCH_UP,
+            }
+        };
         self.enqueue(changes, Some(self.position));
         Filled::More
     }
 
     fn fill_from(&mut self, reading: &Reading<T>) -> Filled {
-        let limit = self.seat.shared.options.chunk;
+        let limit = self.seat.common.options.chunk;
         let mut packer = Packer::new(limit);
         for commit in &reading.commits {
             packer.add_commit(commit, &self.filter);
@@ -254,7 +272,7 @@ impl<T: Resource> Subscription<T> {
     }
 
     fn enqueue(&mut self, changes: Vec<Event<T>>, position: Option<u64>) {
-        let token = |revision| resume::token(&self.seat.shared.epoch, revision);
+        let token = |revision| resume::token(&self.seat.common.epoch, revision);
         self.queue.push_back(Message {
             changes,
             resume_token: position.map(token).unwrap_or_default(),
@@ -263,14 +281,14 @@ impl<T: Resource> Subscription<T> {
     }
 
     fn read(&self) -> Result<Reading<T>, Status> {
-        let shared = &self.seat.shared;
-        shared
-            .read_after(self.era, self.position, self.observed, shared.options.chunk)
+        let common = &self.seat.common;
+        common
+            .read_after(self.era, self.position, self.observed, common.options.chunk)
             .map_err(|lost| self.lost(&lost))
     }
 
     fn refuse_laggard(&self, reading: &Reading<T>, now: Instant) -> Result<(), Status> {
-        let max_lag = self.seat.shared.options.max_lag;
+        let max_lag = self.seat.common.options.max_lag;
         let is_late = |at| now.saturating_duration_since(at) > max_lag;
         if !reading
             .commits
@@ -316,5 +334,5 @@ pub(super) fn shutting_down(number: u64) -> Status {
 /// Up to a fifth shorter than asked for, so that watchers do not all send at once.
 fn bookmark_interval<T>(seat: &Seat<T>) -> Duration {
     let jitter = 1.0 - 0.2 * backoff::unit(seat.number, 1);
-    seat.shared.options.bookmark.mul_f64(jitter)
+    seat.common.options.bookmark.mul_f64(jitter)
 }

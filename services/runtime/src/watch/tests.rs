@@ -5,6 +5,7 @@ mod filters;
 mod follower;
 mod invariants;
 mod sequence;
+mod wire;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,7 +83,7 @@ fn words(message: &Message<Thing>) -> String {
                 version,
                 mood,
                 ..
-            } = change.resource().as_ref();
+            } = &**change.resource();
             match change {
                 Event::Put(_) => format!("+{name}{version}"),
                 Event::Deleted(_) => format!("-{name}{version}"),

@@ -105,8 +105,8 @@ async fn a_watcher_that_history_outran_must_list_again() {
 async fn a_slow_watcher_is_cut_off_and_resumes_where_it_was() {
     let hub = hub(0);
     let mut watch = hub.watch("", Filter::all()).unwrap();
-    hub.publish(1, [put("a", 1)]);
     assert_eq!(says(&mut watch), "@0 synced");
+    hub.publish(1, [put("a", 1)]);
     assert_eq!(says(&mut watch), "+a1 @1 synced");
     hub.publish(2, [put("a", 2)]);
     advance(Duration::from_secs(31)).await;

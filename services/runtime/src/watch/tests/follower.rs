@@ -89,7 +89,7 @@ impl Follower {
     }
 
     fn apply(&mut self, event: &Event<Thing>, upto: u64) {
-        let thing = event.resource().as_ref();
+        let thing = &**event.resource();
         let held = self.state.get(&thing.name).cloned();
         match event {
             Event::Put(_) => {

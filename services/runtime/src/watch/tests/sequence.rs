@@ -27,21 +27,50 @@ async fn an_empty_state_is_synced_at_once() {
 async fn a_large_state_comes_in_chunks_of_which_the_last_has_the_token() {
     let hub = hub_with(2_500, 8, Options::default());
     let mut watch = hub.watch("", Filter::all()).unwrap();
-    // What happens meanwhile comes after the state.
+    // What happens meanwhile comes after the state, and before it is called synced.
     hub.publish(9, [put("t0000", 9)]);
-    for (length, token, synced) in [
-        (1000, false, false),
-        (1000, false, false),
-        (500, true, true),
-    ] {
+    for (length, token) in [(1000, false), (1000, false), (500, true)] {
         let chunk = now(&mut watch).unwrap();
         assert_eq!(chunk.changes.len(), length);
         assert_eq!(
             (!chunk.resume_token.is_empty(), chunk.synced),
-            (token, synced)
+            (token, false)
         );
     }
     assert_eq!(says(&mut watch), "+t00009 @9 synced");
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_that_begin_together_share_a_state_and_are_brought_up_to_date() {
+    let hub = hub(0);
+    hub.publish(1, [put("a", 1)]);
+    let mut first = hub.watch("", Filter::all()).unwrap();
+    hub.publish(2, [put("b", 2)]);
+    let mut second = hub.watch("", Filter::all()).unwrap();
+    let state = [&mut first, &mut second].map(|watch| now(watch).unwrap());
+    assert!(std::ptr::eq(
+        &**state[0].changes[0].resource(),
+        &**state[1].changes[0].resource()
+    ));
+    assert_eq!(state.map(|state| words(&state)), ["+a1 @1", "+a1 @1"]);
+    assert_eq!(
+        [says(&mut first), says(&mut second)],
+        ["+b2 @2 synced", "+b2 @2 synced"]
+    );
+    // Neither an old one is shared, nor one whose history is gone.
+    let _held = hub.watch("", Filter::all()).unwrap();
+    hub.publish(3, [put("c", 3)]);
+    advance(Duration::from_millis(1_001)).await;
+    assert_eq!(
+        says(&mut hub.watch("", Filter::all()).unwrap()),
+        "+a1 +b2 +c3 @3 synced"
+    );
+    let _held = hub.watch("", Filter::all()).unwrap();
+    hub.reset(9, []);
+    assert_eq!(
+        says(&mut hub.watch("", Filter::all()).unwrap()),
+        "@9 synced"
+    );
 }
 
 #[tokio::test(start_paused = true)]
