@@ -413,6 +413,7 @@ impl Agent {
                 .is_some_and(|other| Arc::ptr_eq(seen, other))
         };
         let unchanged = before.held_revision == self.holdings.held_revision()
+            && before.closed == self.holdings.is_closed()
             && before.attempts.len() == attempts.len()
             && attempts.iter().all(same);
         if !unchanged {
@@ -420,6 +421,7 @@ impl Agent {
                 held: render::held(&self.holdings),
                 held_revision: self.holdings.held_revision(),
                 running: self.holdings.is_running(),
+                closed: self.holdings.is_closed(),
                 attempts,
             }));
         }
@@ -451,7 +453,7 @@ fn begin_minder(
         supervisor_command: config.supervisor_command.clone(),
         inbox: inbox.clone(),
     };
-    minder.begin(&context.tasks, task)
+    minder.begin(context, task)
 }
 
 /// Gives every wanted port a real one that is free now.

@@ -13,7 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use muster_proto::replicas::v1::Assignment;
-use muster_runtime::task::Tasks;
+use muster_runtime::context::Context;
+use muster_runtime::shutdown::Phase;
 use rustix::process::{Signal, kill_process};
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
@@ -101,10 +102,16 @@ pub(crate) struct Minder {
 }
 
 impl Minder {
-    /// Begins, as a task of its own.
-    pub(crate) fn begin(self, tasks: &Tasks, task: Task) -> Orders {
+    /// Begins, as a task of its own. It ends with the agent's loops; the attempt runs on.
+    pub(crate) fn begin(self, context: &Context, task: Task) -> Orders {
         let (sender, receiver) = mpsc::channel(STOPS);
-        tasks.spawn("minder", self.mind(task, receiver));
+        let stop = context.shutdown.reached(Phase::Loops);
+        context.tasks.spawn("minder", async move {
+            tokio::select! {
+                () = stop => {}
+                () = self.mind(task, receiver) => {}
+            }
+        });
         Orders(sender)
     }
 

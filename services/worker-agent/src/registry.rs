@@ -37,6 +37,8 @@ mod registration;
 
 /// Before the registry has said how to behave.
 const FIRST_INTERVAL: Duration = Duration::from_secs(1);
+/// A registration that lasts this long was no mistake: another one is made at once.
+const CALM: Duration = Duration::from_secs(5);
 const REGISTER_DEADLINE: Duration = Duration::from_secs(10);
 /// A beat waits for its answer at least and at most this long, and a quarter of lost_after between.
 const BEAT_DEADLINES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
@@ -50,6 +52,8 @@ pub(crate) struct Registry {
     pub(crate) shared: Shared,
     pub(crate) client: WorkersServiceClient<Channel>,
     pub(crate) credential: Credential,
+    /// Whether the credential is presented, if there is one.
+    pub(crate) presented: bool,
     pub(crate) check: Check,
     pub(crate) addresses: Addresses,
 }
@@ -109,12 +113,15 @@ impl Registry {
 
     async fn live(&mut self, leave: &mut Leave) -> Result<(), String> {
         let boot_id = random_id();
+        let mut trouble = Backoff::new(self.shared.config.retry, backoff::seed(&boot_id));
         loop {
             let Some((terms, epoch)) = self.register(&boot_id, leave).await? else {
                 return Ok(());
             };
+            let begun = Instant::now();
             match self.beat_on(terms, epoch, leave).await? {
-                Over::Unknown => {}
+                Over::Unknown if begun.elapsed() > CALM => trouble.reset(),
+                Over::Unknown => sleep(trouble.next_delay()).await,
                 Over::Left => return Ok(()),
                 Over::Fenced => return self.end_fenced().await,
             }
@@ -168,7 +175,6 @@ impl Registry {
                         said if said.is(ErrorReason::Reregister)
                             || said.is(ErrorReason::CredentialInvalid) =>
                         {
-                            sleep(trouble.next_delay()).await;
                             return Ok(Over::Unknown);
                         }
                         _ => next = Instant::now() + trouble.next_delay().min(terms.interval),
@@ -281,9 +287,7 @@ impl Registry {
             tracing::error!("{why}: stopping what runs here");
             self.shared.tell(Input::Superseded).await;
             let mut view = self.shared.view.clone();
-            // The inbox is taken in order: the first view that can be idle has heard it.
-            let _ = view.changed().await;
-            let _ = view.wait_for(|view| !view.running).await;
+            let _ = view.wait_for(|view| view.closed && !view.running).await;
         }
         self.shared.context.shutdown.begin(Cause::failed(why));
         Ok(())

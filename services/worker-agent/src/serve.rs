@@ -106,6 +106,7 @@ fn talk(shared: &Shared, addresses: Addresses) -> anyhow::Result<()> {
         shared: shared.clone(),
         client: workers,
         credential,
+        presented: true,
         check: check("worker-registry"),
         addresses,
     };

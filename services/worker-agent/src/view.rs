@@ -19,6 +19,8 @@ pub(crate) struct View {
     pub(crate) held_revision: u64,
     /// Whether anything runs, or may yet.
     pub(crate) running: bool,
+    /// Whether nothing is started any more, for good.
+    pub(crate) closed: bool,
     /// Every attempt.
     pub(crate) attempts: BTreeMap<AttemptId, Arc<Seen>>,
 }

@@ -278,3 +278,202 @@ fn check_second_start(fleet: &Fleet) {
         .unwrap();
     assert_eq!(kept.record.as_ref().unwrap().owner, "replica-manager");
 }
+
+#[tokio::test]
+async fn readiness_comes_and_goes_and_liveness_ends_it() {
+    let fleet = Fleet::start().await;
+    let _cleared = Cleared(&["probe.0.1"]);
+    let agent = Agent::start(fleet.config()).await;
+    let mut probed = assignment("probe.0.1", FOREVER);
+    let sign = |name: &str| fleet.folder.path().join(name);
+    let unless = |name: &str| {
+        fleet::exec_probe(&format!(
+            "echo {name} >&2; test ! -e {}",
+            sign(name).display()
+        ))
+    };
+    std::fs::write(sign("unready"), "").unwrap();
+    probed.probes = Some(Probes {
+        ready: Some(unless("unready")),
+        alive: Some(unless("dead")),
+    });
+    fleet.assign(probed);
+    until("it says why not", || {
+        fleet.report("probe.0.1").message.ends_with("unready")
+    })
+    .await;
+    assert_eq!(fleet.phase("probe.0.1"), AttemptPhase::Starting);
+    std::fs::remove_file(sign("unready")).unwrap();
+    let ready = fleet.until_phase("probe.0.1", AttemptPhase::Ready).await;
+    assert_eq!(ready.message, "");
+    std::fs::write(sign("unready"), "").unwrap();
+    fleet.until_phase("probe.0.1", AttemptPhase::Unready).await;
+    std::fs::remove_file(sign("unready")).unwrap();
+    fleet.until_phase("probe.0.1", AttemptPhase::Ready).await;
+    std::fs::write(sign("dead"), "").unwrap();
+    let ended = fleet.until_phase("probe.0.1", AttemptPhase::Ended).await;
+    assert_eq!(ended.failure_class(), FailureClass::Probe);
+    assert!(ended.message.ends_with("dead"), "{}", ended.message);
+    assert_eq!(ended.ready_time, ready.ready_time);
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn without_a_probe_it_is_ready_after_a_second() {
+    let fleet = Fleet::start().await;
+    let _cleared = Cleared(&["plain.0.1"]);
+    let agent = Agent::start(fleet.config()).await;
+    let mut plain = assignment("plain.0.1", FOREVER);
+    plain.probes = None;
+    fleet.assign(plain);
+    let ready = fleet.until_phase("plain.0.1", AttemptPhase::Ready).await;
+    let time = |time: Option<prost_types::Timestamp>| {
+        std::time::SystemTime::try_from(time.unwrap()).unwrap()
+    };
+    let took = time(ready.ready_time)
+        .duration_since(time(ready.start_time))
+        .unwrap();
+    assert!(
+        took >= Duration::from_millis(990) && took < Duration::from_secs(3),
+        "{took:?}"
+    );
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_start_that_takes_too_long_is_ended() {
+    let fleet = Fleet::start().await;
+    let _cleared = Cleared(&["slow.0.1"]);
+    let agent = Agent::start(fleet.config()).await;
+    let mut slow = assignment("slow.0.1", FOREVER);
+    slow.probes = Some(Probes {
+        ready: Some(fleet::exec_probe("exit 1")),
+        alive: None,
+    });
+    slow.start = Some(StartPolicy {
+        timeout: Some(Duration::from_millis(500).try_into().unwrap()),
+    });
+    fleet.assign(slow);
+    let ended = fleet.until_phase("slow.0.1", AttemptPhase::Ended).await;
+    assert_eq!(ended.failure_class(), FailureClass::StartTimeout);
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn three_copies_fit_on_one_host() {
+    let fleet = Fleet::start().await;
+    let ids = ["three.0.1", "three.1.1", "three.2.1"];
+    let _cleared = Cleared(&ids);
+    let agent = Agent::start(fleet.config()).await;
+    for id in ids {
+        let mut copy = assignment(
+            id,
+            "echo $PORT $MUSTER_PORT_8000 $MUSTER_REPLICA; exec sleep 1000",
+        );
+        copy.run.as_mut().unwrap().ports = vec![Port {
+            number: 8000,
+            name: "http".into(),
+            ..Default::default()
+        }];
+        fleet.assign(copy);
+    }
+    let mut addresses = std::collections::BTreeSet::new();
+    for id in ids {
+        let ready = fleet.until_phase(id, AttemptPhase::Ready).await;
+        assert_eq!(
+            (ready.addresses[0].number, ready.addresses[0].name.as_str()),
+            (8000, "http")
+        );
+        let address = ready.addresses[0].address.clone();
+        let port = address.strip_prefix("127.0.0.1:").unwrap().to_owned();
+        let folder = fleet.data().join("attempts").join(id);
+        let said = worker_agent::log::reader::last(&folder, 1)
+            .unwrap()
+            .remove(0)
+            .text;
+        assert_eq!(said, format!("{port} {port} chat/0"));
+        addresses.insert(address);
+    }
+    assert_eq!(addresses.len(), 3);
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_retry_waits_for_the_attempt_that_it_replaces() {
+    let fleet = Fleet::start().await;
+    let _cleared = Cleared(&["swap.0.1", "swap.0.2"]);
+    let agent = Agent::start(fleet.config()).await;
+    fleet.assign(assignment("swap.0.1", FOREVER));
+    fleet.until_phase("swap.0.1", AttemptPhase::Ready).await;
+    let mut next = assignment("swap.0.2", FOREVER);
+    next.replaces_allocation = "a-swap.0.1".into();
+    fleet.assign(next);
+    fleet.until_phase("swap.0.2", AttemptPhase::Waiting).await;
+    until("it is held", || {
+        fleet.held("a-swap.0.2") == Some(HeldPhase::Waiting)
+    })
+    .await;
+    kill_all("swap.0.1");
+    fleet.until_phase("swap.0.2", AttemptPhase::Ready).await;
+    assert_eq!(fleet.phase("swap.0.1"), AttemptPhase::Ended);
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn logs_are_followed_to_the_end() {
+    let fleet = Fleet::start().await;
+    let _cleared = Cleared(&["log.0.1"]);
+    let mut agent = Agent::start(fleet.config()).await;
+    let script = "for i in 1 2 3 4 5; do echo line $i; sleep 0.1; done; echo end >&2; exit 1";
+    fleet.assign(assignment("log.0.1", script));
+    fleet.until_phase("log.0.1", AttemptPhase::Ready).await;
+    let mut request = StreamLogsRequest {
+        attempt_id: "log.0.1".into(),
+        follow: true,
+        ..Default::default()
+    };
+    let mut stream = agent
+        .client
+        .stream_logs(request.clone())
+        .await
+        .unwrap()
+        .into_inner();
+    let mut texts = vec![];
+    while let Some(message) = stream.message().await.unwrap() {
+        texts.extend(message.lines.into_iter().map(|line| line.text));
+    }
+    assert_eq!(
+        texts,
+        ["line 1", "line 2", "line 3", "line 4", "line 5", "end"]
+    );
+    request.tail = Some(2);
+    let mut stream = agent
+        .client
+        .stream_logs(request.clone())
+        .await
+        .unwrap()
+        .into_inner();
+    let lines = stream.message().await.unwrap().unwrap().lines;
+    assert_eq!(lines[1].text, "end");
+    assert_eq!(lines[1].stream(), LogStream::Stderr);
+    assert!(
+        stream.message().await.unwrap().is_none(),
+        "it has ended: nothing is waited for"
+    );
+    for (id, code) in [
+        ("no.such.1", tonic::Code::NotFound),
+        ("../x", tonic::Code::InvalidArgument),
+    ] {
+        request.attempt_id = id.into();
+        assert_eq!(
+            agent
+                .client
+                .stream_logs(request.clone())
+                .await
+                .unwrap_err()
+                .code(),
+            code
+        );
+    }
+    agent.stop().await;
+}

@@ -194,6 +194,11 @@ impl Holdings {
         self.attempts.values().any(|held| !held.attempt.is_ended())
     }
 
+    /// Whether nothing is started any more, for good.
+    pub fn is_closed(&self) -> bool {
+        self.closed.is_some()
+    }
+
     /// When time alone will change something, on the boot's clock.
     pub fn wake_at(&self) -> Option<Duration> {
         self.attempts

@@ -34,6 +34,9 @@ impl Registry {
                     if trouble.failures() == 0 {
                         tracing::warn!(code = ?status.code(), error = status.message(), "cannot register");
                     }
+                    if Details::of(&status).is(ErrorReason::CredentialInvalid) {
+                        self.present_otherwise();
+                    }
                 }
             }
             tokio::select! {
@@ -43,6 +46,19 @@ impl Registry {
                     return Ok(None);
                 }
             }
+        }
+    }
+
+    /// The credential is not valid: a registry that was made anew takes a join token instead. Or
+    /// the other way round, if it was the token that was not taken.
+    fn present_otherwise(&mut self) {
+        self.presented = !self.presented;
+        match self.shared.data.credential() {
+            Ok(Some(credential)) if self.presented => {
+                // It was set before, so it can stand in a header.
+                let _ = self.credential.set(&credential);
+            }
+            Ok(_) | Err(_) => self.credential.clear(),
         }
     }
 

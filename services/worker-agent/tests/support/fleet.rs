@@ -602,6 +602,62 @@ impl Agent {
     }
 }
 
+/// An agent as a program of its own.
+pub struct Program {
+    pub child: std::process::Child,
+}
+
+impl Program {
+    pub fn start(fleet: &Fleet, flags: &[&str]) -> Self {
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(fleet.folder.path().join("agent.log"))
+            .unwrap();
+        let child = std::process::Command::new(PROGRAM)
+            .args([
+                "--name",
+                WORKER,
+                "--listen",
+                "127.0.0.1:0",
+                "--ops-listen",
+                "off",
+            ])
+            .arg("--data")
+            .arg(fleet.data())
+            .args(["--workers-addr", &fleet.workers.to_string()])
+            .args(["--replicas-addr", &fleet.replicas.to_string()])
+            .args(flags)
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        Self { child }
+    }
+
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    pub async fn exit_code(&mut self) -> Option<i32> {
+        let mut status = None;
+        until("the program ends", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        })
+        .await;
+        status.unwrap().code()
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// Runs a shell script as the only replica of a service; its allocation is `a-ID`.
 pub fn assignment(id: &str, script: &str) -> Assignment {
     Assignment {
@@ -620,6 +676,20 @@ pub fn assignment(id: &str, script: &str) -> Assignment {
         stop: Some(StopPolicy {
             grace: duration(Duration::from_secs(5)),
         }),
+        probes: Some(Probes {
+            ready: Some(exec_probe("exit 0")),
+            alive: None,
+        }),
+        ..Default::default()
+    }
+}
+
+/// Asks by a shell script, ten times a second.
+pub fn exec_probe(script: &str) -> Probe {
+    let command = vec!["/bin/sh".into(), "-c".into(), script.into()];
+    Probe {
+        check: Some(probe::Check::Command(ExecProbe { command })),
+        interval: duration(Duration::from_millis(100)),
         ..Default::default()
     }
 }

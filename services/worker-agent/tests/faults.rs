@@ -1,0 +1,396 @@
+//! The agent's program when it is killed, stopped, cut off, fenced, told to end, or when who it
+//! talks to forgets everything.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    unreachable_pub
+)]
+
+#[path = "support/fleet.rs"]
+mod fleet;
+
+use std::time::Duration;
+
+use fleet::{Agent, Cleared, FOREVER, Fleet, Program, assignment, kill_all, runs, until};
+use muster_proto::replicas::v1::*;
+use muster_proto::workers::v1::*;
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::time::{Instant, sleep};
+use tonic::Status;
+use worker_agent::config::OnTerminate;
+
+fn fenced_assignment(id: &str) -> Assignment {
+    Assignment {
+        on_disconnect: OnDisconnect::Stop.into(),
+        stop: Some(StopPolicy {
+            grace: Some(Duration::from_millis(100).try_into().unwrap()),
+        }),
+        ..assignment(id, FOREVER)
+    }
+}
+
+async fn pause(millis: u64) {
+    sleep(Duration::from_millis(millis)).await;
+}
+
+#[tokio::test]
+async fn killed_and_started_again_it_has_stopped_nothing() {
+    let fleet = Fleet::start().await;
+    let _cleared = Cleared(&["kill.0.1"]);
+    let mut first = Program::start(&fleet, &[]);
+    fleet.assign(assignment("kill.0.1", FOREVER));
+    let before = fleet.until_phase("kill.0.1", AttemptPhase::Ready).await;
+    let processes = worker_agent::machine::processes_with("MUSTER_ATTEMPT=kill.0.1");
+    for _ in 0..3 {
+        first.signal(Signal::KILL);
+        first.exit_code().await;
+        fleet.manager().latest.clear();
+        fleet.manager().reports.clear();
+        first = Program::start(&fleet, &[]);
+        let after = fleet.until_phase("kill.0.1", AttemptPhase::Ready).await;
+        assert_eq!(
+            (after.start_time, after.ready_time),
+            (before.start_time, before.ready_time)
+        );
+        let manager = fleet.manager();
+        let mut all = manager
+            .reports
+            .iter()
+            .flat_map(|(_, request)| &request.reports);
+        assert!(all.all(|report| report.phase() == AttemptPhase::Ready));
+    }
+    let left = worker_agent::machine::processes_with("MUSTER_ATTEMPT=kill.0.1");
+    assert!(
+        processes.iter().any(|pid| left.contains(pid)),
+        "the same process runs on"
+    );
+    first.signal(Signal::TERM);
+    assert_eq!(first.exit_code().await, Some(0));
+    assert!(runs("kill.0.1"), "it is kept");
+}
+
+/// What is bound to its machine's connection ends when the agent is dead, hung, or cut off; what
+/// is not runs on.
+async fn check_fence(kept: &str, fenced: &str, cut: impl AsyncFnOnce(&Fleet, &Program)) {
+    let fleet = Fleet::start().await;
+    let (ids, lease) = ([kept, fenced], Duration::from_millis(1500));
+    let _cleared = Cleared(&ids);
+    fleet.registry().fence_after = lease;
+    let agent = Program::start(&fleet, &[]);
+    fleet.assign(assignment(kept, FOREVER));
+    fleet.assign(fenced_assignment(fenced));
+    for id in ids {
+        fleet.until_phase(id, AttemptPhase::Ready).await;
+    }
+    pause(2000).await;
+    assert!(runs(fenced), "it is renewed");
+    cut(&fleet, &agent).await;
+    let last = fleet.registry().beats.last().unwrap().0;
+    until("it is fenced", || !runs(fenced)).await;
+    let took = last.elapsed();
+    assert!(
+        took < lease * 101 / 100 + Duration::from_secs(1),
+        "{took:?}"
+    );
+    assert!(runs(kept), "it runs on");
+    agent.signal(Signal::CONT);
+}
+
+#[tokio::test]
+async fn the_fence_works_when_the_agent_is_dead() {
+    check_fence("dead.0.1", "dead.1.1", async |_, agent| {
+        agent.signal(Signal::KILL)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_fence_works_when_the_agent_hangs() {
+    check_fence("hung.0.1", "hung.1.1", async |_, agent| {
+        agent.signal(Signal::STOP)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_fence_works_when_the_machine_is_cut_off() {
+    check_fence("cut.0.1", "cut.1.1", async |fleet, _| {
+        fleet.registry().hanging = true
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_the_fence_ended_is_told_when_the_connection_is_back() {
+    let fleet = Fleet::start().await;
+    let _cleared = Cleared(&["back.0.1"]);
+    fleet.registry().fence_after = Duration::from_secs(1);
+    let agent = Agent::start(fleet.config()).await;
+    fleet.assign(fenced_assignment("back.0.1"));
+    fleet.until_phase("back.0.1", AttemptPhase::Ready).await;
+    fleet.registry().failing = Some(Status::unavailable("cut off"));
+    fleet.fail_manager(Some(Status::unavailable("cut off")));
+    until("it is fenced", || !runs("back.0.1")).await;
+    pause(200).await;
+    fleet.registry().failing = None;
+    fleet.fail_manager(None);
+    let ended = fleet.until_phase("back.0.1", AttemptPhase::Ended).await;
+    assert!(ended.stopped && ended.interrupted);
+    until("the registry has heard it", || {
+        fleet.named_ended("a-back.0.1")
+    })
+    .await;
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn everyone_away_for_a_while_changes_nothing() {
+    let fleet = Fleet::start().await;
+    let _cleared = Cleared(&["away.0.1"]);
+    let agent = Agent::start(fleet.config()).await;
+    fleet.assign(assignment("away.0.1", FOREVER));
+    let before = fleet.until_phase("away.0.1", AttemptPhase::Ready).await;
+    fleet.registry().failing = Some(Status::unavailable("away"));
+    fleet.fail_manager(Some(Status::unavailable("away")));
+    pause(1000).await;
+    fleet.manager().latest.clear();
+    let beats = fleet.registry().beats.len();
+    fleet.registry().failing = None;
+    fleet.fail_manager(None);
+    let after = fleet.until_phase("away.0.1", AttemptPhase::Ready).await;
+    assert_eq!(after.start_time, before.start_time);
+    assert!(
+        fleet.manager().reports.last().unwrap().1.whole,
+        "a new connection is told everything"
+    );
+    until("it beats again", || fleet.registry().beats.len() > beats).await;
+    assert_eq!(fleet.registry().registrations.len(), 1);
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_registry_that_forgot_is_told_what_runs() {
+    let fleet = Fleet::start().await;
+    let _cleared = Cleared(&["forgot.0.1"]);
+    let agent = Agent::start(fleet.config()).await;
+    fleet.assign(assignment("forgot.0.1", FOREVER));
+    fleet.until_phase("forgot.0.1", AttemptPhase::Ready).await;
+    let registrations = || fleet.registry().registrations.len();
+    fleet.registry().failing = Some(fleet::reregister());
+    pause(300).await;
+    fleet.registry().failing = None;
+    until("it registers again", || registrations() == 2).await;
+    fleet.registry().epoch = "registry-2".into();
+    until("it registers in the new history", || registrations() == 3).await;
+    fleet.registry().unknown = vec!["a-forgot.0.1".into()];
+    until("it registers what is unknown", || registrations() == 4).await;
+    {
+        let state = fleet.registry();
+        let boots = state.registrations.iter().map(|one| &one.boot_id);
+        assert_eq!(
+            boots.collect::<std::collections::BTreeSet<_>>().len(),
+            1,
+            "one process, one boot"
+        );
+        let held = &state.registrations[3].held[0];
+        assert_eq!(held.phase(), HeldPhase::Running);
+        assert_eq!(held.record.as_ref().unwrap().subject, "chat/0");
+    }
+    let beats = fleet.registry().beats.len();
+    until("it beats", || fleet.registry().beats.len() > beats + 3).await;
+    assert_eq!(registrations(), 4);
+    assert!(runs("forgot.0.1"));
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_superseded_agent_stops_what_runs_and_itself() {
+    let fleet = Fleet::start().await;
+    let _cleared = Cleared(&["twin.0.1"]);
+    let mut agent = Program::start(&fleet, &[]);
+    fleet.assign(assignment("twin.0.1", FOREVER));
+    fleet.until_phase("twin.0.1", AttemptPhase::Ready).await;
+    fleet.registry().generation += 1;
+    assert_eq!(agent.exit_code().await, Some(1));
+    assert!(!runs("twin.0.1"));
+}
+
+#[tokio::test]
+async fn a_superseded_agent_whose_folder_was_taken_over_only_ends() {
+    let fleet = Fleet::start().await;
+    let _cleared = Cleared(&["heir.0.1"]);
+    let mut agent = Program::start(&fleet, &[]);
+    fleet.assign(assignment("heir.0.1", FOREVER));
+    fleet.until_phase("heir.0.1", AttemptPhase::Ready).await;
+    std::fs::remove_file(fleet.data().join("lock")).unwrap();
+    fleet.registry().generation += 1;
+    assert_eq!(agent.exit_code().await, Some(1));
+    assert!(runs("heir.0.1"), "its successor has adopted it");
+}
+
+#[tokio::test]
+async fn two_agents_on_one_folder_are_one_too_many() {
+    let fleet = Fleet::start().await;
+    let first = Agent::start(fleet.config()).await;
+    until("it beats", || !fleet.registry().beats.is_empty()).await;
+    let mut second = Program::start(&fleet, &[]);
+    assert_eq!(second.exit_code().await, Some(1));
+    let log = std::fs::read_to_string(fleet.folder.path().join("agent.log")).unwrap();
+    assert!(log.contains("is in use by another agent"), "{log}");
+    first.stop().await;
+}
+
+#[tokio::test]
+async fn a_replica_without_its_supervisor_is_ended_and_told() {
+    let fleet = Fleet::start().await;
+    let _cleared = Cleared(&["orphan.0.1"]);
+    let mut agent = Agent::start(fleet.config()).await;
+    // A child that does not die with its parent.
+    fleet.assign(assignment("orphan.0.1", "setsid sleep 1000 & wait"));
+    fleet.until_phase("orphan.0.1", AttemptPhase::Ready).await;
+    let told = agent.about().await;
+    kill_process(
+        Pid::from_raw(told.attempts[0].supervisor_pid).unwrap(),
+        Signal::KILL,
+    )
+    .unwrap();
+    let ended = fleet.until_phase("orphan.0.1", AttemptPhase::Ended).await;
+    assert_eq!(ended.failure_class(), FailureClass::Error);
+    assert!(
+        ended.message.contains("supervisor died"),
+        "{}",
+        ended.message
+    );
+    assert!(!runs("orphan.0.1"));
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_drain_at_the_end_waits_for_the_moves_then_leaves() {
+    let fleet = Fleet::start().await;
+    let _cleared = Cleared(&["drain.0.1"]);
+    let mut agent = Program::start(
+        &fleet,
+        &["--on-terminate", "drain", "--drain-timeout", "30s"],
+    );
+    fleet.assign(assignment("drain.0.1", FOREVER));
+    fleet.until_phase("drain.0.1", AttemptPhase::Ready).await;
+    agent.signal(Signal::TERM);
+    until("it asks for a drain", || {
+        !fleet.registry().drains.is_empty()
+    })
+    .await;
+    let drain = fleet.registry().drains[0].clone();
+    assert_eq!(
+        (drain.cause(), drain.after_deadline()),
+        (DrainCause::Shutdown, AfterDeadline::Force)
+    );
+    assert_eq!(drain.generation, 1);
+    pause(300).await;
+    assert!(runs("drain.0.1") && !fleet.registry().left, "it waits");
+    fleet.stop("drain.0.1");
+    assert_eq!(agent.exit_code().await, Some(0));
+    let state = fleet.registry();
+    assert!(state.left);
+    assert!(state.beats.last().unwrap().1.leaving, "the last word");
+    assert_eq!(fleet.phase("drain.0.1"), AttemptPhase::Ended);
+}
+
+#[tokio::test]
+async fn a_drain_is_forced_when_its_time_has_passed_even_unheard() {
+    let fleet = Fleet::start().await;
+    let _cleared = Cleared(&["force.0.1"]);
+    let mut agent = Program::start(
+        &fleet,
+        &["--on-terminate", "drain", "--drain-timeout", "500ms"],
+    );
+    fleet.assign(assignment("force.0.1", FOREVER));
+    fleet.until_phase("force.0.1", AttemptPhase::Ready).await;
+    agent.signal(Signal::TERM);
+    assert_eq!(agent.exit_code().await, Some(0));
+    assert!(!runs("force.0.1"));
+    assert!(fleet.report("force.0.1").interrupted);
+}
+
+#[tokio::test]
+async fn a_second_signal_skips_the_drain() {
+    let fleet = Fleet::start().await;
+    let _cleared = Cleared(&["twice.0.1"]);
+    let mut agent = Program::start(&fleet, &["--on-terminate", "drain"]);
+    fleet.assign(assignment("twice.0.1", FOREVER));
+    fleet.until_phase("twice.0.1", AttemptPhase::Ready).await;
+    agent.signal(Signal::TERM);
+    until("it asks for a drain", || {
+        !fleet.registry().drains.is_empty()
+    })
+    .await;
+    let begun = Instant::now();
+    agent.signal(Signal::TERM);
+    agent.exit_code().await;
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    assert!(runs("twice.0.1"), "the next agent finds it");
+}
+
+#[tokio::test]
+async fn a_stack_that_ends_as_a_whole_stops_its_replicas() {
+    let fleet = Fleet::start().await;
+    let _cleared = Cleared(&["whole.0.1"]);
+    let mut config = fleet.config();
+    config.on_terminate = OnTerminate::Stop;
+    let agent = Agent::start(config).await;
+    fleet.assign(assignment("whole.0.1", FOREVER));
+    fleet.until_phase("whole.0.1", AttemptPhase::Ready).await;
+    let report = agent.stop().await;
+    assert!(report.is_clean(), "{report:?}");
+    assert!(!runs("whole.0.1") && fleet.registry().left);
+}
+
+#[tokio::test]
+async fn a_forced_drain_stops_everything() {
+    let fleet = Fleet::start().await;
+    let _cleared = Cleared(&["forced.0.1"]);
+    let agent = Agent::start(fleet.config()).await;
+    fleet.assign(assignment("forced.0.1", FOREVER));
+    fleet.until_phase("forced.0.1", AttemptPhase::Ready).await;
+    fleet.registry().forced = true;
+    let ended = fleet.until_phase("forced.0.1", AttemptPhase::Ended).await;
+    assert!(ended.stopped && ended.interrupted);
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn an_end_is_told_until_both_have_stored_it() {
+    let fleet = Fleet::start().await;
+    let _cleared = Cleared(&["told.0.1"]);
+    fleet.registry().keeps_ended = true;
+    fleet.manager().keeps_ended = true;
+    let first = Agent::start(fleet.config()).await;
+    fleet.assign(assignment("told.0.1", "exit 3"));
+    fleet.until_phase("told.0.1", AttemptPhase::Ended).await;
+    until("the registry has heard it", || {
+        fleet.named_ended("a-told.0.1")
+    })
+    .await;
+    first.stop().await;
+    fleet.manager().latest.clear();
+    let second = Agent::start(fleet.config()).await;
+    let again = fleet.until_phase("told.0.1", AttemptPhase::Ended).await;
+    assert_eq!(again.exit.unwrap().code, Some(3));
+    assert_eq!(fleet.held("a-told.0.1"), Some(HeldPhase::Ended));
+    fleet.registry().keeps_ended = false;
+    fleet.manager().keeps_ended = false;
+    until("the registry hears no more of it", || {
+        fleet.held("a-told.0.1").is_none()
+    })
+    .await;
+    second.stop().await;
+    let third = Agent::start(fleet.config()).await;
+    until("it is adopted by nobody", || {
+        fleet.registry().registrations.len() == 3
+    })
+    .await;
+    kill_all("told.0.1");
+    third.stop().await;
+}
