@@ -1,1 +1,3 @@
-//! The `replica-manager` package: laid out, filled by the commits that follow.
+//! The `replica-manager`: which replicas must run, and what to do when they do not.
+
+pub mod domain;

@@ -1,0 +1,228 @@
+//! What an attempt's failure means. Precedence: the update is rolled back, the class is `fail`, fail
+//! fast, retry. What we did ourselves never gets here: it is no failure.
+
+use super::draft::Draft;
+use super::{Reason, places, update};
+use crate::domain::failure::Class;
+use crate::domain::failure::episode::Episode;
+use crate::domain::replica::{Placing, Replica, Role, State, StopWhy};
+use crate::domain::service::apply::Action;
+use crate::domain::service::{Failure, FailureReason, Intent};
+use crate::domain::time::Time;
+
+pub(super) fn decide(draft: &mut Draft<'_>) {
+    for ordinal in draft.which(|replica| matches!(replica.state, State::Ended)) {
+        if draft.service.header.intent == Intent::Run {
+            ended(draft, ordinal);
+        }
+    }
+    for ordinal in draft.which(|replica| matches!(replica.state, State::Refused(_))) {
+        if draft.service.header.intent == Intent::Run {
+            refused(draft, ordinal);
+        }
+    }
+}
+
+fn ended(draft: &mut Draft<'_>, ordinal: u32) {
+    let Some(replica) = draft.replica(ordinal) else {
+        return;
+    };
+    let end = replica
+        .attempt
+        .as_ref()
+        .and_then(|attempt| attempt.end.as_ref());
+    let class = end.and_then(|end| end.class).unwrap_or(Class::Error);
+    if class.blames_version() && update::on_trial(&draft.service, replica) {
+        let why = format!(
+            "{} {}",
+            draft.service.replica_id(ordinal),
+            describe(replica)
+        );
+        update::roll_back(draft, why);
+        draft.act(Action::Stop {
+            ordinal,
+            why: StopWhy::Rollback,
+            at: draft.now,
+        });
+        return;
+    }
+    let policy = draft
+        .service
+        .spec()
+        .retry
+        .as_ref()
+        .map(|retry| retry.limits(class));
+    match policy {
+        None if excused(replica, class) => {
+            let edition = replica.edition;
+            draft.explain(Reason::ExtraCopy { ordinal, class });
+            draft.act(Action::Revive { ordinal, edition });
+        }
+        None => fail(draft, ordinal, class, FailureReason::ReplicaFailed),
+        Some(limits) if limits.fail => fail(draft, ordinal, class, FailureReason::FailingClass),
+        Some(_) => retry(draft, ordinal, class),
+    }
+}
+
+/// Losing the machine of a copy that has not yet taken anyone's place costs nobody anything.
+fn excused(replica: &Replica, class: Class) -> bool {
+    let extra = replica.role != Role::Member;
+    let never_ready = replica.attempt.as_ref().is_some_and(|a| a.ready.is_none());
+    extra && never_ready && !class.blames_version()
+}
+
+fn fail(draft: &mut Draft<'_>, ordinal: u32, class: Class, reason: FailureReason) {
+    let Some(replica) = draft.replica(ordinal) else {
+        return;
+    };
+    let id = draft.service.replica_id(ordinal);
+    let message = format!("{id} {}", describe(replica));
+    draft.explain(Reason::Fails {
+        ordinal,
+        class,
+        no_retry: reason == FailureReason::ReplicaFailed,
+    });
+    draft.act(Action::Fail(Failure { reason, message }));
+}
+
+/// How the last attempt failed, with its last words: after the replica's name.
+fn describe(replica: &Replica) -> String {
+    let end = replica
+        .attempt
+        .as_ref()
+        .and_then(|attempt| attempt.end.as_ref());
+    let Some(end) = end else {
+        return "failed".to_owned();
+    };
+    let lines: Vec<&str> = end
+        .last_log_lines
+        .iter()
+        .map(|line| line.trim_end())
+        .collect();
+    let last: Vec<&str> = lines.into_iter().filter(|line| !line.is_empty()).collect();
+    let tail = last.len().saturating_sub(LAST_WORDS);
+    if last.is_empty() {
+        format!("failed: {end}")
+    } else {
+        format!(
+            "failed: {end}; its last output: {}",
+            last[tail..].join(" | ")
+        )
+    }
+}
+
+/// Log lines that fit into one sentence; the rest stands with the attempt.
+const LAST_WORDS: usize = 3;
+
+fn retry(draft: &mut Draft<'_>, ordinal: u32, class: Class) {
+    let Some(replica) = draft.replica(ordinal) else {
+        return;
+    };
+    let taken_over = draft.service.companion(Role::Move { of: ordinal });
+    if taken_over.is_some() {
+        draft.act(Action::Stop {
+            ordinal,
+            why: StopWhy::Moved,
+            at: draft.now,
+        });
+        return;
+    }
+    let (Some(policy), Some(attempt)) = (&draft.service.spec().retry, &replica.attempt) else {
+        return;
+    };
+    let mut episode = replica.episode.clone();
+    match &mut episode {
+        Some(episode) => episode.add(class, draft.now),
+        None => episode = Some(Episode::begin(class, draft.now)),
+    }
+    let Some(episode) = episode else { return };
+    let id = draft.service.attempt_id(ordinal, attempt.number);
+    let first = episode.first_retry();
+    let delay = policy.limits(class).delay(episode.count(class), first, &id);
+    let due = draft.now + delay;
+    let soon = delay <= draft.world.terms.hold_within;
+    let hold = soon && places::stays(draft, replica, &episode);
+    let message = describe(replica);
+    draft.explain(Reason::Retries {
+        ordinal,
+        class,
+        due,
+    });
+    draft.act(Action::Wait {
+        ordinal,
+        class,
+        due,
+        counts: true,
+        hold,
+        message,
+    });
+}
+
+fn refused(draft: &mut Draft<'_>, ordinal: u32) {
+    let Some(replica) = draft.replica(ordinal) else {
+        return;
+    };
+    let State::Refused(placing) = &replica.state else {
+        return;
+    };
+    let placing = placing.clone();
+    let limits = draft.service.spec().retry.as_ref();
+    let limits = limits.map(|retry| retry.limits(Class::NoCapacity));
+    let patient = limits.is_some_and(|limits| !limits.fail);
+    let deadline = gives_up_at(draft, replica).filter(|_| !patient);
+    if deadline.is_some_and(|at| at <= draft.now) {
+        no_place(draft, ordinal, &placing);
+        return;
+    }
+    let due = placing.ahead_of.filter(|due| *due > draft.now);
+    let due = due.unwrap_or_else(|| ask_again_at(draft, replica));
+    let due = deadline.map_or(due, |at| at.min(due));
+    draft.explain(Reason::NoPlace { ordinal, due });
+    draft.act(Action::Wait {
+        ordinal,
+        class: Class::NoCapacity,
+        due,
+        counts: placing.ahead_of.is_none(),
+        hold: false,
+        message: placing.refusal,
+    });
+}
+
+/// When a service that fails fast gives up on a place: only one that was never up, and not for an extra
+/// copy.
+fn gives_up_at(draft: &Draft<'_>, replica: &Replica) -> Option<Time> {
+    let never_up = !draft.service.header.reached.least;
+    let since = replica.placeless?;
+    let counts = never_up && replica.role == Role::Member;
+    counts.then_some(since + draft.world.terms.place_within)
+}
+
+fn ask_again_at(draft: &Draft<'_>, replica: &Replica) -> Time {
+    let policy = draft.service.spec().retry.as_ref();
+    let Some(limits) = policy.map(|retry| retry.limits(Class::NoCapacity)) else {
+        return draft.now + draft.world.terms.ask_again;
+    };
+    let episode = replica.episode.as_ref();
+    let number = episode.map_or(0, |e| e.count(Class::NoCapacity)) + 1;
+    let id = draft.service.attempt_id(replica.ordinal, replica.attempts);
+    // The same attempt asks again and again: its number alone would give the same jitter.
+    let delay = limits.delay(number, number == 1, &format!("{id}.{number}"));
+    draft.now + delay.max(SHORTEST_WAIT)
+}
+
+/// Asking for room that is not there is not worth more than this, whatever the interval.
+const SHORTEST_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
+
+fn no_place(draft: &mut Draft<'_>, ordinal: u32, placing: &Placing) {
+    let id = draft.service.replica_id(ordinal);
+    let within = draft.world.terms.place_within.as_secs();
+    draft.explain(Reason::Fails {
+        ordinal,
+        class: Class::NoCapacity,
+        no_retry: draft.service.spec().retry.is_none(),
+    });
+    draft.act(Action::Fail(Failure {
+        reason: FailureReason::NoCapacity,
+        message: format!("{id} found no place within {within} s: {}", placing.refusal),
+    }));
+}

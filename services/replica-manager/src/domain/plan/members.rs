@@ -1,0 +1,139 @@
+//! As many members as are wanted: creates, revives, promotes and scales down.
+
+use std::cmp::Reverse;
+
+use super::Reason;
+use super::draft::Draft;
+use crate::domain::replica::{Replica, Role, State, StopWhy};
+use crate::domain::service::apply::Action;
+use crate::domain::service::count;
+
+pub(super) fn keep(draft: &mut Draft<'_>) {
+    promote(draft);
+    revive(draft);
+    let wanted = draft.service.wanted();
+    while count(draft.service.members()) > wanted {
+        if !stop_one(draft) {
+            return;
+        }
+    }
+    while count(draft.service.members()) < wanted {
+        if !create(draft) {
+            return;
+        }
+    }
+}
+
+/// Extra copies take the places that are free; those whose replica is gone and that are not needed go.
+fn promote(draft: &mut Draft<'_>) {
+    let aim = draft.service.aim();
+    let mut extra: Vec<(bool, u32)> = Vec::new();
+    for replica in draft.service.replicas.values() {
+        let gone = replica.role.of().is_some_and(|of| draft.gone(of));
+        let candidate = match replica.role {
+            Role::Member => false,
+            Role::Surge { .. } => gone || replica.edition.same(&aim),
+            Role::Move { .. } | Role::Spare { .. } => gone,
+        };
+        if candidate && !replica.leaving() {
+            extra.push((!replica.ready(), replica.ordinal));
+        }
+    }
+    extra.sort_unstable();
+    for (_, ordinal) in extra {
+        let short = count(draft.service.members()) < draft.service.wanted();
+        let role = draft.replica(ordinal).map(|replica| replica.role);
+        let gone = role.and_then(Role::of).is_some_and(|of| draft.gone(of));
+        if short {
+            draft.act(Action::Promote { ordinal });
+        } else if gone {
+            stop_if_spared(draft, ordinal, StopWhy::SpareNotNeeded);
+        }
+    }
+}
+
+/// Members that were stopped with the service, or restarted, come back.
+fn revive(draft: &mut Draft<'_>) {
+    let edition = draft.service.aim();
+    for ordinal in draft.which(|replica| replica.stop.is_some_and(|stop| !stop.why.removes())) {
+        let Some(replica) = draft.replica(ordinal) else {
+            continue;
+        };
+        if replica.state != State::Stopped && !matches!(replica.state, State::Failed { .. }) {
+            continue;
+        }
+        if replica.role == Role::Member {
+            draft.act(Action::Revive { ordinal, edition });
+        } else {
+            draft.stop(ordinal, StopWhy::ScaleDown);
+        }
+    }
+}
+
+/// Stops the member that is missed least. False if that has to wait.
+fn stop_one(draft: &mut Draft<'_>) -> bool {
+    let aim = draft.service.aim();
+    let rank = |replica: &Replica| {
+        let companion = replica.ordinal;
+        let attended = [Role::Surge { of: companion }, Role::Move { of: companion }];
+        let attended = attended
+            .iter()
+            .any(|role| draft.service.companion(*role).is_some());
+        let draining = replica
+            .worker()
+            .is_some_and(|w| draft.world.draining(w).is_some());
+        (
+            replica.ready(),
+            replica.live(),
+            replica.edition.same(&aim),
+            attended,
+            !draining,
+            Reverse(replica.ordinal),
+        )
+    };
+    let Some(ordinal) = draft
+        .service
+        .members()
+        .min_by_key(|r| rank(r))
+        .map(|r| r.ordinal)
+    else {
+        return false;
+    };
+    if !stop_if_spared(draft, ordinal, StopWhy::ScaleDown) {
+        return false;
+    }
+    for companion in draft.which(|r| r.role.of() == Some(ordinal) && !r.leaving()) {
+        draft.stop(companion, StopWhy::ScaleDown);
+    }
+    true
+}
+
+fn stop_if_spared(draft: &mut Draft<'_>, ordinal: u32, why: StopWhy) -> bool {
+    let Some(replica) = draft.replica(ordinal) else {
+        return false;
+    };
+    if draft.spares(replica) {
+        draft.explain(Reason::Stops { ordinal, why });
+        return draft.stop(ordinal, why);
+    }
+    let (ready, floor) = (draft.service.ready(), draft.service.floor());
+    draft.explain(Reason::KeepsReady {
+        ordinal,
+        ready,
+        floor,
+    });
+    false
+}
+
+fn create(draft: &mut Draft<'_>) -> bool {
+    let (copies, most) = (draft.service.copies(), draft.service.most_copies());
+    if copies >= most {
+        draft.explain(Reason::TooManyCopies { copies, most });
+        return false;
+    }
+    let edition = draft.service.aim();
+    draft.act(Action::Create {
+        role: Role::Member,
+        edition,
+    })
+}

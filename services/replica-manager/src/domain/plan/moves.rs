@@ -1,0 +1,135 @@
+//! Moves off draining workers: a new replica stands for each, and the old one is stopped only after the
+//! new one has been ready for `min_ready`.
+
+use super::Reason;
+use super::draft::Draft;
+use crate::domain::replica::{Replica, Role, StopWhy};
+use crate::domain::rollout::Stage;
+use crate::domain::service::Service;
+use crate::domain::service::apply::Action;
+
+pub(super) fn pace(draft: &mut Draft<'_>) {
+    finish(draft);
+    leave_draining(draft);
+    begin(draft);
+}
+
+/// Moves under way: those whose replacement is ready are completed, those not needed any more undone.
+fn finish(draft: &mut Draft<'_>) {
+    for ordinal in draft.which(|r| matches!(r.role, Role::Move { .. }) && !r.leaving()) {
+        let Some(of) = draft.replica(ordinal).and_then(|replica| replica.role.of()) else {
+            continue;
+        };
+        let (Some(new), Some(old)) = (draft.replica(ordinal), draft.replica(of)) else {
+            continue;
+        };
+        if old.leaving() {
+            continue;
+        }
+        if !draining(draft, old) && !new.ready() {
+            draft.explain(Reason::Stops {
+                ordinal,
+                why: StopWhy::MoveUndone,
+            });
+            draft.stop(ordinal, StopWhy::MoveUndone);
+            continue;
+        }
+        let Some(since) = new.ready_since() else {
+            continue;
+        };
+        let until = since + draft.service.spec().update.min_ready;
+        if until > draft.now {
+            draft.explain(Reason::WaitsMinReady { ordinal, until });
+            draft.wake(until);
+        } else if draft.spares(old) {
+            draft.explain(Reason::Stops {
+                ordinal: of,
+                why: StopWhy::Moved,
+            });
+            if draft.stop(of, StopWhy::Moved) {
+                draft.act(Action::Promote { ordinal });
+            }
+        } else {
+            let (ready, floor) = (draft.service.ready(), draft.service.floor());
+            draft.explain(Reason::KeepsReady {
+                ordinal: of,
+                ready,
+                floor,
+            });
+        }
+    }
+}
+
+/// Extra copies that came upon a draining worker and serve nobody yet are made anew elsewhere.
+fn leave_draining(draft: &mut Draft<'_>) {
+    for ordinal in draft.which(|r| r.role != Role::Member && !r.leaving() && !r.ready()) {
+        if draft.replica(ordinal).is_some_and(|r| draining(draft, r)) {
+            draft.stop(ordinal, StopWhy::MoveUndone);
+        }
+    }
+}
+
+fn begin(draft: &mut Draft<'_>) {
+    for ordinal in draft.which(|r| r.role == Role::Member && r.stop.is_none()) {
+        let Some(replica) = draft.replica(ordinal) else {
+            continue;
+        };
+        let Some(worker) = replica.worker().map(str::to_owned) else {
+            continue;
+        };
+        let Some(drain) = draft.world.draining(&worker) else {
+            continue;
+        };
+        if draft
+            .service
+            .companion(Role::Move { of: ordinal })
+            .is_some()
+        {
+            continue;
+        }
+        if replaced_by_update(&draft.service, replica) {
+            draft.explain(Reason::UpdateMoves { ordinal });
+            continue;
+        }
+        let elsewhere = draft.world.moves_elsewhere.get(&worker).copied();
+        let unfinished = elsewhere.unwrap_or(0) + unfinished_off(&draft.service, &worker);
+        if unfinished >= drain.max_parallel {
+            draft.explain(Reason::MoveWaits { ordinal, worker });
+            continue;
+        }
+        let edition = replica.edition;
+        draft.act(Action::Create {
+            role: Role::Move { of: ordinal },
+            edition,
+        });
+    }
+}
+
+/// An update that is under way takes it off the worker by itself.
+fn replaced_by_update(service: &Service, replica: &Replica) -> bool {
+    let rollout = service.header.rollout.as_ref();
+    let replacing = rollout.is_some_and(|r| matches!(r.stage, Stage::Running | Stage::RollingBack));
+    replacing && !replica.edition.same(&service.aim())
+}
+
+fn draining(draft: &Draft<'_>, replica: &Replica) -> bool {
+    replica
+        .worker()
+        .is_some_and(|worker| draft.world.draining(worker).is_some())
+}
+
+/// Moves off a worker that are not finished: the old replica is still there.
+#[must_use]
+pub fn unfinished_off(service: &Service, worker: &str) -> u32 {
+    let on_it = |replica: &&Replica| replica.worker() == Some(worker);
+    let moving = |replica: &&Replica| {
+        let going = replica.stop.is_some_and(|stop| stop.why == StopWhy::Moved);
+        let role = Role::Move {
+            of: replica.ordinal,
+        };
+        going || service.companion(role).is_some()
+    };
+    let replicas = service.replicas.values().map(AsRef::as_ref);
+    let unfinished = replicas.filter(on_it).filter(moving);
+    super::super::service::count(unfinished)
+}

@@ -1,0 +1,48 @@
+//! What time alone proves: an episode of failures is over, an edition works, a first start took too long.
+
+use super::draft::Draft;
+use crate::domain::service::apply::Action;
+use crate::domain::spec::defaults;
+use crate::domain::status;
+
+pub(super) fn note(draft: &mut Draft<'_>) {
+    let spec = draft.service.spec();
+    let min_ready = spec.update.min_ready;
+    let stable = spec
+        .retry
+        .as_ref()
+        .map_or(defaults::retry().stable, |r| r.stable);
+    for ordinal in draft.which(|_| true) {
+        let Some(replica) = draft.replica(ordinal) else {
+            continue;
+        };
+        if let Some(deadline) = status::start_deadline(&draft.service, replica)
+            && deadline > draft.now
+        {
+            draft.wake(deadline);
+        }
+        let Some(replica) = draft.replica(ordinal) else {
+            continue;
+        };
+        let Some(since) = replica.ready_since() else {
+            continue;
+        };
+        let (edition, troubled) = (replica.edition, replica.episode.is_some());
+        let proven = draft.service.header.proven;
+        if proven.is_none_or(|proven| !proven.same(&edition)) {
+            let aimed_at = edition.same(&draft.service.aim());
+            if since + min_ready > draft.now {
+                draft.wake(since + min_ready);
+            } else if aimed_at {
+                draft.act(Action::Prove { edition });
+            }
+        }
+        if troubled {
+            if since + stable <= draft.now {
+                draft.act(Action::Settle { ordinal });
+            } else {
+                draft.wake(since + stable);
+            }
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! Rolling updates: one edition is put in the place of another, never below the floor and never above
+//! `max_surge`; and they are taken back when the new one fails.
+
+use super::Reason;
+use super::draft::Draft;
+use crate::domain::failure::Class;
+use crate::domain::replica::{Replica, Role, StopWhy};
+use crate::domain::rollout::{Rollout, Stage};
+use crate::domain::service::apply::Action;
+use crate::domain::service::{Service, count};
+
+/// Whether the replica's failure would take the update back: it runs the target, which nothing has
+/// proven yet, and there is something to go back to.
+pub(super) fn on_trial(service: &Service, replica: &Replica) -> bool {
+    let Some(rollout) = &service.header.rollout else {
+        return false;
+    };
+    let proven = service.header.proven;
+    let proven = proven.is_some_and(|proven| proven.same(&rollout.target));
+    rollout.forward()
+        && !proven
+        && rollout.stable.is_some()
+        && replica.edition.same(&rollout.target)
+}
+
+/// Takes the update back.
+pub(super) fn roll_back(draft: &mut Draft<'_>, why: String) {
+    let Some(mut rollout) = draft.service.header.rollout.clone() else {
+        return;
+    };
+    draft.explain(Reason::RolledBack { why: why.clone() });
+    rollout.stage = Stage::RollingBack;
+    rollout.reason = why;
+    rollout.progress = draft.now;
+    draft.act(Action::Roll(rollout));
+}
+
+/// Judges the update that is under way: complete, paused, going on, or without progress for too long.
+pub(super) fn judge(draft: &mut Draft<'_>) {
+    let Some(rollout) = draft.service.header.rollout.clone() else {
+        return;
+    };
+    if !rollout.active() {
+        return;
+    }
+    if complete(draft, &rollout) {
+        let mut done = rollout;
+        done.stage = match done.stage {
+            Stage::RollingBack | Stage::RolledBack => Stage::RolledBack,
+            Stage::Running | Stage::Paused { .. } | Stage::Complete => Stage::Complete,
+        };
+        done.progress = draft.now;
+        draft.act(Action::Roll(done));
+        return;
+    }
+    if rollout.forward() {
+        let next = pause_or_go_on(draft, &rollout);
+        keep_deadline(draft, &next);
+    }
+}
+
+/// Every replica is of the aimed-at edition, as many as are wanted, and ready for `min_ready`.
+fn complete(draft: &Draft<'_>, rollout: &Rollout) -> bool {
+    let service = &draft.service;
+    let aim = rollout.aim();
+    let all = service
+        .replicas
+        .values()
+        .all(|replica| replica.edition.same(&aim));
+    all && (rollout.stage == Stage::RollingBack || available(draft) >= service.wanted())
+}
+
+/// Waiting for room or for a lost machine stops the progress clock.
+fn pause_or_go_on(draft: &mut Draft<'_>, rollout: &Rollout) -> Rollout {
+    let waiting = waiting(draft, rollout);
+    let mut next = rollout.clone();
+    match (rollout.stage, waiting) {
+        (Stage::Running, Some((ordinal, class))) => {
+            let id = draft.service.replica_id(ordinal);
+            next.stage = Stage::Paused { since: draft.now };
+            next.reason = format!("{id} waits ({class})");
+        }
+        (Stage::Paused { since }, None) => {
+            next.stage = Stage::Running;
+            next.progress = next.progress + draft.now.since(since);
+            next.reason = String::new();
+        }
+        _ => {}
+    }
+    if let Some((ordinal, class)) = waiting {
+        draft.explain(Reason::UpdatePaused { ordinal, class });
+    }
+    if next != *rollout {
+        draft.act(Action::Roll(next.clone()));
+    }
+    next
+}
+
+/// A replica of the target that waits for what is not the target's fault.
+fn waiting(draft: &Draft<'_>, rollout: &Rollout) -> Option<(u32, Class)> {
+    let mut replicas = draft.service.replicas.values();
+    replicas.find_map(|replica| {
+        let class = replica.state.backoff()?.class;
+        let target = replica.edition.same(&rollout.target);
+        (target && !class.blames_version()).then_some((replica.ordinal, class))
+    })
+}
+
+fn keep_deadline(draft: &mut Draft<'_>, rollout: &Rollout) {
+    let deadline = draft.service.spec().update.progress_deadline;
+    if rollout.idle(draft.now) >= deadline {
+        if rollout.stable.is_some() {
+            let why = format!("no progress within {} s", deadline.as_secs());
+            roll_back(draft, why);
+        }
+    } else if rollout.stage == Stage::Running {
+        draft.wake(rollout.progress + deadline);
+    }
+}
+
+/// Takes the next steps of the update that is under way.
+pub(super) fn step(draft: &mut Draft<'_>) {
+    let Some(rollout) = draft.service.header.rollout.clone() else {
+        return;
+    };
+    if !rollout.active() {
+        return;
+    }
+    let before = progress_marks(draft);
+    retire_old(draft, &rollout);
+    add_new(draft);
+    if progress_marks(draft) != before
+        && let Some(mut moved) = draft.service.header.rollout.clone()
+    {
+        moved.progress = draft.now;
+        draft.act(Action::Roll(moved));
+    }
+}
+
+/// Old ones that are on their way out: each more of them is progress.
+fn progress_marks(draft: &Draft<'_>) -> u32 {
+    let aim = draft.service.aim();
+    let replicas = draft.service.replicas.values();
+    count(replicas.filter(|replica| replica.leaving() && !replica.edition.same(&aim)))
+}
+
+/// Ready copies that count towards the floor: of the new edition only those ready for `min_ready`.
+fn available(draft: &Draft<'_>) -> u32 {
+    let aim = draft.service.aim();
+    let min_ready = draft.service.spec().update.min_ready;
+    let replicas = draft.service.replicas.values();
+    count(replicas.filter(|replica| {
+        let old = !replica.edition.same(&aim);
+        let long_enough = |since| draft.now.since(since) >= min_ready;
+        replica
+            .ready_since()
+            .is_some_and(|since| old || long_enough(since))
+    }))
+}
+
+fn retire_old(draft: &mut Draft<'_>, rollout: &Rollout) {
+    let aim = draft.service.aim();
+    let back = rollout.stage == Stage::RollingBack;
+    let why = if back {
+        StopWhy::Rollback
+    } else {
+        StopWhy::Update
+    };
+    let proven = draft
+        .service
+        .header
+        .proven
+        .is_some_and(|proven| proven.same(&aim));
+    let mut old: Vec<(bool, bool, u32)> = draft
+        .service
+        .replicas
+        .values()
+        .filter(|replica| !replica.edition.same(&aim) && !replica.leaving())
+        .map(|replica| {
+            let draining = replica
+                .worker()
+                .is_some_and(|w| draft.world.draining(w).is_some());
+            (replica.ready(), !draining, replica.ordinal)
+        })
+        .collect();
+    old.sort_unstable();
+    for (ready, _, ordinal) in old {
+        let may = if ready {
+            available(draft) > draft.service.floor()
+        } else {
+            // What does not serve anyway makes room; but while the new edition is on trial only so far
+            // as it needs the room.
+            back || proven || needs_room(draft)
+        };
+        if may {
+            draft.explain(Reason::Stops { ordinal, why });
+            draft.stop(ordinal, why);
+        } else {
+            wait_for_ready(draft, ordinal, ready);
+        }
+    }
+}
+
+/// No copy of the new edition is there, and none may be added.
+fn needs_room(draft: &Draft<'_>) -> bool {
+    let aim = draft.service.aim();
+    let mut replicas = draft.service.replicas.values();
+    let none = !replicas.any(|r| r.edition.same(&aim) || r.leaving());
+    none && draft.service.spec().update.max_surge == 0
+}
+
+fn wait_for_ready(draft: &mut Draft<'_>, ordinal: u32, ready: bool) {
+    let aim = draft.service.aim();
+    let min_ready = draft.service.spec().update.min_ready;
+    let replicas = draft.service.replicas.values();
+    let young = replicas.filter(|replica| replica.edition.same(&aim));
+    let young =
+        young.filter_map(|replica| Some((replica.ready_since()? + min_ready, replica.ordinal)));
+    let next = young.filter(|(until, _)| *until > draft.now).min();
+    if let Some((until, waited_for)) = next {
+        draft.wake(until);
+        draft.explain(Reason::WaitsMinReady {
+            ordinal: waited_for,
+            until,
+        });
+    } else if ready {
+        let (ready, floor) = (available(draft), draft.service.floor());
+        draft.explain(Reason::KeepsReady {
+            ordinal,
+            ready,
+            floor,
+        });
+    }
+}
+
+/// Adds copies of the new edition, each for an old one, up to `max_surge` above the wanted number.
+fn add_new(draft: &mut Draft<'_>) {
+    let aim = draft.service.aim();
+    loop {
+        let service = &draft.service;
+        let surge = service.spec().update.max_surge;
+        let extra = service.replicas.values();
+        let extra =
+            extra.filter(|r| !r.at_rest() && !matches!(r.role, Role::Member | Role::Surge { .. }));
+        let most = service.wanted() + surge + count(extra);
+        let members = service.members();
+        let unattended = members
+            .filter(|r| !r.edition.same(&aim) && r.stop.is_none())
+            .find(|r| service.companion(Role::Surge { of: r.ordinal }).is_none());
+        let Some(of) = unattended.map(|replica| replica.ordinal) else {
+            return;
+        };
+        let copies = service.copies();
+        if copies >= most {
+            draft.explain(Reason::TooManyCopies { copies, most });
+            return;
+        }
+        let created = draft.act(Action::Create {
+            role: Role::Surge { of },
+            edition: aim,
+        });
+        if !created {
+            return;
+        }
+    }
+}

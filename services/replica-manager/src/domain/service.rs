@@ -1,0 +1,274 @@
+//! A service with its replicas, as the records keep them: what a plan reads, and what actions and
+//! commands change. It decides nothing by itself.
+
+pub mod apply;
+pub mod command;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::replica::{Replica, Role};
+use super::rollout::{Edition, Rollout};
+use super::scaling::Autoscaler;
+use super::spec::{Count, Spec};
+use super::status::Status;
+use super::time::Time;
+
+/// A service with its replicas and the specs that they run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Service {
+    /// Its own record.
+    pub header: Header,
+    /// Its replicas by ordinal.
+    pub replicas: BTreeMap<u32, Arc<Replica>>,
+    /// The spec as applied.
+    pub applied: Arc<Spec>,
+    /// Earlier specs by version: those that replicas run or may go back to.
+    pub earlier: BTreeMap<u64, Arc<Spec>>,
+}
+
+/// A service's own record.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Header {
+    /// Its project.
+    pub project: String,
+    /// Its name.
+    pub name: String,
+    /// Never used again.
+    pub uid: String,
+    /// The number of the applied spec.
+    pub version: u64,
+    /// What the applied spec asks to run.
+    pub edition: Edition,
+    /// The rolling update under way, or the last one.
+    pub rollout: Option<Rollout>,
+    /// The last edition of which a replica was ready for `min_ready`.
+    pub proven: Option<Edition>,
+    /// Whether it is meant to run.
+    pub intent: Intent,
+    /// Why, in words, and by whom.
+    pub intent_reason: String,
+    /// Why it failed; `None` unless it has.
+    pub failure: Option<Failure>,
+    /// The number set by a user since the last apply.
+    pub scale: Option<u32>,
+    /// What the autoscaler remembers.
+    pub autoscaler: Autoscaler,
+    /// The next replica's number.
+    pub next_ordinal: u32,
+    /// Changes by callers: what the etag covers.
+    pub writes: u64,
+    /// How it is.
+    pub status: Status,
+    /// What was reached since it was started last.
+    pub reached: Reached,
+    /// Counts since it was created.
+    pub totals: Totals,
+    /// When it was created.
+    pub created: Time,
+    /// When its spec or intent changed last.
+    pub updated: Time,
+}
+
+/// Whether a service is meant to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Intent {
+    /// It is.
+    Run,
+    /// It was stopped by a user.
+    Stop,
+    /// It has failed.
+    Failed,
+    /// It is being deleted.
+    Delete,
+}
+
+/// Why a service failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// For programs.
+    pub reason: FailureReason,
+    /// For people: which replica, how, and its last words.
+    pub message: String,
+}
+
+/// Why a service failed, for programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FailureReason {
+    /// A replica failed, and there is no retry.
+    ReplicaFailed,
+    /// A replica failed of a class that is `fail`.
+    FailingClass,
+    /// There was no place in time.
+    NoCapacity,
+    /// Retries are used up.
+    RetriesExhausted,
+}
+
+/// What was reached since a service was started last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reached {
+    /// Any replica had a place.
+    pub placed: bool,
+    /// min(min_healthy, wanted) ready replicas.
+    pub least: bool,
+    /// As many as were wanted.
+    pub wanted: bool,
+}
+
+/// Counts of one service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Attempts after a replica's first.
+    pub restarts: u64,
+    /// Outages begun.
+    pub outages: u64,
+    /// Degradations begun.
+    pub degradations: u64,
+    /// How long the last outage or degradation lasted.
+    pub last_recovery: Option<Duration>,
+}
+
+impl FailureReason {
+    /// The word for it: `RETRIES_EXHAUSTED`.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::ReplicaFailed => "REPLICA_FAILED",
+            Self::FailingClass => "FAILING_CLASS",
+            Self::NoCapacity => "NO_CAPACITY",
+            Self::RetriesExhausted => "RETRIES_EXHAUSTED",
+        }
+    }
+}
+
+impl Service {
+    /// The spec as applied.
+    #[must_use]
+    pub fn spec(&self) -> &Spec {
+        &self.applied
+    }
+
+    /// The spec of a version in use; the applied one for any other.
+    #[must_use]
+    pub fn spec_of(&self, version: u64) -> &Arc<Spec> {
+        let earlier = self.earlier.get(&version);
+        earlier
+            .filter(|_| version != self.header.version)
+            .unwrap_or(&self.applied)
+    }
+
+    /// Versions whose specs are needed: of replicas, and of what may be gone back to.
+    #[must_use]
+    pub fn versions_in_use(&self) -> BTreeSet<u64> {
+        let header = &self.header;
+        let rollout = header.rollout.iter();
+        let editions = rollout.flat_map(|rollout| [Some(rollout.target), rollout.stable]);
+        let known = editions.chain([header.proven]).flatten();
+        let of_replicas = self.replicas.values().flat_map(|replica| {
+            let running = replica.attempt.as_ref().map(|attempt| attempt.version);
+            [Some(replica.edition.version), running]
+        });
+        let versions = known.map(|edition| edition.version);
+        versions
+            .chain(of_replicas.flatten())
+            .chain([header.version])
+            .collect()
+    }
+
+    /// What replicas are meant to be: the applied edition, or the stable one after a rollback.
+    #[must_use]
+    pub fn aim(&self) -> Edition {
+        let rollout = self.header.rollout.as_ref();
+        rollout.map_or(self.header.edition, Rollout::aim)
+    }
+
+    /// The least and the most replicas, with the count that a user set.
+    #[must_use]
+    pub fn bounds(&self) -> Count {
+        let Count { min, max } = self.spec().replicas;
+        let min = self.header.scale.unwrap_or(min);
+        Count {
+            min,
+            max: max.max(min),
+        }
+    }
+
+    /// How many replicas are meant to be ready.
+    #[must_use]
+    pub fn wanted(&self) -> u32 {
+        if self.header.intent != Intent::Run {
+            return 0;
+        }
+        let bounds = self.bounds();
+        match self.spec().scaling {
+            Some(_) => {
+                let desired = self.header.autoscaler.desired.unwrap_or(bounds.min);
+                desired.clamp(bounds.min, bounds.max)
+            }
+            None => bounds.min,
+        }
+    }
+
+    /// Below this many ready replicas no act of ours takes the service.
+    #[must_use]
+    pub fn floor(&self) -> u32 {
+        let wanted = self.wanted();
+        let spec = self.spec();
+        let available = wanted.saturating_sub(spec.update.max_unavailable);
+        available.max(spec.min_healthy.min(wanted))
+    }
+
+    /// How many replicas are ready and meant to stay.
+    #[must_use]
+    pub fn ready(&self) -> u32 {
+        count(self.replicas.values().filter(|replica| replica.ready()))
+    }
+
+    /// Replicas that hold one of the wanted places.
+    pub fn members(&self) -> impl Iterator<Item = &Replica> {
+        let members = self.replicas.values().map(Arc::as_ref);
+        members.filter(|replica| replica.role == Role::Member && !replica.leaving())
+    }
+
+    /// The replica that stands for another in this way, if it is meant to stay.
+    #[must_use]
+    pub fn companion(&self, role: Role) -> Option<&Replica> {
+        let mut all = self.replicas.values().map(Arc::as_ref);
+        all.find(|replica| replica.role == role && !replica.leaving())
+    }
+
+    /// Everything that runs, may run, or will.
+    #[must_use]
+    pub fn copies(&self) -> u32 {
+        count(self.replicas.values().filter(|replica| !replica.at_rest()))
+    }
+
+    /// The most copies that there may be.
+    #[must_use]
+    pub fn most_copies(&self) -> u32 {
+        let moves = self.replicas.values();
+        let moves = moves.filter(|replica| matches!(replica.role, Role::Move { .. }));
+        self.bounds().max + self.spec().update.max_surge + count(moves)
+    }
+
+    /// The id of a replica's attempt: `uid.ordinal.number`.
+    #[must_use]
+    pub fn attempt_id(&self, ordinal: u32, number: u32) -> String {
+        format!("{}.{ordinal}.{number}", self.header.uid)
+    }
+
+    /// The id of a replica: `chat/0`.
+    #[must_use]
+    pub fn replica_id(&self, ordinal: u32) -> String {
+        format!("{}/{ordinal}", self.header.name)
+    }
+}
+
+/// The length of an iterator as a count of replicas.
+pub(crate) fn count<T>(items: impl Iterator<Item = T>) -> u32 {
+    u32::try_from(items.count()).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,178 @@
+use super::*;
+use crate::domain::failure::Class;
+use crate::domain::failure::policy::{Rule, Stage, StagePlace};
+use crate::domain::spec::testing::spec;
+use crate::domain::spec::{Port, Scaling, Volume, defaults};
+
+fn check(change: impl FnOnce(&mut Spec), expected: &[&str]) {
+    let mut changed = spec("chat");
+    change(&mut changed);
+    let found = violations(&changed);
+    let paths: Vec<&str> = found.iter().map(|v| v.path.as_str()).collect();
+    assert_eq!(paths, expected, "{found:?}");
+}
+
+fn probe_of(check: Check) -> Probe {
+    Probe {
+        check,
+        interval: defaults::PROBE_INTERVAL,
+        timeout: defaults::PROBE_TIMEOUT,
+        successes: 1,
+        failures: 3,
+    }
+}
+
+#[test]
+fn a_plain_spec_breaks_nothing() {
+    check(|_| (), &[]);
+}
+
+#[test]
+fn every_violation_is_found_not_the_first() {
+    check(
+        |s| {
+            s.name = "Chat".to_owned();
+            s.replicas.min = 3;
+            s.min_healthy = 9;
+            s.run.command.clear();
+            s.update.max_surge = 0;
+        },
+        &[
+            "name",
+            "replicas.max",
+            "min_healthy",
+            "run.command",
+            "update.max_surge",
+        ],
+    );
+}
+
+#[test]
+fn min_healthy_is_free_where_a_service_may_scale_to_zero() {
+    check(
+        |s| {
+            s.replicas = super::super::Count { min: 0, max: 5 };
+            s.min_healthy = 3;
+        },
+        &[],
+    );
+}
+
+#[test]
+fn probes_name_ports_that_exist() {
+    check(
+        |s| s.probes.ready = Some(probe_of(Check::Tcp { port: 8000 })),
+        &["probes.ready.tcp.port"],
+    );
+    check(
+        |s| {
+            s.run.ports = vec![Port {
+                number: 8000,
+                name: String::new(),
+                udp: false,
+                host_port: false,
+            }];
+            s.probes.ready = Some(probe_of(Check::Tcp { port: 0 }));
+            s.probes.alive = Some(Probe {
+                interval: Duration::from_millis(50),
+                ..probe_of(Check::Http {
+                    port: 8000,
+                    path: "health".to_owned(),
+                })
+            });
+        },
+        &["probes.alive.http.path", "probes.alive.interval"],
+    );
+}
+
+#[test]
+fn a_fenced_service_stops_within_thirty_seconds() {
+    check(
+        |s| {
+            s.on_disconnect = OnDisconnect::Stop;
+            s.stop_grace = Duration::from_secs(31);
+        },
+        &["stop.grace"],
+    );
+}
+
+#[test]
+fn only_the_last_stage_is_unlimited_and_fail_has_no_limits() {
+    check(
+        |s| {
+            let mut retry = defaults::retry();
+            let stage = Stage {
+                attempts: None,
+                place: StagePlace::Any,
+            };
+            retry.stages = vec![stage, stage];
+            let rule = Rule {
+                fail: true,
+                max_attempts: Some(3),
+                ..Rule::default()
+            };
+            retry.classes.insert(Class::Image, rule);
+            retry.growth = Some(Growth {
+                factor: 0.5,
+                jitter: 2.0,
+                ..defaults::GROWTH
+            });
+            s.retry = Some(retry);
+        },
+        &[
+            "retry.backoff.factor",
+            "retry.backoff.jitter",
+            "retry.classes[IMAGE]",
+            "retry.stages[0].attempts",
+        ],
+    );
+}
+
+#[test]
+fn scaling_needs_a_target_and_a_port_to_scrape() {
+    check(
+        |s| {
+            s.scaling = Some(Scaling {
+                metric: Metric::Prometheus("waiting".to_owned()),
+                target: 0.0,
+                up_delay: defaults::UP_DELAY,
+                down_delay: defaults::DOWN_DELAY,
+                port: 0,
+                path: "/metrics".to_owned(),
+            });
+        },
+        &["scaling.target", "scaling.port"],
+    );
+}
+
+#[test]
+fn paths_environment_and_ports_are_checked() {
+    check(
+        |s| {
+            s.run.env = vec![
+                ("A".to_owned(), "1".to_owned()),
+                ("A".to_owned(), "2".to_owned()),
+                ("B=C".to_owned(), String::new()),
+            ];
+            let port = |number| Port {
+                number,
+                name: String::new(),
+                udp: false,
+                host_port: false,
+            };
+            s.run.ports = vec![port(80), port(80), port(70000)];
+            s.run.volumes = vec![Volume {
+                host_path: "data".to_owned(),
+                mount_path: "/data".to_owned(),
+                read_only: false,
+            }];
+        },
+        &[
+            "run.env[1]",
+            "run.env[2]",
+            "run.ports[1].number",
+            "run.ports[2].number",
+            "run.volumes[0].host_path",
+        ],
+    );
+}

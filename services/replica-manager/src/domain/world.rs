@@ -1,0 +1,140 @@
+//! What the planner knows of everything but its service: the workers, and the terms that it works by.
+//! A view of facts; it decides nothing.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::scaling::Measure;
+
+/// The world at one instant, as one service's plan sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct World<'a> {
+    /// The workers by name; `None` until the registry has told them all once.
+    pub workers: Option<&'a BTreeMap<String, Worker>>,
+    /// Grows with each change that may have made room. Never 0.
+    pub room: u64,
+    /// Moves of other services that are not finished, by the worker they move off.
+    pub moves_elsewhere: &'a BTreeMap<String, u32>,
+    /// What was measured of this service for scaling.
+    pub measure: Option<Measure>,
+    /// The planner's terms.
+    pub terms: &'a Terms,
+}
+
+/// What the planner works by, but for what a spec says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// Without retry: how long a service that was never ready waits for a place.
+    pub place_within: Duration,
+    /// A retry due within this keeps its room.
+    pub hold_within: Duration,
+    /// From leaving the endpoints until the stop, so that load balancers see it first.
+    pub leave_first: Duration,
+    /// How often room is asked for again, should its coming free be missed.
+    pub ask_again: Duration,
+    /// A delay from which on a spare stands in.
+    pub spare_after: Duration,
+    /// How many replicas one plan touches: what fits a transaction.
+    pub batch: usize,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self {
+            place_within: Duration::from_secs(60),
+            hold_within: Duration::from_secs(60),
+            leave_first: Duration::from_secs(1),
+            ask_again: Duration::from_secs(15),
+            spare_after: Duration::from_secs(10),
+            batch: 40,
+        }
+    }
+}
+
+/// What is known of a worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Worker {
+    /// What may happen on it.
+    pub state: WorkerState,
+    /// Whether it is there.
+    pub liveness: Liveness,
+    /// What has to stop on a lost worker has certainly stopped.
+    pub fenced: bool,
+    /// Allocations made at or below this generation are revoked.
+    pub revoked_through: u64,
+    /// Its drain; `None` unless it is draining.
+    pub drain: Option<Drain>,
+    /// Its region; empty is none.
+    pub region: String,
+    /// Its zone; empty is none.
+    pub zone: String,
+    /// Where its agent serves; empty is nowhere.
+    pub agent_address: String,
+}
+
+/// What may happen on a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WorkerState {
+    /// Not yet proved fit.
+    Provisioning,
+    /// Takes work.
+    Active,
+    /// Is being emptied.
+    Draining,
+    /// Holds nothing.
+    Disabled,
+}
+
+/// Whether a worker is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Liveness {
+    /// Trusted, and not heard yet.
+    Unknown,
+    /// Heard in time.
+    Alive,
+    /// Silent for a while.
+    Suspect,
+    /// Given up.
+    Lost,
+    /// Gone of its own will, running nothing.
+    Left,
+}
+
+/// The terms of a drain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drain {
+    /// How many moves off the worker may be unfinished at a time.
+    pub max_parallel: u32,
+}
+
+impl Worker {
+    /// Whether something new may be placed on it.
+    #[must_use]
+    pub fn placeable(&self) -> bool {
+        self.state == WorkerState::Active
+            && matches!(self.liveness, Liveness::Alive | Liveness::Unknown)
+    }
+}
+
+impl<'a> World<'a> {
+    /// A worker, if it is known.
+    #[must_use]
+    pub fn worker(&self, name: &str) -> Option<&'a Worker> {
+        self.workers.and_then(|workers| workers.get(name))
+    }
+
+    /// Whether a worker is being emptied.
+    #[must_use]
+    pub fn draining(&self, name: &str) -> Option<Drain> {
+        let worker = self.worker(name)?;
+        let drain = worker.drain.unwrap_or(Drain { max_parallel: 1 });
+        (worker.state == WorkerState::Draining).then_some(drain)
+    }
+
+    /// Whether a worker is known to take nothing new.
+    #[must_use]
+    pub fn closed(&self, name: &str) -> bool {
+        self.workers
+            .is_some_and(|workers| !workers.get(name).is_some_and(Worker::placeable))
+    }
+}
