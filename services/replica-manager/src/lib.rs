@@ -1,3 +1,69 @@
 //! The `replica-manager`: which replicas must run, and what to do when they do not.
+//!
+//! [`domain`] decides, and does nothing else. Around it: `state` is what is durable; `engine` changes it,
+//! a service at a time, with the plan that follows from the change in the same transaction; `executor`
+//! does at the worker-registry what records say; `registry` tells what the registry tells; `grpc` is
+//! what users and agents speak to.
 
+pub mod config;
 pub mod domain;
+mod engine;
+mod executor;
+mod fleet;
+mod grpc;
+mod ids;
+mod load;
+mod metrics;
+mod registry;
+mod serve;
+mod state;
+mod unknown;
+mod wakes;
+
+use anyhow::Context as _;
+use muster_runtime::args::CommonArgs;
+use muster_runtime::context::Context;
+use muster_runtime::process::{Component, NoFile};
+use muster_runtime::server::Listeners;
+use muster_runtime::shutdown::Phase;
+use muster_store::{Options, Store};
+
+pub use config::{Args, Config, Serving};
+pub use serve::{Error, serve};
+
+/// How long the store may take to close.
+const CLOSE_WITHIN: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// The replica-manager as a program.
+#[derive(Debug)]
+pub struct ReplicaManager;
+
+impl Component for ReplicaManager {
+    const NAME: &'static str = "replica-manager";
+    const VERSION: &'static str = env!("CARGO_PKG_VERSION");
+    const ABOUT: &'static str = "Keeps services' replicas running";
+    const DEFAULTS: &'static [(&'static str, &'static str)] = &[
+        ("listen", "127.0.0.1:7402"),
+        ("ops-listen", "127.0.0.1:7412"),
+    ];
+    type Args = Args;
+    type File = NoFile;
+    type Config = Config;
+
+    fn configure(_: &CommonArgs, own: Args, _: NoFile) -> Result<Config, String> {
+        Ok(Config::from(own))
+    }
+
+    async fn run(config: Config, context: Context, listeners: Listeners) -> anyhow::Result<()> {
+        let opened = Store::open(&config.store, Options::default()).await;
+        let store = opened.with_context(|| format!("opening {}", config.store))?;
+        let closing = store.clone();
+        context
+            .shutdown
+            .step(Phase::Store, "store", CLOSE_WITHIN, move || async move {
+                closing.close().await;
+            });
+        serve(config.serving, context, store, listeners).await?;
+        Ok(())
+    }
+}

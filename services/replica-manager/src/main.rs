@@ -1,3 +1,10 @@
-//! The program: laid out, filled by the commits that follow.
+//! The replica-manager's program.
 
-fn main() {}
+use std::process::ExitCode;
+
+use muster_runtime::process;
+use replica_manager::ReplicaManager;
+
+fn main() -> ExitCode {
+    process::main::<ReplicaManager>()
+}

@@ -1,0 +1,341 @@
+//! Changes services: what happened or was asked for, and the plan that follows from it, in one
+//! transaction. The intent of every outside act is durable before anything else sees it.
+
+pub(crate) mod commit;
+pub(crate) mod journal;
+pub(crate) mod passes;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use muster_runtime::clock::Clock;
+use muster_runtime::deadline::Deadline;
+use muster_runtime::resume::Progress;
+use muster_store::{Condition, Leadership, Outcome, Revision, Store, Transaction};
+use rustc_hash::FxHashMap;
+use tokio::sync::Mutex as AsyncMutex;
+
+use crate::domain::plan::{plan, unfinished_off};
+use crate::domain::service::Service;
+use crate::domain::service::apply::Action;
+use crate::domain::time::Time;
+use crate::domain::world::{Terms, World};
+use crate::fleet::Fleet;
+use crate::load::Loads;
+use crate::metrics::Metrics;
+use crate::state::keys;
+use crate::state::record::Used;
+use crate::state::view::{Stored, Uid, View};
+use crate::wakes::Wakes;
+use commit::Draft;
+
+/// Changes services. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Engine(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    parts: Parts,
+    /// One change of a service at a time; services do not wait for each other.
+    locks: Mutex<FxHashMap<Uid, Arc<AsyncMutex<()>>>>,
+    /// Unfinished moves by worker and service.
+    moves: Mutex<BTreeMap<String, BTreeMap<Uid, u32>>>,
+    journal: journal::Journal,
+}
+
+/// What an engine works with.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) store: Store,
+    pub(crate) leadership: Leadership,
+    pub(crate) view: View,
+    pub(crate) progress: Progress,
+    pub(crate) clock: Clock,
+    pub(crate) fleet: Fleet,
+    pub(crate) loads: Loads,
+    pub(crate) wakes: Wakes,
+    pub(crate) terms: Terms,
+    pub(crate) metrics: Metrics,
+}
+
+/// Why a change was not made.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error<E> {
+    /// By its own rules.
+    #[error("refused")]
+    Refused(E),
+    /// There is no such service (any more).
+    #[error("there is no such service")]
+    Gone,
+    /// By the store.
+    #[error("the store did not take it")]
+    Store(#[from] muster_store::Error),
+}
+
+/// What a change came to.
+#[derive(Debug)]
+pub(crate) struct Changed {
+    /// The service after it; `None` if it is gone.
+    pub(crate) service: Option<Arc<Service>>,
+    /// The position after it.
+    pub(crate) revision: u64,
+}
+
+/// Who changes a service, and what else is written with it.
+#[derive(Clone, Debug)]
+pub(crate) struct Cause {
+    /// Whom events name.
+    pub(crate) actor: String,
+    /// The request id that is used up by it: its key, and what it is used for.
+    pub(crate) request: Option<(String, Used)>,
+}
+
+impl Cause {
+    /// Our own doing.
+    pub(crate) fn system() -> Self {
+        Self::by("system")
+    }
+
+    pub(crate) fn by(actor: impl Into<String>) -> Self {
+        Self {
+            actor: actor.into(),
+            request: None,
+        }
+    }
+}
+
+impl Engine {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let journal = journal::Journal::new(parts.leadership.term().epoch.to_string());
+        Self(Arc::new(Inner {
+            parts,
+            locks: Mutex::default(),
+            moves: Mutex::default(),
+            journal,
+        }))
+    }
+
+    pub(crate) fn parts(&self) -> &Parts {
+        &self.0.parts
+    }
+
+    pub(crate) fn now(&self) -> Time {
+        Time::from(self.0.parts.clock.now())
+    }
+
+    /// Alters a service, plans for it, and answers once both are durable and can be read.
+    ///
+    /// `alter` is called again if another instance changed the service meanwhile.
+    pub(crate) async fn change<E>(
+        &self,
+        uid: &str,
+        cause: &Cause,
+        mut alter: impl FnMut(&mut Service, Time) -> Result<(), E>,
+    ) -> Result<Changed, Error<E>> {
+        let lock = self.lock_of(uid);
+        let _turn = lock.lock().await;
+        loop {
+            let stored = self.0.parts.view.get(uid).ok_or(Error::Gone)?;
+            let now = self.0.parts.clock.now();
+            let mut after = (*stored.service).clone();
+            alter(&mut after, Time::from(now)).map_err(Error::Refused)?;
+            let deleted = self.plan(&mut after, now);
+            let draft = Draft {
+                before: Some(&stored),
+                after: &after,
+                deleted,
+                cause,
+                now: Time::from(now),
+            };
+            match self.commit(&draft).await? {
+                Commit::Done(revision) => {
+                    let service = (!deleted).then(|| self.service_after(&stored, after));
+                    return Ok(Changed { service, revision });
+                }
+                Commit::Overtaken(actual) => self.catch_up(actual).await?,
+            }
+        }
+    }
+
+    /// Makes a service durable that is not there yet. `Refused` if its name is in use.
+    pub(crate) async fn create(
+        &self,
+        mut service: Service,
+        cause: &Cause,
+    ) -> Result<Changed, Error<()>> {
+        let now = self.0.parts.clock.now();
+        self.plan(&mut service, now);
+        let draft = Draft {
+            before: None,
+            after: &service,
+            deleted: false,
+            cause,
+            now: Time::from(now),
+        };
+        match self.commit(&draft).await? {
+            Commit::Done(revision) => Ok(Changed {
+                service: Some(Arc::new(service)),
+                revision,
+            }),
+            Commit::Overtaken(actual) => {
+                self.catch_up(actual).await?;
+                Err(Error::Refused(()))
+            }
+        }
+    }
+
+    /// Applies what is to be done now, and sets the next wake-up. True if nothing of it is left.
+    fn plan(&self, service: &mut Service, now: SystemTime) -> bool {
+        let parts = &self.0.parts;
+        let uid: Uid = Arc::from(service.header.uid.as_str());
+        let started = tokio::time::Instant::now();
+        let (planned, room) = {
+            let fleet = parts.fleet.read();
+            let elsewhere = self.moves_elsewhere(&uid);
+            let world = World {
+                workers: fleet.workers(),
+                room: fleet.room,
+                moves_elsewhere: &elsewhere,
+                measure: parts.loads.measure(service, Time::from(now)),
+                terms: &parts.terms,
+            };
+            (plan(now, service, &world), fleet.room)
+        };
+        for action in &planned.actions {
+            service.apply(action, room, Time::from(now));
+        }
+        parts.metrics.passed(started);
+        let deleted = planned.actions.contains(&Action::Delete);
+        parts.wakes.set(&uid, planned.wake_at.filter(|_| !deleted));
+        self.note_moves(&uid, service, deleted);
+        deleted
+    }
+
+    async fn commit(&self, draft: &Draft<'_>) -> Result<Commit, muster_store::Error> {
+        let parts = &self.0.parts;
+        let Some(transaction) = draft.transaction(&self.0.journal, &parts.view) else {
+            return Ok(Commit::Done(parts.progress.current()));
+        };
+        let transaction = self.guard(draft, transaction);
+        match parts.store.commit(transaction).await? {
+            Outcome::Committed(revision) => {
+                self.catch_up(Some(revision)).await?;
+                Ok(Commit::Done(revision.0))
+            }
+            Outcome::Conflict { key, actual } => {
+                if &*key == muster_store::TERM_KEY {
+                    let why = "another instance leads now".to_owned();
+                    return Err(muster_store::Error::Unavailable(why));
+                }
+                Ok(Commit::Overtaken(actual))
+            }
+        }
+    }
+
+    /// Refuses the transaction if the service is not as it was read.
+    fn guard(&self, draft: &Draft<'_>, transaction: Transaction) -> Transaction {
+        let header = &draft.after.header;
+        let key = keys::service(&header.project, &header.name);
+        let unchanged = match draft.before {
+            Some(stored) => Condition::ModifiedAt(stored.revision),
+            None => Condition::Absent,
+        };
+        let mut guarded = transaction.when(key, unchanged);
+        if let Some((request, _)) = &draft.cause.request {
+            guarded = guarded.when(request.clone(), Condition::Absent);
+        }
+        self.0.parts.leadership.fence(guarded)
+    }
+
+    /// Waits until the view shows a revision that is durable.
+    async fn catch_up(&self, revision: Option<Revision>) -> Result<(), muster_store::Error> {
+        let Some(revision) = revision else {
+            return Ok(());
+        };
+        let within = Deadline::after(FOLD_WITHIN);
+        let reached = self.0.parts.progress.reach(revision.0, within).await;
+        reached.map_err(|behind| muster_store::Error::Unavailable(behind.to_string()))
+    }
+
+    /// The service as the view has it after our own change of it.
+    fn service_after(&self, stored: &Stored, after: Service) -> Arc<Service> {
+        let current = self.0.parts.view.get(&stored.service.header.uid);
+        current.map_or_else(|| Arc::new(after), |stored| stored.service)
+    }
+
+    fn lock_of(&self, uid: &str) -> Arc<AsyncMutex<()>> {
+        let mut locks = self.0.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(lock) = locks.get(uid) {
+            return Arc::clone(lock);
+        }
+        let lock = Arc::new(AsyncMutex::new(()));
+        locks.insert(Arc::from(uid), Arc::clone(&lock));
+        lock
+    }
+
+    /// Forgets the turn-taking of a service that is gone.
+    pub(crate) fn forget(&self, uid: &str) {
+        let mut locks = self.0.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        locks.remove(uid);
+    }
+
+    fn moves_elsewhere(&self, uid: &Uid) -> BTreeMap<String, u32> {
+        let moves = self.0.moves.lock().unwrap_or_else(PoisonError::into_inner);
+        let others = |by_service: &BTreeMap<Uid, u32>| -> u32 {
+            let others = by_service.iter().filter(|(other, _)| *other != uid);
+            others.map(|(_, count)| count).sum()
+        };
+        let counted = moves
+            .iter()
+            .map(|(worker, by_service)| (worker.clone(), others(by_service)));
+        counted.collect()
+    }
+
+    /// Keeps count of unfinished moves; where one ended, others off the same worker may begin.
+    fn note_moves(&self, uid: &Uid, service: &Service, deleted: bool) {
+        let parts = &self.0.parts;
+        let mut fresh: BTreeMap<String, u32> = BTreeMap::new();
+        for replica in service.replicas.values().filter(|_| !deleted) {
+            if let Some(worker) = replica.worker() {
+                let unfinished = unfinished_off(service, worker);
+                if unfinished > 0 {
+                    fresh.insert(worker.to_owned(), unfinished);
+                }
+            }
+        }
+        let mut freed = Vec::new();
+        {
+            let mut moves = self.0.moves.lock().unwrap_or_else(PoisonError::into_inner);
+            for (worker, by_service) in &mut *moves {
+                let was = by_service.get(uid).copied().unwrap_or(0);
+                if fresh.get(worker).copied().unwrap_or(0) < was {
+                    by_service.remove(uid);
+                    freed.push(worker.clone());
+                }
+            }
+            for (worker, count) in fresh {
+                moves
+                    .entry(worker)
+                    .or_default()
+                    .insert(Arc::clone(uid), count);
+            }
+            moves.retain(|_, by_service| !by_service.is_empty());
+        }
+        for worker in freed {
+            let others = parts.view.read().on_worker(&worker);
+            parts
+                .wakes
+                .wake_all(others.into_iter().filter(|other| other != uid));
+        }
+    }
+}
+
+/// The view follows the store within microseconds; this long, and it does not follow at all.
+const FOLD_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
+
+enum Commit {
+    Done(u64),
+    /// Something was changed since it was read: this is its newest revision.
+    Overtaken(Option<Revision>),
+}

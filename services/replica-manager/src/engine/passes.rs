@@ -1,0 +1,85 @@
+//! The two loops of the engine: one folds what the store made durable into the view, in its order; the
+//! other plans the services that something happened to, or whose time has come.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use muster_store::{Revision, Watch};
+use tokio::time::Instant;
+
+use super::{Cause, Engine, Error};
+use crate::domain::time::Time;
+use crate::executor::Executor;
+use crate::state::hubs::Hubs;
+
+/// Services planned side by side: enough to fill a group commit, few enough to bound memory.
+const SIDE_BY_SIDE: usize = 64;
+
+/// The longest sleep, should a wake-up be lost.
+const PERIOD: Duration = Duration::from_secs(30);
+
+/// The wait before a service is planned again whose plan could not be stored.
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
+
+/// Folds each revision into the view, then tells watchers and the executor. Ends only with the store.
+pub(crate) async fn follow(
+    engine: Engine,
+    mut watch: Watch,
+    hubs: Hubs,
+    executor: Executor,
+) -> Result<(), String> {
+    loop {
+        let batch = watch.next().await.map_err(|error| error.to_string())?;
+        let parts = engine.parts();
+        let Revision(revision) = batch.revision;
+        let folded = parts.view.fold(&batch).map_err(|error| error.to_string())?;
+        hubs.publish(revision, &folded);
+        parts.progress.advance(revision);
+        for touched in &folded.services {
+            match &touched.after {
+                Some(service) => executor.consider(service),
+                None => {
+                    engine.forget(&touched.uid);
+                    parts.loads.forget(&touched.uid);
+                }
+            }
+        }
+    }
+}
+
+/// Plans whatever is to be planned, for ever.
+pub(crate) async fn plan_due(engine: Engine) {
+    loop {
+        let parts = engine.parts();
+        let now = engine.now();
+        let due = parts.wakes.take(now);
+        futures_util::stream::iter(due.now)
+            .for_each_concurrent(SIDE_BY_SIDE, |uid| {
+                let engine = engine.clone();
+                async move { pass(&engine, &uid).await }
+            })
+            .await;
+        let until = due
+            .next
+            .map_or(PERIOD, |at| engine.now().until(at).min(PERIOD));
+        tokio::select! {
+            () = parts.wakes.rung() => {}
+            () = tokio::time::sleep_until(Instant::now() + until) => {}
+        }
+    }
+}
+
+async fn pass(engine: &Engine, uid: &Arc<str>) {
+    let unaltered = |_: &mut crate::domain::service::Service, _: Time| Ok::<(), Infallible>(());
+    match engine.change(uid, &Cause::system(), unaltered).await {
+        Ok(_) | Err(Error::Gone) => {}
+        Err(Error::Refused(never)) => match never {},
+        Err(Error::Store(error)) => {
+            tracing::warn!(service = %uid, %error, "a plan could not be stored");
+            let again = engine.now() + AFTER_FAILURE;
+            engine.parts().wakes.set(uid, Some(again));
+        }
+    }
+}

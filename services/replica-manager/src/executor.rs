@@ -1,0 +1,254 @@
+//! Does what records say is to be done at the registry: asks for room, and gives it back. It is told
+//! only which service to look at, takes every wish from the durable records, and reports what came of it
+//! as an observation. Nothing is done twice at a time, and doing it again after a crash does no harm.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use muster_proto::workers::v1::workers_service_client::WorkersServiceClient;
+use muster_runtime::backoff::Policy;
+use muster_runtime::connect::Channel;
+use muster_runtime::task::Tasks;
+use tokio::sync::{OnceCell, Semaphore, watch};
+
+use crate::domain::replica::State;
+use crate::domain::replica::observe::Observation;
+use crate::domain::service::Service;
+use crate::domain::time::Time;
+use crate::engine::{Cause, Engine, Error};
+use crate::registry::calls::{self, Answer, Owner};
+
+/// Calls at the registry at once: more only queue there.
+const SIDE_BY_SIDE: usize = 64;
+
+/// How long a call that is answered UNAVAILABLE waits before it is made again.
+const AGAIN: Policy = Policy::doubling(
+    std::time::Duration::from_millis(50),
+    std::time::Duration::from_secs(5),
+);
+
+/// Does what records say is to be done. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Executor(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    /// Set once, since engine and executor know each other.
+    engine: OnceCell<Engine>,
+    registry: WorkersServiceClient<Channel>,
+    tasks: Tasks,
+    owner: Owner,
+    /// Whether the registry has taken our term: nothing is asked before.
+    claimed: watch::Receiver<bool>,
+    under_way: Mutex<HashSet<Wish>>,
+    permits: Semaphore,
+}
+
+/// Something to be done at the registry.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Wish {
+    /// Room for an attempt.
+    Allocate {
+        uid: String,
+        ordinal: u32,
+        attempt: u32,
+    },
+    /// An allocation to be given back.
+    Release {
+        uid: String,
+        ordinal: u32,
+        allocation: String,
+    },
+}
+
+impl Executor {
+    pub(crate) fn new(
+        registry: WorkersServiceClient<Channel>,
+        tasks: Tasks,
+        owner: Owner,
+        claimed: watch::Receiver<bool>,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            engine: OnceCell::new(),
+            registry,
+            tasks,
+            owner,
+            claimed,
+            under_way: Mutex::default(),
+            permits: Semaphore::new(SIDE_BY_SIDE),
+        }))
+    }
+
+    /// Whom observations are reported to. Wishes are taken from then on.
+    pub(crate) fn attach(&self, engine: Engine) {
+        // Attached twice, the first one stays.
+        let _ = self.0.engine.set(engine);
+    }
+
+    /// Begins whatever this service's records wish for and is not under way.
+    pub(crate) fn consider(&self, service: &Service) {
+        let Some(engine) = self.0.engine.get() else {
+            return;
+        };
+        for wish in wishes(service) {
+            let fresh = self.lock().insert(wish.clone());
+            if fresh {
+                let (executor, engine) = (self.clone(), engine.clone());
+                let name = match &wish {
+                    Wish::Allocate { .. } => "allocate",
+                    Wish::Release { .. } => "release",
+                };
+                self.0.tasks.spawn(name, async move {
+                    executor.fulfil(&engine, &wish).await;
+                });
+            }
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<Wish>> {
+        self.0
+            .under_way
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Works at a wish until it is answered or not wished any more.
+    async fn fulfil(&self, engine: &Engine, wish: &Wish) {
+        let seed = self.0.permits.available_permits() as u64;
+        let mut tries = 0;
+        while let Some(service) = still_wished(engine, wish) {
+            if self.attempt(engine, wish, &service).await {
+                break;
+            }
+            let delay = AGAIN.delay(tries, seed);
+            tries = tries.saturating_add(1);
+            tokio::time::sleep(delay).await;
+        }
+        self.lock().remove(wish);
+        // What was recorded while this was under way may wish for more.
+        if let Some(stored) = engine.parts().view.get(wish.uid()) {
+            self.consider(&stored.service);
+        }
+    }
+
+    /// One try; true once the outcome is recorded.
+    async fn attempt(&self, engine: &Engine, wish: &Wish, service: &Service) -> bool {
+        let mut claimed = self.0.claimed.clone();
+        if claimed.wait_for(|claimed| *claimed).await.is_err() {
+            return true;
+        }
+        let Ok(_permit) = self.0.permits.acquire().await else {
+            return true;
+        };
+        match wish {
+            Wish::Allocate {
+                ordinal, attempt, ..
+            } => {
+                let Some(request) = calls::allocate(service, *ordinal, &self.0.owner) else {
+                    return true;
+                };
+                let answer = calls::ask(self.0.registry.clone(), request, engine.now()).await;
+                self.record_allocation(engine, service, (*ordinal, *attempt), answer)
+                    .await
+            }
+            Wish::Release {
+                ordinal,
+                allocation,
+                ..
+            } => {
+                let request = calls::release(service, allocation, &self.0.owner);
+                if !calls::give_back(self.0.registry.clone(), request).await {
+                    return false;
+                }
+                let released = |service: &mut Service, _: Time| {
+                    if let Some(replica) = service.replica_mut(*ordinal) {
+                        let _ = replica.released(allocation);
+                    }
+                    Ok::<(), std::convert::Infallible>(())
+                };
+                recorded(engine.change(wish.uid(), &Cause::system(), released).await)
+            }
+        }
+    }
+
+    async fn record_allocation(
+        &self,
+        engine: &Engine,
+        service: &Service,
+        (ordinal, attempt): (u32, u32),
+        answer: Answer,
+    ) -> bool {
+        let observation = match answer {
+            Answer::Given(mut room) => {
+                let fleet = &engine.parts().fleet;
+                room.region = fleet.with_worker(&room.worker, |worker| {
+                    worker.map_or_else(String::new, |worker| worker.region.clone())
+                });
+                Observation::Allocated(room)
+            }
+            Answer::Refused(message) => Observation::Refused { message },
+            Answer::Void => Observation::Void,
+            Answer::Unknown => return false,
+        };
+        let observe = |service: &mut Service, now: Time| {
+            if let Some(replica) = service.replica_mut(ordinal) {
+                // What is of no use any more is let go: the reconciliation gives such room back.
+                let _ = replica.observe(attempt, observation.clone(), now);
+            }
+            Ok::<(), std::convert::Infallible>(())
+        };
+        recorded(
+            engine
+                .change(&service.header.uid, &Cause::system(), observe)
+                .await,
+        )
+    }
+}
+
+fn recorded<T>(outcome: Result<T, Error<std::convert::Infallible>>) -> bool {
+    match outcome {
+        Ok(_) | Err(Error::Gone) => true,
+        Err(Error::Refused(never)) => match never {},
+        Err(Error::Store(error)) => {
+            tracing::warn!(%error, "an answer of the registry could not be stored");
+            false
+        }
+    }
+}
+
+impl Wish {
+    fn uid(&self) -> &str {
+        match self {
+            Self::Allocate { uid, .. } | Self::Release { uid, .. } => uid,
+        }
+    }
+}
+
+fn wishes(service: &Service) -> Vec<Wish> {
+    let uid = &service.header.uid;
+    let mut wishes = Vec::new();
+    for (ordinal, replica) in &service.replicas {
+        if let (State::Placing(_), Some(attempt)) = (&replica.state, &replica.attempt) {
+            wishes.push(Wish::Allocate {
+                uid: uid.clone(),
+                ordinal: *ordinal,
+                attempt: attempt.number,
+            });
+        }
+        for allocation in &replica.releases {
+            wishes.push(Wish::Release {
+                uid: uid.clone(),
+                ordinal: *ordinal,
+                allocation: allocation.clone(),
+            });
+        }
+    }
+    wishes
+}
+
+fn still_wished(engine: &Engine, wish: &Wish) -> Option<Arc<Service>> {
+    let stored = engine.parts().view.get(wish.uid())?;
+    wishes(&stored.service)
+        .contains(wish)
+        .then_some(stored.service)
+}

@@ -1,0 +1,105 @@
+//! What is known of the workers, in memory: told by the registry's watch, read by plans. It judges
+//! nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use crate::domain::world::Worker;
+
+/// The workers as they were last told. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Fleet(Arc<RwLock<Inner>>);
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    workers: BTreeMap<String, Worker>,
+    complete: bool,
+    /// Grows with each change that may have made room; never 0.
+    pub(crate) room: u64,
+}
+
+impl Default for Fleet {
+    fn default() -> Self {
+        Self(Arc::new(RwLock::new(Inner {
+            workers: BTreeMap::new(),
+            complete: false,
+            room: 1,
+        })))
+    }
+}
+
+impl Inner {
+    /// The workers by name, once all have been told.
+    pub(crate) fn workers(&self) -> Option<&BTreeMap<String, Worker>> {
+        self.complete.then_some(&self.workers)
+    }
+}
+
+impl Fleet {
+    /// The view, for one plan. Must not be held across an await.
+    pub(crate) fn read(&self) -> RwLockReadGuard<'_, Inner> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Inner> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn with_worker<T>(&self, name: &str, read: impl FnOnce(Option<&Worker>) -> T) -> T {
+        read(self.read().workers.get(name))
+    }
+
+    /// A worker is as told now. The answer says whether anything of it changed, and whether that may
+    /// have made room.
+    pub(crate) fn put(&self, name: &str, worker: Worker) -> Told {
+        let mut inner = self.write();
+        let before = inner.workers.get(name);
+        if before == Some(&worker) {
+            return Told::Nothing;
+        }
+        let was_open = before.is_some_and(Worker::placeable);
+        let opens = worker.placeable() && !was_open;
+        inner.workers.insert(name.to_owned(), worker);
+        if opens {
+            inner.room += 1;
+            Told::Room
+        } else {
+            Told::Change
+        }
+    }
+
+    pub(crate) fn remove(&self, name: &str) -> Told {
+        match self.write().workers.remove(name) {
+            Some(_) => Told::Change,
+            None => Told::Nothing,
+        }
+    }
+
+    /// All workers have been told: those not in `seen` are gone. The names of the gone.
+    pub(crate) fn complete(&self, seen: &BTreeSet<String>) -> Vec<String> {
+        let mut inner = self.write();
+        inner.complete = true;
+        let gone = inner.workers.keys().filter(|name| !seen.contains(*name));
+        let gone: Vec<String> = gone.cloned().collect();
+        for name in &gone {
+            inner.workers.remove(name);
+        }
+        gone
+    }
+
+    /// Something may have made room that no worker's record shows.
+    pub(crate) fn room_freed(&self) {
+        self.write().room += 1;
+    }
+}
+
+/// What came of telling a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// It was known already.
+    Nothing,
+    /// Something of it is new.
+    Change,
+    /// It takes work now, and did not.
+    Room,
+}

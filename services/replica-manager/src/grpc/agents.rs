@@ -1,0 +1,240 @@
+//! What agents ask and tell: AssignmentsService.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures_util::StreamExt as _;
+use muster_proto::replicas::v1 as wire;
+use muster_proto::replicas::v1::assignments_service_server::AssignmentsService;
+use muster_proto::types::v1::ErrorReason;
+use muster_runtime::auth::{Principal, Role};
+use muster_runtime::status::{self, Violations};
+use muster_runtime::watch::{Event, Filter};
+use tonic::{Code, Request, Response, Status};
+
+use super::convert::parse_time;
+use super::convert::report::{AttemptId, parse_attempt_id, parse_report};
+use super::watches::Stream;
+use super::{Api, errors};
+use crate::domain::replica::observe::Observation;
+use crate::domain::service::Service;
+use crate::domain::time::Time;
+use crate::engine::{Cause, Error};
+use crate::load::Sample;
+
+/// Services of one report that are changed side by side.
+const SIDE_BY_SIDE: usize = 32;
+
+#[tonic::async_trait]
+impl AssignmentsService for Api {
+    type WatchAssignmentsStream = Stream<wire::WatchAssignmentsResponse>;
+
+    async fn watch_assignments(
+        &self,
+        request: Request<wire::WatchAssignmentsRequest>,
+    ) -> Result<Response<Self::WatchAssignmentsStream>, Status> {
+        speaks_for_itself(&Principal::of(&request), &request.get_ref().worker)?;
+        let asked = request.into_inner();
+        if asked.worker.is_empty() {
+            return Err(status::invalid_field("worker", "is required"));
+        }
+        let filter = Filter::all().prefix(format!("{}/", asked.worker));
+        let messages = self.hubs.assignments.watch(&asked.resume_token, filter)?;
+        let epoch = self.epoch.to_string();
+        Ok(Response::new(Box::pin(messages.map(move |message| {
+            message.map(|message| wire::WatchAssignmentsResponse {
+                changes: message.changes.iter().map(render_change).collect(),
+                resume_token: message.resume_token,
+                synced: message.synced,
+                epoch: epoch.clone(),
+            })
+        }))))
+    }
+
+    async fn report_replicas(
+        &self,
+        request: Request<wire::ReportReplicasRequest>,
+    ) -> Result<Response<wire::ReportReplicasResponse>, Status> {
+        speaks_for_itself(&Principal::of(&request), &request.get_ref().worker)?;
+        let asked = request.into_inner();
+        let mut faults = Violations::new();
+        if asked.worker.is_empty() {
+            faults.add("worker", "is required");
+        }
+        let now = self.engine.now();
+        let mut sorted = Sorted::default();
+        for (index, report) in asked.reports.iter().enumerate() {
+            if parse_report(report, now).is_none() {
+                faults.add(format!("reports[{index}].phase"), "is required");
+            }
+        }
+        faults.into_result()?;
+        let whole = asked.whole.then(|| {
+            let ids = asked.reports.iter().map(|report| report.attempt_id.clone());
+            ids.collect::<BTreeSet<String>>()
+        });
+        for report in asked.reports {
+            self.sort(&asked.worker, report, &mut sorted);
+        }
+        if let Some(ids) = whole {
+            let ids = ids.iter().map(String::as_str).collect();
+            self.unknown.keep_only(&asked.worker, &ids);
+        }
+        self.take_known(sorted.known, &mut sorted.forgotten).await?;
+        Ok(Response::new(wire::ReportReplicasResponse {
+            unknown_attempts: sorted.unknown,
+            forgotten_attempts: sorted.forgotten,
+        }))
+    }
+}
+
+/// Reports by what they are about.
+#[derive(Default)]
+struct Sorted {
+    /// By the uid of the service.
+    known: BTreeMap<String, Vec<(AttemptId, wire::AttemptReport)>>,
+    unknown: Vec<String>,
+    forgotten: Vec<String>,
+}
+
+impl Api {
+    fn sort(&self, worker: &str, report: wire::AttemptReport, sorted: &mut Sorted) {
+        let ended = report.phase == i32::from(wire::AttemptPhase::Ended);
+        let id = parse_attempt_id(&report.attempt_id);
+        match id.map(|id| (self.knowledge(&id), id)) {
+            Some((Knowledge::Current, id)) => {
+                self.unknown.remove(&report.attempt_id);
+                sorted
+                    .known
+                    .entry(id.uid.clone())
+                    .or_default()
+                    .push((id, report));
+            }
+            // Its end is stored already; what still runs of it, its allocation's end will stop.
+            Some((Knowledge::Past, _)) if ended => sorted.forgotten.push(report.attempt_id),
+            Some((Knowledge::Past, _)) => {}
+            // What has ended needs no keeping, whoever it was.
+            Some((Knowledge::None, _)) | None if ended => {
+                self.unknown.remove(&report.attempt_id);
+                sorted.forgotten.push(report.attempt_id);
+            }
+            Some((Knowledge::None, _)) | None => {
+                sorted.unknown.push(report.attempt_id.clone());
+                self.unknown.put(worker, report);
+            }
+        }
+    }
+
+    fn knowledge(&self, id: &AttemptId) -> Knowledge {
+        let Some(stored) = self.engine.parts().view.get(&id.uid) else {
+            return Knowledge::None;
+        };
+        let header = &stored.service.header;
+        match stored.service.replicas.get(&id.ordinal) {
+            Some(replica) if id.number > replica.attempts => Knowledge::None,
+            Some(replica) if id.number < replica.attempts => Knowledge::Past,
+            Some(replica) => match &replica.attempt {
+                Some(attempt) if attempt.end.is_none() => Knowledge::Current,
+                Some(_) | None => Knowledge::Past,
+            },
+            None if id.ordinal < header.next_ordinal => Knowledge::Past,
+            None => Knowledge::None,
+        }
+    }
+
+    /// Records what was reported, service by service; what ended may be forgotten by its agent.
+    async fn take_known(
+        &self,
+        known: BTreeMap<String, Vec<(AttemptId, wire::AttemptReport)>>,
+        forgotten: &mut Vec<String>,
+    ) -> Result<(), Status> {
+        let changes = known.into_iter().map(|(uid, reports)| async move {
+            let ended: Vec<String> = reports
+                .iter()
+                .filter(|(_, report)| report.phase == i32::from(wire::AttemptPhase::Ended))
+                .map(|(_, report)| report.attempt_id.clone())
+                .collect();
+            self.take(&uid, reports).await.map(|()| ended)
+        });
+        let mut outcomes = futures_util::stream::iter(changes).buffer_unordered(SIDE_BY_SIDE);
+        let mut failed = None;
+        while let Some(outcome) = outcomes.next().await {
+            match outcome {
+                Ok(ended) => forgotten.extend(ended),
+                Err(status) => failed = Some(status),
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    async fn take(
+        &self,
+        uid: &str,
+        reports: Vec<(AttemptId, wire::AttemptReport)>,
+    ) -> Result<(), Status> {
+        let observe = |service: &mut Service, now: Time| {
+            for (id, report) in &reports {
+                let parsed = parse_report(report, now);
+                let replica = service.replica_mut(id.ordinal);
+                if let (Some(replica), Some(parsed)) = (replica, parsed) {
+                    // What is about an attempt that is past that needs no record.
+                    let _ = replica.observe(id.number, Observation::Reported(parsed), now);
+                }
+            }
+            Ok::<(), std::convert::Infallible>(())
+        };
+        for (id, report) in &reports {
+            self.take_sample(id, report);
+        }
+        match self.engine.change(uid, &Cause::by("agent"), observe).await {
+            Ok(_) | Err(Error::Gone) => Ok(()),
+            Err(Error::Refused(never)) => match never {},
+            Err(Error::Store(error)) => Err(errors::store(&error)),
+        }
+    }
+
+    fn take_sample(&self, id: &AttemptId, report: &wire::AttemptReport) {
+        let Some(sample) = &report.sample else { return };
+        let at = sample.time.as_ref().and_then(parse_time);
+        let sample = Sample {
+            at: at.unwrap_or_else(|| self.engine.now()),
+            metric: sample.metric,
+            cpu_percent: sample.cpu_percent,
+            gpu_percent: sample.gpu_percent,
+        };
+        self.engine
+            .parts()
+            .loads
+            .sample(&id.uid, id.ordinal, sample);
+    }
+}
+
+/// What our records know of an attempt.
+enum Knowledge {
+    /// It is the current one of its replica, and has not ended.
+    Current,
+    /// Its end is recorded.
+    Past,
+    /// Nothing.
+    None,
+}
+
+/// A worker's identity binds it.
+fn speaks_for_itself(principal: &Principal, worker: &str) -> Result<(), Status> {
+    if principal.role() == Role::Agent && principal.name() != worker {
+        let message = format!("{} speaks for itself only", principal.name());
+        let error = status::error(Code::PermissionDenied, ErrorReason::NotYourself, message);
+        return Err(error.into_status());
+    }
+    Ok(())
+}
+
+fn render_change(event: &Event<wire::Assignment>) -> wire::AssignmentChange {
+    use wire::assignment_change::Change;
+    let assignment = (**event.resource()).clone();
+    wire::AssignmentChange {
+        change: Some(match event {
+            Event::Put(_) | Event::Observed(_) => Change::Put(assignment),
+            Event::Deleted(_) => Change::Deleted(assignment),
+        }),
+    }
+}

@@ -1,0 +1,130 @@
+//! What is measured for scaling, in memory: samples of agents, and what users' gateways report. It
+//! decides nothing, and forgets what is old.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rustc_hash::FxHashMap;
+
+use crate::domain::scaling::Measure;
+use crate::domain::service::Service;
+use crate::domain::spec::Metric;
+use crate::domain::time::Time;
+
+/// A value older than this is forgotten.
+pub(crate) const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
+
+/// Reporters counted per service: more are a mistake, or an attack on memory.
+const MOST_REPORTERS: usize = 10_000;
+
+/// What is measured. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Loads(Arc<Mutex<FxHashMap<String, OfService>>>);
+
+#[derive(Debug, Default)]
+struct OfService {
+    /// By reporter.
+    reported: BTreeMap<String, Value>,
+    /// By ordinal, of the attempt that ran then.
+    sampled: BTreeMap<u32, Sample>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Value {
+    value: f64,
+    at: Time,
+}
+
+/// What an agent measured of one attempt.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sample {
+    pub(crate) at: Time,
+    pub(crate) metric: Option<f64>,
+    pub(crate) cpu_percent: Option<f64>,
+    pub(crate) gpu_percent: Option<f64>,
+}
+
+impl Loads {
+    /// Takes one reporter's gauge; answers the sum of all.
+    pub(crate) fn report(&self, uid: &str, reporter: &str, value: f64, now: Time) -> Option<f64> {
+        let mut all = self.lock();
+        let of = all.entry(uid.to_owned()).or_default();
+        of.reported
+            .retain(|_, value| now.since(value.at) < FORGOTTEN_AFTER);
+        if of.reported.len() >= MOST_REPORTERS && !of.reported.contains_key(reporter) {
+            return None;
+        }
+        of.reported
+            .insert(reporter.to_owned(), Value { value, at: now });
+        Some(of.reported.values().map(|value| value.value).sum())
+    }
+
+    pub(crate) fn sample(&self, uid: &str, ordinal: u32, sample: Sample) {
+        let mut all = self.lock();
+        all.entry(uid.to_owned())
+            .or_default()
+            .sampled
+            .insert(ordinal, sample);
+    }
+
+    pub(crate) fn forget(&self, uid: &str) {
+        self.lock().remove(uid);
+    }
+
+    /// What the service's policy asks to be measured, if any of it is fresh.
+    pub(crate) fn measure(&self, service: &Service, now: Time) -> Option<Measure> {
+        let metric = &service.spec().scaling.as_ref()?.metric;
+        let all = self.lock();
+        let of = all.get(&service.header.uid)?;
+        match metric {
+            Metric::Load => of.reports(now),
+            Metric::Prometheus(_) => of.samples(service, now, |sample| sample.metric),
+            Metric::Cpu => of.samples(service, now, |sample| sample.cpu_percent),
+            Metric::Gpu => of.samples(service, now, |sample| sample.gpu_percent),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, FxHashMap<String, OfService>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl OfService {
+    fn reports(&self, now: Time) -> Option<Measure> {
+        let fresh = self
+            .reported
+            .values()
+            .filter(|value| now.since(value.at) < FORGOTTEN_AFTER);
+        let at = fresh.clone().map(|value| value.at).max()?;
+        Some(Measure {
+            total: fresh.map(|value| value.value).sum(),
+            at,
+        })
+    }
+
+    /// The sum over ready replicas; those that were not measured count as the others' mean.
+    fn samples(
+        &self,
+        service: &Service,
+        now: Time,
+        read: impl Fn(&Sample) -> Option<f64>,
+    ) -> Option<Measure> {
+        let mut values = Vec::new();
+        let mut newest = None;
+        for replica in service.replicas.values().filter(|replica| replica.ready()) {
+            let sample = self.sampled.get(&replica.ordinal);
+            let fresh = sample.filter(|sample| now.since(sample.at) < FORGOTTEN_AFTER);
+            if let Some((value, at)) = fresh.and_then(|sample| Some((read(sample)?, sample.at))) {
+                values.push(value);
+                newest = newest.max(Some(at));
+            }
+        }
+        let known = f64::from(u32::try_from(values.len()).ok()?);
+        let mean = values.iter().sum::<f64>() / known;
+        Some(Measure {
+            total: mean * f64::from(service.ready()),
+            at: newest?,
+        })
+    }
+}

@@ -1,0 +1,269 @@
+//! Follows the registry for ever: each worker as it is told goes into the fleet, and the services that
+//! it concerns are planned again. A registry that is away changes nothing: what was known stays so.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use muster_proto::workers::v1 as wire;
+use muster_proto::workers::v1::allocation_change::Change as AllocationChange;
+use muster_proto::workers::v1::worker_change::Change as WorkerChange;
+use muster_proto::workers::v1::workers_service_client::WorkersServiceClient;
+use muster_runtime::backoff::{Backoff, Policy};
+use muster_runtime::connect::Channel;
+use muster_runtime::health::Check;
+use tokio::sync::watch;
+use tonic::{Code, Status};
+
+use super::calls::Owner;
+use super::{claim, orphans};
+use crate::domain::world::{Drain, Liveness, Worker, WorkerState};
+use crate::engine::Engine;
+use crate::fleet::Told;
+use crate::state::hubs::Hubs;
+
+/// The delays between tries to reach the registry.
+const AGAIN: Policy = Policy::doubling(Duration::from_millis(50), Duration::from_secs(2));
+
+/// How the registry is followed.
+#[derive(Clone, Debug)]
+pub(crate) struct Follower {
+    pub(crate) engine: Engine,
+    pub(crate) hubs: Hubs,
+    pub(crate) registry: WorkersServiceClient<Channel>,
+    pub(crate) owner: Owner,
+    /// Told once the registry has taken our term.
+    pub(crate) claimed: watch::Sender<bool>,
+}
+
+/// How far a follower has come.
+#[derive(Debug, Default)]
+struct Place {
+    token: String,
+    /// The registry's epoch; another one than before begins anew.
+    epoch: String,
+    /// Told since the start of the current state, until it is complete.
+    seen: Option<BTreeSet<String>>,
+}
+
+impl Follower {
+    /// Follows the workers. `check` tells how the registry is reached.
+    pub(crate) async fn workers(self, check: Check) {
+        let mut place = Place::default();
+        let mut backoff = Backoff::new(AGAIN, 1);
+        loop {
+            let error = match self.follow_workers(&mut place, &check, &mut backoff).await {
+                Ok(()) => "the watch ended".to_owned(),
+                Err(status) => {
+                    if status.code() == Code::OutOfRange {
+                        place.token.clear();
+                    }
+                    status.message().to_owned()
+                }
+            };
+            check.failed(format!("the worker-registry is away: {error}"));
+            tokio::time::sleep(backoff.next_delay()).await;
+        }
+    }
+
+    async fn follow_workers(
+        &self,
+        place: &mut Place,
+        check: &Check,
+        backoff: &mut Backoff,
+    ) -> Result<(), Status> {
+        let epoch = claim::claim(self.registry.clone(), &self.owner).await?;
+        if place.epoch != epoch {
+            place.epoch = epoch;
+            place.token.clear();
+        }
+        self.claimed.send_replace(true);
+        if place.token.is_empty() {
+            place.seen = Some(BTreeSet::new());
+        }
+        let request = wire::WatchWorkersRequest {
+            filter: None,
+            resume_token: place.token.clone(),
+        };
+        let mut stream = self
+            .registry
+            .clone()
+            .watch_workers(request)
+            .await?
+            .into_inner();
+        while let Some(message) = stream.message().await? {
+            backoff.reset();
+            check.ok("");
+            for change in message.changes {
+                self.take_worker(change, place);
+            }
+            if message.synced
+                && let Some(seen) = place.seen.take()
+            {
+                self.all_told(&seen);
+            }
+            if !message.resume_token.is_empty() {
+                place.token = message.resume_token;
+            }
+        }
+        Ok(())
+    }
+
+    fn all_told(&self, seen: &BTreeSet<String>) {
+        let parts = self.engine.parts();
+        parts.fleet.complete(seen);
+        let everyone: Vec<_> = parts
+            .view
+            .read()
+            .all()
+            .map(|(uid, _)| Arc::clone(uid))
+            .collect();
+        parts.wakes.wake_all(everyone);
+    }
+
+    fn take_worker(&self, change: wire::WorkerChange, place: &mut Place) {
+        let parts = self.engine.parts();
+        let (name, told) = match change.change {
+            Some(WorkerChange::Put(worker) | WorkerChange::Observed(worker)) => {
+                let (name, worker) = parse_worker(worker);
+                if let Some(seen) = &mut place.seen {
+                    seen.insert(name.clone());
+                }
+                let told = parts.fleet.put(&name, worker);
+                (name, told)
+            }
+            Some(WorkerChange::Deleted(worker)) => {
+                let told = parts.fleet.remove(&worker.name);
+                (worker.name, told)
+            }
+            None => return,
+        };
+        if told == Told::Nothing {
+            return;
+        }
+        let (concerned, waiting, services) = {
+            let view = parts.view.read();
+            let concerned = view.on_worker(&name);
+            let services: Vec<_> = concerned
+                .iter()
+                .filter_map(|uid| view.of(uid).map(|stored| Arc::clone(&stored.service)))
+                .collect();
+            let waiting = if told == Told::Room {
+                view.waiting()
+            } else {
+                Vec::new()
+            };
+            (concerned, waiting, services)
+        };
+        self.hubs.worker_observed(&name, &services);
+        parts.wakes.wake_all(concerned.into_iter().chain(waiting));
+    }
+
+    /// Follows allocations, for the room that comes free.
+    pub(crate) async fn allocations(self) {
+        let mut token = String::new();
+        let mut backoff = Backoff::new(AGAIN, 2);
+        loop {
+            if let Err(status) = self.follow_allocations(&mut token, &mut backoff).await
+                && status.code() == Code::OutOfRange
+            {
+                token.clear();
+            }
+            tokio::time::sleep(backoff.next_delay()).await;
+        }
+    }
+
+    async fn follow_allocations(
+        &self,
+        token: &mut String,
+        backoff: &mut Backoff,
+    ) -> Result<(), Status> {
+        let mut registry = self.registry.clone();
+        if token.is_empty() {
+            // The current state is of no interest, and may be long.
+            let request = wire::ListAllocationsRequest {
+                page_size: 1,
+                ..wire::ListAllocationsRequest::default()
+            };
+            let page = registry.list_allocations(request).await?.into_inner();
+            *token = page.resume_token;
+            self.room_freed();
+        }
+        let request = wire::WatchAllocationsRequest {
+            filter: None,
+            resume_token: token.clone(),
+        };
+        let mut stream = registry.watch_allocations(request).await?.into_inner();
+        while let Some(message) = stream.message().await? {
+            backoff.reset();
+            let freed = |change: &wire::AllocationChange| {
+                matches!(change.change, Some(AllocationChange::Deleted(_)))
+            };
+            if message.changes.iter().any(freed) {
+                self.room_freed();
+            }
+            if !message.resume_token.is_empty() {
+                *token = message.resume_token;
+            }
+        }
+        Ok(())
+    }
+
+    fn room_freed(&self) {
+        let parts = self.engine.parts();
+        let waiting = parts.view.read().waiting();
+        if !waiting.is_empty() {
+            parts.fleet.room_freed();
+            parts.wakes.wake_all(waiting);
+        }
+    }
+
+    /// Gives back, now and then, what the registry holds for us and no record of ours knows.
+    pub(crate) async fn reconcile(self, every: Duration) {
+        let mut claimed = self.claimed.subscribe();
+        loop {
+            if claimed.wait_for(|claimed| *claimed).await.is_err() {
+                return;
+            }
+            if let Err(status) =
+                orphans::give_back_unknown(&self.engine, self.registry.clone(), &self.owner).await
+            {
+                tracing::debug!(%status, "allocations could not be reconciled");
+            }
+            tokio::time::sleep(every).await;
+        }
+    }
+}
+
+fn parse_worker(worker: wire::Worker) -> (String, Worker) {
+    let drain = worker
+        .drain
+        .as_ref()
+        .filter(|drain| drain.end_time.is_none());
+    let parsed = Worker {
+        state: match worker.state() {
+            wire::WorkerState::Active => WorkerState::Active,
+            wire::WorkerState::Draining => WorkerState::Draining,
+            wire::WorkerState::Disabled => WorkerState::Disabled,
+            wire::WorkerState::Unspecified | wire::WorkerState::Provisioning => {
+                WorkerState::Provisioning
+            }
+        },
+        liveness: match worker.liveness() {
+            wire::WorkerLiveness::Unspecified | wire::WorkerLiveness::Unknown => Liveness::Unknown,
+            wire::WorkerLiveness::Alive => Liveness::Alive,
+            wire::WorkerLiveness::Suspect => Liveness::Suspect,
+            wire::WorkerLiveness::Lost => Liveness::Lost,
+            wire::WorkerLiveness::Left => Liveness::Left,
+        },
+        fenced: worker.fenced,
+        revoked_through: u64::try_from(worker.revoked_through).unwrap_or(0),
+        drain: drain.map(|drain| Drain {
+            max_parallel: u32::try_from(drain.max_parallel).unwrap_or(1).max(1),
+        }),
+        region: worker.region,
+        zone: worker.zone,
+        agent_address: worker.agent_address,
+    };
+    (worker.name, parsed)
+}

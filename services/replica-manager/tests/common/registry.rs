@@ -1,0 +1,410 @@
+//! A worker-registry that is played: workers with a number of slots, allocations, owner terms.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use futures_util::StreamExt as _;
+use futures_util::stream::BoxStream;
+use muster_proto::types::v1::ErrorReason;
+use muster_proto::workers::v1::workers_service_server::{WorkersService, WorkersServiceServer};
+use muster_proto::workers::v1::*;
+use muster_runtime::connect::Endpoints;
+use muster_runtime::status;
+use tokio::sync::watch;
+use tonic::{Code, Request, Response, Status};
+
+type Stream<T> = BoxStream<'static, Result<T, Status>>;
+
+#[derive(Clone)]
+pub struct Registry(Arc<Inner>);
+
+struct Inner {
+    state: Mutex<State>,
+    changed: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct State {
+    workers: BTreeMap<String, (Worker, usize)>,
+    allocations: BTreeMap<String, Allocation>,
+    by_request: BTreeMap<String, String>,
+    term: Option<OwnerTerm>,
+    next: u64,
+    freed: u64,
+    pub down: bool,
+    drains: Vec<ReportDrainRequest>,
+    allocate_calls: u64,
+}
+
+impl Registry {
+    pub fn new() -> Self {
+        Self(Arc::new(Inner {
+            state: Mutex::default(),
+            changed: watch::Sender::new(0),
+        }))
+    }
+
+    /// Serves on a free port.
+    pub async fn serve(&self) -> Endpoints {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+        let server = tonic::transport::Server::builder()
+            .add_service(WorkersServiceServer::new(self.clone()))
+            .serve_with_incoming(incoming);
+        #[allow(
+            clippy::disallowed_methods,
+            reason = "a played peer has no runtime of ours"
+        )]
+        tokio::spawn(server);
+        format!("http://{address}").parse().unwrap()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap()
+    }
+
+    fn touch(&self) {
+        self.0.changed.send_modify(|n| *n += 1);
+    }
+
+    pub fn add_worker(&self, name: &str, slots: usize, agent_address: &str) {
+        let worker = Worker {
+            name: name.to_owned(),
+            generation: 1,
+            state: WorkerState::Active.into(),
+            liveness: WorkerLiveness::Alive.into(),
+            agent_address: agent_address.to_owned(),
+            ..Worker::default()
+        };
+        self.state()
+            .workers
+            .insert(name.to_owned(), (worker, slots));
+        self.touch();
+    }
+
+    pub fn set(&self, name: &str, change: impl FnOnce(&mut Worker)) {
+        change(&mut self.state().workers.get_mut(name).unwrap().0);
+        self.touch();
+    }
+
+    pub fn drain(&self, name: &str) {
+        self.set(name, |worker| {
+            worker.state = WorkerState::Draining.into();
+            worker.drain = Some(Drain {
+                max_parallel: 1,
+                ..Drain::default()
+            });
+        });
+    }
+
+    pub fn allocations(&self) -> Vec<Allocation> {
+        self.state().allocations.values().cloned().collect()
+    }
+
+    pub fn allocate_calls(&self) -> u64 {
+        self.state().allocate_calls
+    }
+
+    pub fn drains(&self) -> Vec<ReportDrainRequest> {
+        self.state().drains.clone()
+    }
+
+    pub fn set_down(&self, down: bool) {
+        self.state().down = down;
+    }
+
+    /// Holds room under a request id as if an answer had been lost.
+    pub fn plant(&self, id: &str, attempt: &str, epoch: &str) {
+        let allocation = Allocation {
+            id: id.to_owned(),
+            worker: "w1".to_owned(),
+            worker_generation: 1,
+            state: AllocationState::Held.into(),
+            owner: "replica-manager".to_owned(),
+            owner_term: Some(OwnerTerm {
+                epoch: epoch.to_owned(),
+                revision: 1,
+            }),
+            attributes: [("attempt_id".to_owned(), attempt.to_owned())].into(),
+            ..Allocation::default()
+        };
+        self.state().allocations.insert(id.to_owned(), allocation);
+    }
+
+    fn up(&self) -> Result<(), Status> {
+        if self.state().down {
+            return Err(Status::unavailable("played: away"));
+        }
+        Ok(())
+    }
+}
+
+fn refusal(code: Code, reason: ErrorReason, message: &str) -> Status {
+    status::error(code, reason, message).into_status()
+}
+
+impl State {
+    /// The open worker with the least on it.
+    fn pick(&self, spec: &AllocationSpec) -> Result<String, Status> {
+        let taken = |state: &Self, worker: &str| {
+            state
+                .allocations
+                .values()
+                .filter(|a| a.worker == worker && a.id != spec.replaces)
+                .count()
+        };
+        let mut best: Option<(usize, String)> = None;
+        for (name, (worker, slots)) in &self.workers {
+            let open = worker.state == i32::from(WorkerState::Active)
+                && (worker.liveness == i32::from(WorkerLiveness::Alive));
+            let wanted = (spec.worker.is_empty() || spec.worker == *name)
+                && !spec.avoid_workers.contains(name)
+                && !spec.avoid_regions.contains(&worker.region);
+            let used = taken(self, name);
+            if open
+                && wanted
+                && used < *slots
+                && best.as_ref().is_none_or(|(least, _)| used < *least)
+            {
+                best = Some((used, name.clone()));
+            }
+        }
+        best.map(|(_, worker)| worker).ok_or_else(|| {
+            refusal(
+                Code::ResourceExhausted,
+                ErrorReason::NoCapacity,
+                "played: no room",
+            )
+        })
+    }
+
+    fn allocate(
+        &mut self,
+        spec: &AllocationSpec,
+        owner: &AllocateRequest,
+    ) -> Result<Allocation, Status> {
+        if let Some(id) = self.by_request.get(&spec.request_id) {
+            return self.allocations.get(id).cloned().ok_or_else(|| {
+                refusal(
+                    Code::FailedPrecondition,
+                    ErrorReason::AlreadyReleased,
+                    "released",
+                )
+            });
+        }
+        let worker = self.pick(spec)?;
+        if !spec.replaces.is_empty() {
+            self.allocations.remove(&spec.replaces);
+        }
+        self.next += 1;
+        let allocation = Allocation {
+            id: format!("a-{}", self.next),
+            worker: worker.clone(),
+            worker_generation: self.workers[&worker].0.generation,
+            state: AllocationState::Held.into(),
+            owner: owner.owner.clone(),
+            owner_term: owner.owner_term.clone(),
+            subject: spec.subject.clone(),
+            fencing_token: format!("{:020}", self.next),
+            replaces: spec.replaces.clone(),
+            attributes: spec.attributes.clone(),
+            ..Allocation::default()
+        };
+        self.by_request
+            .insert(spec.request_id.clone(), allocation.id.clone());
+        self.allocations
+            .insert(allocation.id.clone(), allocation.clone());
+        Ok(allocation)
+    }
+}
+
+macro_rules! not_played {
+    ($($name:ident($request:ty) -> $response:ty;)*) => {
+        // What async_trait makes of an async fn: it does not look into macros.
+        $(fn $name<'life0, 'async_trait>(
+            &'life0 self,
+            _: Request<$request>,
+        ) -> std::pin::Pin<
+            Box<dyn Future<Output = Result<Response<$response>, Status>> + Send + 'async_trait>,
+        >
+        where
+            'life0: 'async_trait,
+            Self: 'async_trait,
+        {
+            Box::pin(async { Err(Status::unimplemented("not played")) })
+        })*
+    };
+}
+
+#[tonic::async_trait]
+impl WorkersService for Registry {
+    type WatchWorkersStream = Stream<WatchWorkersResponse>;
+    type WatchAllocationsStream = Stream<WatchAllocationsResponse>;
+    type WatchWorkerEventsStream = Stream<WatchWorkerEventsResponse>;
+
+    async fn claim_owner(
+        &self,
+        request: Request<ClaimOwnerRequest>,
+    ) -> Result<Response<ClaimOwnerResponse>, Status> {
+        self.up()?;
+        let term = request.into_inner().owner_term.unwrap();
+        let mut state = self.state();
+        let key = |t: &OwnerTerm| (t.epoch.clone(), t.revision);
+        if state
+            .term
+            .as_ref()
+            .is_some_and(|held| key(held) > key(&term))
+        {
+            return Err(refusal(
+                Code::FailedPrecondition,
+                ErrorReason::StaleOwner,
+                "stale",
+            ));
+        }
+        state.term = Some(term);
+        Ok(Response::new(ClaimOwnerResponse {
+            epoch: "e1".to_owned(),
+            ..ClaimOwnerResponse::default()
+        }))
+    }
+
+    async fn watch_workers(
+        &self,
+        _: Request<WatchWorkersRequest>,
+    ) -> Result<Response<Self::WatchWorkersStream>, Status> {
+        self.up()?;
+        let registry = self.clone();
+        let changed = tokio_stream::wrappers::WatchStream::new(self.0.changed.subscribe());
+        let stream = changed.map(move |_| {
+            registry.up()?;
+            let state = registry.state();
+            let changes = state.workers.values().map(|(worker, _)| WorkerChange {
+                change: Some(worker_change::Change::Put(worker.clone())),
+            });
+            Ok(WatchWorkersResponse {
+                changes: changes.collect(),
+                resume_token: String::new(),
+                synced: true,
+            })
+        });
+        Ok(Response::new(stream.boxed()))
+    }
+
+    async fn allocate(
+        &self,
+        request: Request<AllocateRequest>,
+    ) -> Result<Response<AllocateResponse>, Status> {
+        self.up()?;
+        let asked = request.into_inner();
+        let mut state = self.state();
+        state.allocate_calls += 1;
+        let spec = asked.spec.clone().unwrap();
+        if asked.validate_only {
+            let refusals = vec![Refusal {
+                reason: "GPU".to_owned(),
+                message: "played".to_owned(),
+                count: 1,
+                ..Refusal::default()
+            }];
+            return Ok(Response::new(AllocateResponse {
+                refusals,
+                ..AllocateResponse::default()
+            }));
+        }
+        assert_eq!(state.term, asked.owner_term, "a term that was not claimed");
+        let allocation = state.allocate(&spec, &asked)?;
+        Ok(Response::new(AllocateResponse {
+            allocation: Some(allocation),
+            ..AllocateResponse::default()
+        }))
+    }
+
+    async fn release(
+        &self,
+        request: Request<ReleaseRequest>,
+    ) -> Result<Response<ReleaseResponse>, Status> {
+        self.up()?;
+        let mut state = self.state();
+        state
+            .allocations
+            .remove(&request.into_inner().allocation_id);
+        state.freed += 1;
+        drop(state);
+        self.touch();
+        Ok(Response::new(ReleaseResponse::default()))
+    }
+
+    async fn list_allocations(
+        &self,
+        _: Request<ListAllocationsRequest>,
+    ) -> Result<Response<ListAllocationsResponse>, Status> {
+        self.up()?;
+        Ok(Response::new(ListAllocationsResponse {
+            allocations: self.allocations(),
+            ..ListAllocationsResponse::default()
+        }))
+    }
+
+    async fn watch_allocations(
+        &self,
+        _: Request<WatchAllocationsRequest>,
+    ) -> Result<Response<Self::WatchAllocationsStream>, Status> {
+        self.up()?;
+        let registry = self.clone();
+        let changed = tokio_stream::wrappers::WatchStream::new(self.0.changed.subscribe());
+        let mut seen = self.state().freed;
+        let stream = changed.map(move |_| {
+            let freed = registry.state().freed;
+            let fresh = freed > seen;
+            seen = freed;
+            let gone = AllocationChange {
+                change: Some(allocation_change::Change::Deleted(Allocation::default())),
+            };
+            Ok(WatchAllocationsResponse {
+                changes: if fresh { vec![gone] } else { Vec::new() },
+                resume_token: "t".to_owned(),
+                synced: true,
+            })
+        });
+        Ok(Response::new(stream.boxed()))
+    }
+
+    async fn report_drain(
+        &self,
+        request: Request<ReportDrainRequest>,
+    ) -> Result<Response<ReportDrainResponse>, Status> {
+        self.up()?;
+        self.state().drains.push(request.into_inner());
+        Ok(Response::new(ReportDrainResponse {}))
+    }
+
+    async fn watch_worker_events(
+        &self,
+        _: Request<WatchWorkerEventsRequest>,
+    ) -> Result<Response<Self::WatchWorkerEventsStream>, Status> {
+        Err(Status::unimplemented("not played"))
+    }
+
+    not_played! {
+        register_worker(RegisterWorkerRequest) -> RegisterWorkerResponse;
+        activate_worker(ActivateWorkerRequest) -> ActivateWorkerResponse;
+        heartbeat(HeartbeatRequest) -> HeartbeatResponse;
+        get_worker(GetWorkerRequest) -> GetWorkerResponse;
+        list_workers(ListWorkersRequest) -> ListWorkersResponse;
+        update_worker(UpdateWorkerRequest) -> UpdateWorkerResponse;
+        drain_worker(DrainWorkerRequest) -> DrainWorkerResponse;
+        resume_worker(ResumeWorkerRequest) -> ResumeWorkerResponse;
+        disable_worker(DisableWorkerRequest) -> DisableWorkerResponse;
+        enable_worker(EnableWorkerRequest) -> EnableWorkerResponse;
+        delete_worker(DeleteWorkerRequest) -> DeleteWorkerResponse;
+        release_mass_loss(ReleaseMassLossRequest) -> ReleaseMassLossResponse;
+        batch_allocate(BatchAllocateRequest) -> BatchAllocateResponse;
+        get_allocation(GetAllocationRequest) -> GetAllocationResponse;
+        get_credential_keys(GetCredentialKeysRequest) -> GetCredentialKeysResponse;
+        create_join_token(CreateJoinTokenRequest) -> CreateJoinTokenResponse;
+        list_join_tokens(ListJoinTokensRequest) -> ListJoinTokensResponse;
+        revoke_join_token(RevokeJoinTokenRequest) -> RevokeJoinTokenResponse;
+        list_worker_events(ListWorkerEventsRequest) -> ListWorkerEventsResponse;
+    }
+}

@@ -1,0 +1,113 @@
+//! A service from its creation to its deletion, over gRPC, with a played registry and played agents.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod common;
+
+use common::sandbox::{Sandbox, at_once, spec};
+use muster_proto::replicas::v1::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn from_creation_to_healthy_to_gone() {
+    let mut sandbox = Sandbox::start(&[2, 2]).await;
+    let created = sandbox.create(spec("chat", 3)).await;
+    assert_eq!(created.version, 1);
+    let status = created.status.unwrap();
+    assert_eq!(status.failure_mode, i32::from(FailureMode::FailFast));
+    let service = sandbox.until_phase("chat", ServicePhase::Healthy).await;
+    assert_eq!(service.status.unwrap().counts.unwrap().ready, 3);
+    assert_eq!(sandbox.endpoints("chat").await.len(), 3);
+    let request = DeleteServiceRequest {
+        name: "chat".to_owned(),
+        ..DeleteServiceRequest::default()
+    };
+    sandbox.client.delete_service(request).await.unwrap();
+    sandbox.until("gone", |replicas| replicas.is_empty()).await;
+    assert!(sandbox.registry.allocations().is_empty());
+    let events = sandbox.events().await;
+    for kind in [
+        "ServiceCreated",
+        "ServiceHealthy",
+        "ServiceDeleting",
+        "ServiceDeleted",
+    ] {
+        let event = format!("{kind} service/chat");
+        assert!(events.contains(&event), "{event} is not in {events:#?}");
+    }
+    sandbox.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_replica_is_replaced_and_the_other_untouched() {
+    let mut sandbox = Sandbox::start(&[1, 1]).await;
+    let mut wanted = spec("chat", 2);
+    wanted.retry = Some(at_once());
+    sandbox.create(wanted).await;
+    sandbox.until_phase("chat", ServicePhase::Healthy).await;
+    let before = sandbox.replicas().await;
+    let attempt = before[0].attempt.clone().unwrap();
+    sandbox.agent(&attempt.worker).exit(&attempt.id, 1).await;
+    let after = sandbox
+        .until("restarted", |replicas| {
+            let attempt = replicas[0].attempt.as_ref().unwrap();
+            attempt.number == 2 && replicas[0].phase == i32::from(ReplicaPhase::Ready)
+        })
+        .await;
+    assert_eq!(after[0].restarts, 1);
+    assert_eq!(after[0].attempt.as_ref().unwrap().worker, attempt.worker);
+    assert_eq!(after[1].attempt, before[1].attempt);
+    let previous = after[0].previous_attempt.clone().unwrap();
+    assert_eq!(previous.exit.unwrap().code, Some(1));
+    assert_eq!(previous.last_log_lines, ["boom"]);
+    sandbox.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_retry_the_first_failure_ends_the_service() {
+    let mut sandbox = Sandbox::start(&[2]).await;
+    sandbox.create(spec("chat", 2)).await;
+    sandbox.until_phase("chat", ServicePhase::Healthy).await;
+    let replicas = sandbox.replicas().await;
+    let attempt = replicas[1].attempt.clone().unwrap();
+    sandbox.agent("w1").exit(&attempt.id, 3).await;
+    let failed = sandbox.until_phase("chat", ServicePhase::Failed).await;
+    let status = failed.status.unwrap();
+    assert_eq!(status.failure_reason, "REPLICA_FAILED");
+    for part in ["chat/1", "code 3", "boom"] {
+        assert!(
+            status.reason.contains(part),
+            "{part} is not in {}",
+            status.reason
+        );
+    }
+    sandbox
+        .until("all stopped", |replicas| {
+            let stopped = i32::from(ReplicaPhase::Stopped);
+            replicas.iter().all(|replica| replica.phase == stopped)
+        })
+        .await;
+    assert!(sandbox.agent("w1").running().is_empty());
+    sandbox.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_moves_replicas_one_at_a_time() {
+    let mut sandbox = Sandbox::start(&[2, 2]).await;
+    sandbox.create(spec("chat", 2)).await;
+    sandbox.until_phase("chat", ServicePhase::Healthy).await;
+    sandbox.registry.drain("w1");
+    sandbox
+        .until("moved", |replicas| {
+            replicas.len() == 2
+                && replicas.iter().all(|replica| {
+                    replica.phase == i32::from(ReplicaPhase::Ready)
+                        && replica.members[0].worker == "w2"
+                })
+        })
+        .await;
+    let service = sandbox.service("chat").await;
+    assert_eq!(
+        service.status.unwrap().phase,
+        i32::from(ServicePhase::Healthy)
+    );
+    sandbox.stop().await;
+}
