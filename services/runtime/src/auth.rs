@@ -106,17 +106,6 @@ pub trait Verify: Send + Sync {
     fn verify(&self, token: &str) -> Option<Principal>;
 }
 
-/// What a call shows of who makes it.
-#[derive(Debug, Clone, Copy)]
-pub struct Shown<'a> {
-    /// Where it comes from; `None` if that is no network.
-    pub peer: Option<IpAddr>,
-    /// The names in its verified certificate; empty without one.
-    pub sans: &'a [String],
-    /// Its bearer token.
-    pub token: Option<&'a str>,
-}
-
 /// Who may come in, and as whom.
 #[derive(Clone, Default)]
 pub struct Access {
@@ -149,23 +138,24 @@ impl Access {
         !self.client_ca && self.entries.is_empty()
     }
 
-    /// Who calls. A credential that is shown must be good; showing none is anonymous, unless no
-    /// credentials are expected here.
-    pub fn identify(&self, shown: Shown<'_>) -> Result<Principal, Box<Status>> {
-        if let Some(token) = shown.token {
-            let known = self.by_token(token);
-            return known.ok_or_else(|| Box::new(unknown_token()));
+    /// Whose token `token` is: a token that is shown must be good. UNAUTHENTICATED if it is not.
+    pub fn with_token(&self, token: &str) -> Result<Principal, Box<Status>> {
+        self.by_token(token)
+            .ok_or_else(|| Box::new(unknown_token()))
+    }
+
+    /// Who calls from `peer` (`None` if that is no network) with a verified certificate for `sans`
+    /// (none without one) and no token: the same for all calls of one connection. Showing nothing
+    /// is anonymous, unless no credentials are expected here.
+    pub fn without_token(&self, peer: Option<IpAddr>, sans: &[String]) -> Principal {
+        if let Some(principal) = sans.iter().find_map(|san| self.by_san(san)) {
+            return principal;
         }
-        if let Some(principal) = shown.sans.iter().find_map(|san| self.by_san(san)) {
-            return Ok(principal);
-        }
-        let local = shown
-            .peer
-            .is_none_or(|peer| peer.to_canonical().is_loopback());
+        let local = peer.is_none_or(|peer| peer.to_canonical().is_loopback());
         if self.is_open() && (local || self.insecure) {
-            return Ok(Principal::new(Role::Admin, "local"));
+            return Principal::new(Role::Admin, "local");
         }
-        Ok(Principal::anonymous())
+        Principal::anonymous()
     }
 
     fn by_token(&self, token: &str) -> Option<Principal> {

@@ -17,7 +17,7 @@ pub(crate) mod tests;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll};
 
 use futures_util::FutureExt as _;
@@ -49,6 +49,8 @@ pub(crate) struct Peer {
     pub(crate) address: SocketAddr,
     /// The names in its verified certificate.
     pub(crate) sans: Vec<String>,
+    /// Who it is where a call shows no token.
+    pub(crate) without_token: OnceLock<Principal>,
     /// Whom its last `authorization` stood for, and when that was found.
     pub(crate) known: Mutex<Option<(HeaderValue, Principal, Instant)>>,
 }

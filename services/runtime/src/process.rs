@@ -3,6 +3,7 @@
 //!
 //! Exit codes: 0 stopped as asked; 1 could not start, failed, or did not stop well; 2 bad usage.
 
+mod limits;
 mod security;
 mod side;
 
@@ -154,11 +155,12 @@ async fn prepare<C: Component>(
         access,
         client,
     } = security;
-    let settings = Settings {
+    let mut settings = Settings {
         tls,
         access,
         ..Settings::from(common)
     };
+    settings.fit_into(limits::raise_open_files());
     let mut context = Context::new(C::NAME, C::VERSION, settings);
     context.shutdown.set_budget(common.shutdown_timeout);
     let telemetry = Telemetry::start(&context.identity, common.log, &common.log_filter)?;

@@ -6,6 +6,7 @@ mod connection;
 mod entrance;
 mod listener;
 pub(crate) mod method;
+mod metrics;
 mod rewind;
 pub(crate) mod routes;
 mod settings;
@@ -89,6 +90,7 @@ struct Serving {
     stack: Stack,
     ends: Ends,
     connections: TaskTracker,
+    counts: metrics::Connections,
 }
 
 /// How connections are told to end.
@@ -207,6 +209,7 @@ impl Server {
             stack,
             ends,
             connections: TaskTracker::new(),
+            counts: metrics::Connections::new(&self.context.metrics),
         })
     }
 
@@ -244,7 +247,10 @@ async fn accept(serving: &Arc<Serving>, mut listener: Listener) {
                 let connection = connection::serve(Arc::clone(serving), io, peer);
                 task::spawn(serving.connections.track_future(connection));
             }
-            Ok((_, peer)) => tracing::warn!(%peer, "connection refused: too many are open"),
+            Ok((_, peer)) => {
+                serving.counts.refused();
+                tracing::debug!(%peer, "connection refused: too many are open");
+            }
             Err(error) => pause_after(&error).await,
         }
     }

@@ -32,59 +32,46 @@ fn access() -> Access {
     Access::new(entries(&text).unwrap(), true, false)
 }
 
-fn shown<'a>(peer: Option<IpAddr>, sans: &'a [String], token: Option<&'a str>) -> Shown<'a> {
-    Shown { peer, sans, token }
-}
-
-fn id(access: &Access, shown: Shown<'_>) -> String {
-    match access.identify(shown) {
+fn with_token(access: &Access, token: &str) -> String {
+    match access.with_token(token) {
         Ok(principal) => principal.id().to_owned(),
         Err(status) => status.code().to_string(),
     }
 }
 
+fn without(access: &Access, peer: Option<IpAddr>, san: Option<&str>) -> String {
+    let sans: Vec<String> = san.into_iter().map(str::to_owned).collect();
+    access.without_token(peer, &sans).id().to_owned()
+}
+
 #[test]
 fn tokens_and_certificates_tell_who_calls() {
     let access = access();
-    assert_eq!(
-        id(&access, shown(REMOTE, &[], Some("secret"))),
-        "operator:alice"
-    );
+    assert_eq!(with_token(&access, "secret"), "operator:alice");
     for (san, expected) in [
         ("Planner.example.org", "component:planner"),
         ("m1.machines.example.org", "agent:m1.machines.example.org"),
         ("a.b.machines.example.org", "anonymous:"),
         ("stranger", "anonymous:"),
     ] {
-        assert_eq!(
-            id(&access, shown(REMOTE, &[san.to_owned()], None)),
-            expected,
-            "{san}"
-        );
+        assert_eq!(without(&access, REMOTE, Some(san)), expected, "{san}");
     }
-    let bad = access
-        .identify(shown(LOOPBACK, &[], Some("guess")))
-        .unwrap_err();
+    let bad = access.with_token("guess").unwrap_err();
     assert_eq!(bad.code(), Code::Unauthenticated);
-    assert_eq!(id(&access, shown(LOOPBACK, &[], None)), "anonymous:");
+    assert_eq!(without(&access, LOOPBACK, None), "anonymous:");
 }
 
 #[test]
 fn without_any_credentials_configured_loopback_is_admin() {
     let open = Access::new(Vec::new(), false, false);
-    assert_eq!(id(&open, shown(LOOPBACK, &[], None)), "admin:local");
-    assert_eq!(
-        id(
-            &open,
-            shown(Some("::ffff:127.0.0.1".parse().unwrap()), &[], None)
-        ),
-        "admin:local"
-    );
-    assert_eq!(id(&open, shown(REMOTE, &[], None)), "anonymous:");
+    assert_eq!(without(&open, LOOPBACK, None), "admin:local");
+    let mapped = Some("::ffff:127.0.0.1".parse().unwrap());
+    assert_eq!(without(&open, mapped, None), "admin:local");
+    assert_eq!(without(&open, REMOTE, None), "anonymous:");
     let insecure = Access::new(Vec::new(), false, true);
-    assert_eq!(id(&insecure, shown(REMOTE, &[], None)), "admin:local");
+    assert_eq!(without(&insecure, REMOTE, None), "admin:local");
     let with_ca = Access::new(Vec::new(), true, true);
-    assert_eq!(id(&with_ca, shown(LOOPBACK, &[], None)), "anonymous:");
+    assert_eq!(without(&with_ca, LOOPBACK, None), "anonymous:");
 }
 
 #[test]
@@ -92,18 +79,13 @@ fn a_component_knows_tokens_of_its_own() {
     struct Own;
     impl Verify for Own {
         fn verify(&self, token: &str) -> Option<Principal> {
-            token
-                .strip_prefix("own-")
-                .map(|name| Principal::new(Role::Agent, name))
+            let name = token.strip_prefix("own-")?;
+            Some(Principal::new(Role::Agent, name))
         }
     }
     let access = Access::new(Vec::new(), false, false).with_verifier(Arc::new(Own));
-    assert_eq!(id(&access, shown(REMOTE, &[], Some("own-m1"))), "agent:m1");
-    assert!(
-        access
-            .identify(shown(LOOPBACK, &[], Some("foreign")))
-            .is_err()
-    );
+    assert_eq!(with_token(&access, "own-m1"), "agent:m1");
+    access.with_token("foreign").unwrap_err();
 }
 
 #[test]

@@ -14,7 +14,7 @@ use tonic::Status;
 use tower::Service;
 
 use super::{Inbound, Peer, trailers};
-use crate::auth::{Access, Principal, Role, Shown, credential_missing, role_denied};
+use crate::auth::{Access, Principal, Role, credential_missing, role_denied};
 
 /// How long a token that a connection has shown is taken for good without looking again.
 const TOKEN_KNOWN_FOR: Duration = Duration::from_secs(10);
@@ -72,15 +72,15 @@ where
 
 fn identify(access: &Access, inbound: &Inbound) -> Result<Principal, Box<Status>> {
     let peer = &inbound.peer;
-    let header = inbound.request.headers().get(AUTHORIZATION);
-    let Some(header) = header else {
-        return access.identify(shown(peer, None));
+    let Some(header) = inbound.request.headers().get(AUTHORIZATION) else {
+        let found = || access.without_token(Some(peer.address.ip()), &peer.sans);
+        return Ok(peer.without_token.get_or_init(found).clone());
     };
     if let Some(principal) = known(peer, header) {
         return Ok(principal);
     }
     let token = bearer(header).ok_or_else(|| Box::new(credential_missing()))?;
-    let principal = access.identify(shown(peer, Some(token)))?;
+    let principal = access.with_token(token)?;
     let mut last = peer.known.lock().unwrap_or_else(PoisonError::into_inner);
     *last = Some((header.clone(), principal.clone(), Instant::now()));
     Ok(principal)
@@ -91,14 +91,6 @@ fn known(peer: &Peer, header: &HeaderValue) -> Option<Principal> {
     let last = peer.known.lock().unwrap_or_else(PoisonError::into_inner);
     let (shown, principal, since) = last.as_ref()?;
     (shown == header && since.elapsed() < TOKEN_KNOWN_FOR).then(|| principal.clone())
-}
-
-fn shown<'a>(peer: &'a Peer, token: Option<&'a str>) -> Shown<'a> {
-    Shown {
-        peer: Some(peer.address.ip()),
-        sans: &peer.sans,
-        token,
-    }
 }
 
 fn bearer(header: &HeaderValue) -> Option<&str> {

@@ -8,6 +8,7 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -56,7 +57,8 @@ impl Times {
 pub(crate) struct Deadlines<S> {
     inner: S,
     times: Times,
-    last_call: CancellationToken,
+    /// Behind one more pointer, since a token's own clone takes a lock.
+    last_call: Arc<CancellationToken>,
 }
 
 impl<S> Deadlines<S> {
@@ -64,7 +66,7 @@ impl<S> Deadlines<S> {
         Self {
             inner,
             times,
-            last_call,
+            last_call: Arc::new(last_call),
         }
     }
 }
@@ -94,7 +96,7 @@ where
         if let Some(deadline) = limit {
             inbound.request.extensions_mut().insert(deadline);
         }
-        let stream_ends = inbound.entry.streams.then(|| self.last_call.clone());
+        let stream_ends = inbound.entry.streams.then(|| Arc::clone(&self.last_call));
         Either::Right(TimedFuture {
             inner: self.inner.call(inbound),
             limit: Limit::new(limit),
@@ -136,7 +138,7 @@ pin_project! {
         #[pin]
         inner: F,
         limit: Limit,
-        stream_ends: Option<CancellationToken>,
+        stream_ends: Option<Arc<CancellationToken>>,
     }
 }
 
@@ -158,7 +160,7 @@ where
         };
         let end = End {
             limit: std::mem::replace(this.limit, Limit::NONE),
-            last_call: Box::pin(last_call.cancelled_owned()),
+            last_call: Box::pin(CancellationToken::clone(&last_call).cancelled_owned()),
         };
         Poll::Ready(Ok(response.map(|inner| TimedBody {
             inner,

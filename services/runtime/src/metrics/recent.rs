@@ -44,7 +44,10 @@ impl Recent {
     pub(crate) fn observe(&self, took: Duration) {
         let turn = self.turn();
         let half = &self.halves[usize::from(turn % 2 == 1)];
-        if half.turn.swap(turn, Ordering::Relaxed) != turn {
+        // Read first: most calls need not take the line away from other processors.
+        if half.turn.load(Ordering::Relaxed) != turn
+            && half.turn.swap(turn, Ordering::Relaxed) != turn
+        {
             for count in &half.counts {
                 count.store(0, Ordering::Relaxed);
             }

@@ -31,6 +31,7 @@ const HTTP1_ANSWER: &[u8] = b"HTTP/1.1 426 Upgrade Required\r\nconnection: close
 
 /// Serves `io` until it closes, the server drains, or the server cuts it.
 pub(super) async fn serve(serving: Arc<Serving>, io: Box<dyn Io>, peer: SocketAddr) {
+    let _open = serving.counts.opened();
     let ends = serving.ends.clone();
     let ended = tokio::select! {
         biased;
@@ -52,7 +53,9 @@ async fn serve_to_its_end(
         biased;
         // Nothing was asked on it yet, so nothing is lost.
         () = serving.ends.graceful.cancelled() => return Ok(()),
-        opened = within(settings.handshake_timeout, open(settings.tls.as_ref(), io)) => opened?,
+        opened = within(settings.handshake_timeout, open(settings.tls.as_ref(), io)) => {
+            opened.inspect_err(|_| serving.counts.failed())?
+        }
     };
     let entrance = Entrance::new(serving, peer, sans);
     let connection = builder(settings).serve_connection(TokioIo::new(io), entrance);

@@ -4,7 +4,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll};
 
 use http::{Request, Response};
@@ -32,6 +32,7 @@ impl Entrance {
             address,
             sans,
             known: Mutex::default(),
+            without_token: OnceLock::new(),
         });
         Self {
             serving: Arc::clone(serving),

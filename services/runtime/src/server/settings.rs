@@ -58,6 +58,25 @@ impl Default for Settings {
     }
 }
 
+/// Open files that a process needs beside connections: listeners, the store, logs, calls out.
+const OTHER_FILES: u64 = 256;
+
+impl Settings {
+    /// Takes no more connections than a process with `open_files` can have; `None` is no limit.
+    pub(crate) fn fit_into(&mut self, open_files: Option<u64>) {
+        let Some(open_files) = open_files else { return };
+        let room = open_files.saturating_sub(OTHER_FILES).max(open_files / 2);
+        let room = usize::try_from(room).unwrap_or(usize::MAX);
+        if room < self.max_connections {
+            tracing::debug!(
+                room,
+                "fewer connections than asked for, by the limit of open files"
+            );
+            self.max_connections = room;
+        }
+    }
+}
+
 impl From<&CommonArgs> for Settings {
     fn from(args: &CommonArgs) -> Self {
         Self {
@@ -67,6 +86,28 @@ impl From<&CommonArgs> for Settings {
             max_connections: usize::try_from(args.max_connections).unwrap_or(usize::MAX),
             lame_duck: args.lame_duck,
             ..Self::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_fit_into_the_open_files() {
+        for (open_files, expected) in [
+            (None, 1000),
+            (Some(100_000), 1000),
+            (Some(1024), 768),
+            (Some(64), 32),
+        ] {
+            let mut settings = Settings {
+                max_connections: 1000,
+                ..Settings::default()
+            };
+            settings.fit_into(open_files);
+            assert_eq!(settings.max_connections, expected, "{open_files:?}");
         }
     }
 }

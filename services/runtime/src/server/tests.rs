@@ -192,6 +192,12 @@ async fn an_http1_client_is_told_what_this_is() {
     let mut noise = TcpStream::connect(running.address).await.unwrap();
     noise.write_all(b"\0\0\0\0").await.unwrap();
     assert_eq!(all(&mut noise).await, b"");
+    let metrics = running.context.metrics.render().unwrap();
+    assert!(
+        metrics.contains("muster_connections_failed_total 2"),
+        "{metrics}"
+    );
+    assert!(metrics.contains("muster_connections 1"), "{metrics}");
 }
 
 #[tokio::test]
