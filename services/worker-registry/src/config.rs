@@ -39,6 +39,9 @@ pub struct Args {
     /// How long a zone that fell silent at once is kept from being declared lost
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = parse_duration)]
     pub mass_loss_hold: Duration,
+    /// How long an owner may say nothing of a drain before its allocations count as blocked
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
+    pub owner_silent_after: Duration,
 }
 
 /// The settings of the registry.
@@ -48,6 +51,8 @@ pub struct Config {
     pub rules: Rules,
     /// How long a mass-loss brake holds at most.
     pub mass_loss_hold: Duration,
+    /// How long an owner may say nothing of a drain.
+    pub owner_silent_after: Duration,
     /// The first registration needs no join token.
     pub insecure_join: bool,
 }
@@ -58,6 +63,7 @@ impl Default for Config {
         Self {
             rules: Rules::default(),
             mass_loss_hold: Duration::from_secs(600),
+            owner_silent_after: Duration::from_secs(30),
             insecure_join: false,
         }
     }
@@ -91,6 +97,7 @@ impl Config {
                 fence_margin: args.fence_margin,
             },
             mass_loss_hold: args.mass_loss_hold,
+            owner_silent_after: args.owner_silent_after,
             insecure_join: args.insecure_join,
         })
     }

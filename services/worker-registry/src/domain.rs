@@ -19,3 +19,6 @@ pub mod state;
 pub mod text;
 pub mod token;
 pub mod worker;
+
+#[cfg(test)]
+pub(crate) mod fixture;

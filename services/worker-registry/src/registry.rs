@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::credential::Keys;
 use crate::domain::book::Book;
 use crate::domain::decide::{Decision, Refused};
+use crate::domain::drain;
 use crate::domain::fleet::{Change, Draft, Entry, Fleet};
 use crate::domain::liveness::{Liveness, Terms};
 use crate::domain::text::Text;
@@ -235,20 +236,11 @@ impl Registry {
         for _ in 0..TRIES {
             let permit = Arc::clone(&self.permits).acquire_owned().await;
             let permit = permit.map_err(|_| Error::Stopping)?;
-            self.cleared().await;
             let (answer, pending) = {
-                let mut desk = self.desk();
-                if desk.stale {
-                    continue;
-                }
-                if let Some(error) = &desk.failed {
-                    return Err(error.clone().into());
-                }
+                let mut desk = self.desk_in_order().await?;
                 let decision = make(&desk.book, self.clock.now())?;
-                (
-                    decision.answer,
-                    self.launch(&mut desk, decision.draft, permit)?,
-                )
+                let pending = self.launch(&mut desk, decision.draft, permit)?;
+                (decision.answer, pending)
             };
             match pending.landed().await? {
                 Outcome::Durable(revision) => {
@@ -315,15 +307,20 @@ impl Registry {
         self.releases.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until decisions can be made.
-    async fn cleared(&self) {
+    /// The desk, once decisions can be made.
+    async fn desk_in_order(&self) -> Result<MutexGuard<'_, Desk>, Error> {
         loop {
             let cleared = self.desk_cleared.notified();
-            tokio::pin!(cleared);
-            cleared.as_mut().enable();
-            if !self.desk().stale {
-                return;
+            {
+                let desk = self.desk();
+                if let Some(error) = &desk.failed {
+                    return Err(error.clone().into());
+                }
+                if !desk.stale {
+                    return Ok(desk);
+                }
             }
+            // Made before the look, so it is woken by what came since.
             cleared.await;
         }
     }
@@ -338,18 +335,15 @@ impl Registry {
 fn seen(entry: &Entry, lives: &Lives, now: SystemTime) -> Seen {
     let worker = &entry.worker;
     let progress = worker.running_drain().map(|drain| {
-        let reports = lives
-            .get(&worker.name)
-            .map(|live| live.reports())
-            .unwrap_or_default();
-        let left = entry.counted().map(|allocation| &**allocation);
-        Arc::new(crate::domain::drain::progress(
+        let live = lives.get(&worker.name);
+        let view = drain::View {
             drain,
-            left,
-            &reports,
-            worker.is_lost(),
-            now,
-        ))
+            reports: &live.map(|live| live.reports()).unwrap_or_default(),
+            lost: worker.is_lost(),
+            silent_after: lives.owner_silent_after(),
+        };
+        let left = entry.counted().map(|allocation| &**allocation);
+        Arc::new(drain::progress(view, left, now))
     });
     Seen::new(entry, observed(worker, lives), progress)
 }

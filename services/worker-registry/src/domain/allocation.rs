@@ -192,3 +192,6 @@ impl Allocation {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,7 +23,7 @@ mod release;
 mod tokens;
 
 pub use allocate::{Item, allocate, allocate_in_question, claim_owner};
-pub use beat::{HeldPhase, Named, end, fenced, leave, lost, seen_again, sweep};
+pub use beat::{HeldPhase, Named, end, fenced, heard, leave, lost, sweep};
 pub use operate::{
     Checked, DrainAsked, Edit, activate, call_deadline, clear_revoked, delete, disable, drain,
     enable, resume, update,
@@ -235,3 +235,6 @@ fn change_room(draft: &mut Draft, name: &Text) {
     draft.put(Change::Room(name.clone()));
     draft.rests_on(Key::Worker(name.clone()));
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,9 +9,6 @@ use std::time::{Duration, SystemTime};
 use super::allocation::Allocation;
 use super::text::Text;
 
-/// How long an owner may say nothing before its allocations count as blocked.
-pub const OWNER_SILENT_AFTER: Duration = Duration::from_secs(30);
-
 /// Why a drain was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
@@ -149,12 +146,23 @@ pub struct Progress {
     pub eta: Option<SystemTime>,
 }
 
-/// How far a running drain has come, from what is left and what the owners said.
+/// What a drain's progress is told from.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    /// The drain.
+    pub drain: &'a Drain,
+    /// What its owners last said.
+    pub reports: &'a Reports,
+    /// Whether its worker is LOST.
+    pub lost: bool,
+    /// How long an owner may say nothing before its allocations count as blocked.
+    pub silent_after: Duration,
+}
+
+/// How far a running drain has come; `left` are the allocations that still count.
 pub fn progress<'a>(
-    drain: &Drain,
+    view: View<'_>,
     left: impl Iterator<Item = &'a Allocation>,
-    reports: &Reports,
-    lost: bool,
     now: SystemTime,
 ) -> Progress {
     let mut owners: BTreeMap<&Text, u32> = BTreeMap::new();
@@ -162,36 +170,33 @@ pub fn progress<'a>(
         *owners.entry(&allocation.owner).or_default() += 1;
     }
     let mut progress = Progress {
-        moved: reports.values().map(|report| report.moved).sum(),
+        moved: view.reports.values().map(|report| report.moved).sum(),
         blocked: Vec::new(),
         eta: None,
     };
-    if lost {
+    if view.lost {
         progress.blocked.push(lost_block());
     }
     let mut etas = Vec::new();
     for (owner, count) in owners {
-        match reports.get(owner) {
-            Some(report) if !is_silent(report.at, now) => {
-                progress.blocked.extend(report.blocked.iter().cloned());
-                etas.push(report.eta);
-            }
-            Some(_) => progress.blocked.push(silent_block(owner, count)),
-            None if is_silent(drain.started, now) => {
-                progress.blocked.push(silent_block(owner, count));
-            }
-            None => etas.push(None),
+        let report = view.reports.get(owner);
+        let spoke = report.map_or(view.drain.started, |report| report.at);
+        if now.duration_since(spoke).unwrap_or_default() >= view.silent_after {
+            progress
+                .blocked
+                .push(silent_block(owner, count, view.silent_after));
+            continue;
         }
+        etas.push(report.and_then(|report| report.eta));
+        progress.blocked.extend(
+            report
+                .iter()
+                .flat_map(|report| report.blocked.iter().cloned()),
+        );
     }
-    progress.eta = etas
-        .into_iter()
-        .collect::<Option<Vec<_>>>()
-        .and_then(|etas| etas.into_iter().max());
+    let etas = etas.into_iter().collect::<Option<Vec<_>>>();
+    progress.eta = etas.and_then(|etas| etas.into_iter().max());
     progress
-}
-
-fn is_silent(since: SystemTime, now: SystemTime) -> bool {
-    now.duration_since(since).unwrap_or_default() >= OWNER_SILENT_AFTER
 }
 
 fn lost_block() -> Block {
@@ -203,7 +208,7 @@ fn lost_block() -> Block {
     }
 }
 
-fn silent_block(owner: &Text, count: u32) -> Block {
+fn silent_block(owner: &Text, count: u32, silent_after: Duration) -> Block {
     let allocations = if count == 1 {
         "allocation"
     } else {
@@ -214,7 +219,10 @@ fn silent_block(owner: &Text, count: u32) -> Block {
         subject: owner.to_string(),
         reason: "OWNER_SILENT".to_owned(),
         message: format!(
-            "{owner} has not said for 30 s what becomes of its {count} {allocations} here"
+            "{owner} has not said for {silent_after:?} what becomes of its {count} {allocations} here"
         ),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -368,3 +368,6 @@ fn held<T>(value: T, modified: u64) -> Held<T> {
 fn after(key: &str) -> (std::ops::Bound<&str>, std::ops::Bound<&str>) {
     (std::ops::Bound::Excluded(key), std::ops::Bound::Unbounded)
 }
+
+#[cfg(test)]
+mod tests;

@@ -207,3 +207,6 @@ impl Pulse {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

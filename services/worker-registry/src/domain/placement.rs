@@ -12,3 +12,6 @@ pub use ask::{Ask, Taken};
 pub use index::Index;
 pub use refusal::{Refusal, refusals, summary};
 pub use search::{Site, find};
+
+#[cfg(test)]
+mod tests;

@@ -149,3 +149,6 @@ fn is_same(one: &Arc<GpuKind>, other: &Arc<GpuKind>) -> bool {
 fn number(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -72,3 +72,6 @@ impl JoinToken {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

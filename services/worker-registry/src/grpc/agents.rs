@@ -157,6 +157,7 @@ fn parse_arrival(
         machine: Arc::new(machine),
         proof,
         recreates: false,
+        runs: message.held.iter().any(runs),
         uid: credential::random_id().map_err(|_| status::internal())?,
     })
 }
@@ -315,20 +316,22 @@ async fn change(
     let (name, generation) = (&worker.name, worker.generation);
     end(registry, name, generation, ended).await?;
     if message.leaving {
-        if message
-            .held
-            .iter()
-            .any(|held| held.phase() != proto::HeldPhase::Ended)
-        {
+        if message.held.iter().any(runs) {
             return Err(status_of(Refused::StillRunning(name.clone()).into()));
         }
         let make = |book: &_, now| decide::leave(book, name, generation, now);
         registry.decide(make).await.map_err(status_of)?;
-    } else if worker.presence != Presence::Expected {
-        let make = |book: &_, now| decide::seen_again(book, name, generation, now);
+    } else {
+        let runs = message.held.iter().any(runs);
+        let make = |book: &_, now| decide::heard(book, name, generation, runs, now);
         registry.decide(make).await.map_err(status_of)?;
     }
     Ok(())
+}
+
+/// Whether the agent has still something to do with an allocation.
+fn runs(held: &proto::HeldAllocation) -> bool {
+    held.phase() != proto::HeldPhase::Ended
 }
 
 /// Frees what has ended; notes what its owner still holds.

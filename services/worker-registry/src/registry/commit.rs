@@ -179,11 +179,11 @@ impl Registry {
             answers.push((flight.done, answer, flight._permit));
         }
         self.show(shown);
+        self.in_flight.fetch_sub(count, Ordering::AcqRel);
         for (done, answer, _permit) in answers {
             // A caller that is gone needs no answer.
             let _ = done.send(answer);
         }
-        self.in_flight.fetch_sub(count, Ordering::AcqRel);
     }
 
     /// Stops decisions until the book is read anew; for ever if the store has failed.

@@ -141,54 +141,47 @@ impl Kept {
 impl Registry {
     /// Takes durable changes into the view, and tells watchers.
     pub(super) fn show(&self, landed: Vec<(u64, Vec<Change>)>) {
-        let Some((last, _)) = landed.last() else {
+        let Some(last) = landed.last().map(|(revision, _)| *revision) else {
             return;
         };
-        let last = *last;
         let now = self.clock.now();
+        let mut told = Vec::with_capacity(landed.len());
+        let mut came = Vec::new();
+        let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
         for (revision, changes) in landed {
-            let news = self.take_into_view(&changes, revision);
-            let view = self.view();
-            let workers: Vec<_> = news
-                .workers
-                .into_iter()
-                .map(|name| match view.worker(&name) {
-                    Some(entry) => Update::put(name, seen(entry, &self.lives, now)),
-                    None => Update::delete(name),
-                })
-                .collect();
-            let allocations: Vec<_> = news
-                .allocations
-                .into_iter()
-                .map(|id| match view.allocation(&id) {
-                    Some(allocation) => Update::put(id, self.seen_allocation(&view, allocation)),
-                    None => Update::delete(id),
-                })
-                .collect();
-            drop(view);
-            self.hubs.workers.publish(revision, workers);
-            self.hubs.allocations.publish(revision, allocations);
-            self.hubs.tell(revision, news.events);
+            let mut news = News::default();
+            for change in &changes {
+                news.note(change, &view);
+            }
+            view.apply(&changes, revision);
+            self.follow_all(&news, &mut came);
+            told.push((revision, news.tell(&view, &self.lives, now)));
+        }
+        drop(view);
+        // Whoever has come takes work before its caller is answered.
+        if !came.is_empty() {
+            self.with_book(|book| came.iter().for_each(|name| book.set_suspect(name, false)));
+        }
+        for (revision, told) in told {
+            self.hubs.workers.publish(revision, told.workers);
+            self.hubs.allocations.publish(revision, told.allocations);
+            self.hubs.tell(revision, told.events);
         }
         self.progress.advance(last);
     }
 
-    fn take_into_view(&self, changes: &[Change], revision: u64) -> News {
-        let mut news = News::default();
-        let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
-        for change in changes {
-            news.note(change, &view);
-        }
-        view.apply(changes, revision);
-        drop(view);
-        for (worker, came) in &news.changed {
-            self.follow(worker, *came);
+    /// Brings what is in memory in line with changed records.
+    fn follow_all(&self, news: &News, came: &mut Vec<Text>) {
+        for (worker, has_come) in &news.changed {
+            self.follow(worker, *has_come);
+            if *has_come && worker.is_expected() {
+                came.push(worker.name.clone());
+            }
         }
         for name in &news.gone {
             self.lives.remove(name);
             self.chores().forget(name);
         }
-        news
     }
 
     /// Brings what is in memory of a worker in line with its record. `came` says that it registered, or
@@ -199,9 +192,6 @@ impl Registry {
         let fence = self.config.rules.fenced_after(terms.fence_after);
         let fenced_at = self.lives.heard(&worker.name) + fence;
         self.chores().follow(worker, fenced_at);
-        if came && worker.is_expected() {
-            self.with_book(|book| book.set_suspect(&worker.name, false));
-        }
     }
 
     /// Starts over from another fleet, after this instance has lost its place in the store.
@@ -265,7 +255,37 @@ impl Registry {
     }
 }
 
+/// What watchers are told of one revision.
+struct Told {
+    workers: Vec<Update<Seen>>,
+    allocations: Vec<Update<SeenAllocation>>,
+    events: Vec<Event>,
+}
+
 impl News {
+    /// Everything that the revision changed, as it is now.
+    fn tell(self, view: &Fleet, lives: &Lives, now: SystemTime) -> Told {
+        let workers = self
+            .workers
+            .into_iter()
+            .map(|name| match view.worker(&name) {
+                Some(entry) => Update::put(name, seen(entry, lives, now)),
+                None => Update::delete(name),
+            });
+        let allocations = self.allocations.into_iter().map(|id| {
+            let Some(allocation) = view.allocation(&id) else {
+                return Update::delete(id);
+            };
+            let worker = view.worker(&allocation.worker).map(|entry| &*entry.worker);
+            Update::put(id, SeenAllocation::new(allocation, worker))
+        });
+        Told {
+            workers: workers.collect(),
+            allocations: allocations.collect(),
+            events: self.events,
+        }
+    }
+
     fn note(&mut self, change: &Change, before: &Fleet) {
         match change {
             Change::Worker(worker) => self.note_worker(worker, before),

@@ -22,6 +22,7 @@ use crate::seen::Observed;
 /// Everything in memory, by worker.
 pub(crate) struct Lives {
     clock: Clock,
+    owner_silent_after: Duration,
     observer: Mutex<Observer>,
     wheel: Mutex<Wheel<Arc<Live>>>,
     workers: RwLock<FxHashMap<Text, Arc<Live>>>,
@@ -80,12 +81,18 @@ impl Lives {
             wheel: Mutex::new(Wheel::new(config.tick(), Moment::ZERO)),
             workers: RwLock::default(),
             clock: clock.clone(),
+            owner_silent_after: config.owner_silent_after,
         };
         let now = clock.now();
         for entry in fleet.workers() {
             lives.add(&entry.worker, Pulse::unknown(Moment::ZERO, terms), now);
         }
         lives
+    }
+
+    /// How long an owner may say nothing of a drain.
+    pub(super) fn owner_silent_after(&self) -> Duration {
+        self.owner_silent_after
     }
 
     /// Observed time.

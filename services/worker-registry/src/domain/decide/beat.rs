@@ -97,23 +97,26 @@ pub fn end(
     })
 }
 
-/// A worker that was lost or had left is heard again, by the same incarnation.
+/// A worker is heard by whose word its record changes: it was lost or had left and is back, or what it
+/// ran was not confirmed to have ended and now is (`runs` is false).
 ///
 /// # Errors
 /// `Fenced`, `Reregister`.
-pub fn seen_again(
+pub fn heard(
     book: &Book,
     name: &Text,
     generation: u64,
+    runs: bool,
     now: SystemTime,
 ) -> Result<Decision<()>, Refused> {
     let entry = incarnation(book, name, generation)?;
-    if entry.worker.is_expected() {
+    let mut worker = Worker::clone(&entry.worker);
+    worker.presence = Presence::Expected;
+    worker.unconfirmed &= runs;
+    if worker == *entry.worker {
         return Ok(Decision::nothing(()));
     }
     let mut draft = Draft::new();
-    let mut worker = Worker::clone(&entry.worker);
-    worker.presence = Presence::Expected;
     put_worker(&mut draft, worker, now);
     Ok(Decision { draft, answer: () })
 }

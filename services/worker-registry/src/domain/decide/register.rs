@@ -43,6 +43,8 @@ pub struct Arrival {
     pub proof: Proof,
     /// It lists allocations that [`recreate`] will make again.
     pub recreates: bool,
+    /// Something of what it lists runs.
+    pub runs: bool,
     /// The uid of the record if it is a new one.
     pub uid: Text,
 }
@@ -92,35 +94,34 @@ fn again(
     if !proved {
         return Err(Refused::NameTaken(arrival.name.clone()));
     }
-    let is_current = repeated && known.epoch == *book.epoch() && known.is_expected();
-    if is_current && !arrival.recreates {
-        let worker = Arc::clone(known);
-        return Ok(Decision::nothing(Registered {
-            worker,
-            had_credential,
-        }));
-    }
+    // The same process in the same history is the same incarnation, however often it registers.
+    let is_same = repeated && known.epoch == *book.epoch();
     let mut worker = Worker::clone(known);
-    let mut state = next_state(entry, Event::Register)?;
+    let mut state = match is_same {
+        true => known.state,
+        false => next_state(entry, Event::Register)?,
+    };
     if arrival.recreates && state == State::Disabled {
         // The agent is the witness: it got work after the backup in which it was disabled.
         state = State::Provisioning;
     }
-    if !is_current {
-        worker.generation = next_generation(book, known.generation, arrival);
-    } else if state == known.state {
+    if is_same && state == known.state && known.is_expected() {
         let worker = Arc::clone(known);
         return Ok(Decision::nothing(Registered {
             worker,
             had_credential,
         }));
     }
+    if !is_same {
+        worker.generation = next_generation(book, known.generation, arrival);
+    }
+    let draft = Draft::new();
     Ok(arrive(
         book,
         worker,
         state,
         arrival,
-        Draft::new(),
+        draft,
         had_credential,
         now,
     ))
@@ -254,6 +255,7 @@ fn arrive(
     worker.boot_id = arrival.boot_id.clone();
     worker.presence = Presence::Expected;
     worker.checks.clear();
+    worker.unconfirmed &= arrival.runs;
     worker.epoch = book.epoch().clone();
     worker.set_machine(Arc::clone(&arrival.machine));
     worker.enter(state, By::new("agent", "registered"), now);

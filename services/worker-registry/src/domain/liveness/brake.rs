@@ -3,7 +3,7 @@
 //!
 //! It decides which of those whose time has passed are lost now. It never calls anybody alive.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::Moment;
@@ -46,7 +46,7 @@ struct Zone {
     /// When workers were declared lost, as far as it still counts, with how many.
     lost: Vec<(Moment, u32)>,
     /// Those whose time has passed while the brake holds, and since when it does.
-    held: Option<(Moment, Vec<Text>)>,
+    held: Option<(Moment, BTreeSet<Text>)>,
     /// The brake stays off until then.
     released_until: Moment,
 }
@@ -100,8 +100,7 @@ impl Brake {
         let state = self.zones.entry(zone.clone()).or_default();
         state.released_until = now + window;
         let held = state.held.take().map(|(_, held)| held).unwrap_or_default();
-        state.count_lost(&held, now);
-        held
+        state.lose(held.into_iter().collect(), now)
     }
 }
 
@@ -117,24 +116,21 @@ impl Zone {
         let most_silent = self.is_most_silent(census);
         let Some((since, mut held)) = self.held.take() else {
             if most_silent && now >= self.released_until && !expired.is_empty() {
-                self.held = Some((now, expired));
+                self.held = Some((now, expired.into_iter().collect()));
                 return news(Vec::new(), ZoneNews::Holds(census));
             }
-            self.count_lost(&expired, now);
-            return Judged {
-                lost: expired,
-                news: None,
-            };
+            let lost = self.lose(expired, now);
+            return Judged { lost, news: None };
         };
         held.extend(expired);
         if !most_silent {
-            self.count_lost(&held, now);
-            return news(held, ZoneNews::Recovered(census));
+            let lost = self.lose(held.into_iter().collect(), now);
+            return news(lost, ZoneNews::Recovered(census));
         }
         if now >= since + hold {
             self.released_until = now + window;
-            self.count_lost(&held, now);
-            return news(held, ZoneNews::HeldOut(census));
+            let lost = self.lose(held.into_iter().collect(), now);
+            return news(lost, ZoneNews::HeldOut(census));
         }
         self.held = Some((since, held));
         Judged::default()
@@ -149,11 +145,13 @@ impl Zone {
         members >= MIN_ZONE && silent > members / 2
     }
 
-    fn count_lost(&mut self, lost: &[Text], now: Moment) {
+    /// Counts them as lost, and gives them back.
+    fn lose(&mut self, lost: Vec<Text>, now: Moment) -> Vec<Text> {
         if !lost.is_empty() {
-            self.lost
-                .push((now, u32::try_from(lost.len()).unwrap_or(u32::MAX)));
+            let count = u32::try_from(lost.len()).unwrap_or(u32::MAX);
+            self.lost.push((now, count));
         }
+        lost
     }
 
     fn is_idle(&self, now: Moment) -> bool {

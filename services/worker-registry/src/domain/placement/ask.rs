@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use muster_model::constraints::{self, Constraints};
-use muster_model::requirements::{self, Requirements};
+use muster_model::requirements::{self, GpuRequest, Requirements};
 
 use crate::domain::allocation::{Allocation, Amounts};
 use crate::domain::fleet::Entry;
@@ -37,10 +37,8 @@ pub struct Ask {
 pub struct Taken {
     /// Accelerators, by uuid.
     pub gpus: Vec<Text>,
-    /// The place of the alternative that is met; 0 if none was asked for.
-    pub alternative: usize,
-    /// Free accelerators of any kind that stay on the worker.
-    pub gpus_left: u32,
+    /// Free accelerators that stay: of the kind that is taken, or of any if none is.
+    pub left: u32,
 }
 
 impl Ask {
@@ -68,23 +66,21 @@ impl Ask {
         }
         let room = self.room(entry, also);
         let fit = requirements::fit(&self.requirements, &room.capacity)?;
-        if self
-            .host_ports
-            .iter()
-            .any(|port| room.busy_ports.binary_search(port).is_ok())
-        {
+        let is_busy = |port: &u16| room.busy_ports.binary_search(port).is_ok();
+        if self.host_ports.iter().any(is_busy) {
             return None;
         }
         let Some(gpu) = fit.gpu else {
             return Some(Taken {
-                gpus_left: room.gpus,
-                ..Taken::default()
+                gpus: Vec::new(),
+                left: room.gpus,
             });
         };
+        let request = &self.requirements.gpu_any_of[gpu.alternative];
+        let (left, group, count) = best_group(request, &room)?;
         Some(Taken {
-            gpus: self.pick(entry, &room.free_gpus[gpu.group], gpu.count),
-            alternative: gpu.alternative,
-            gpus_left: room.gpus.saturating_sub(gpu.count),
+            gpus: self.pick(entry, &room.free_gpus[group], count),
+            left,
         })
     }
 
@@ -121,4 +117,15 @@ impl Ask {
             .map(|place| gpus[*place].uuid.clone())
             .collect()
     }
+}
+
+/// Of the groups that meet a request, the one of which the fewest stay free: how many, which, and how
+/// many of it are taken.
+fn best_group(request: &GpuRequest, room: &Room) -> Option<(u32, usize, u32)> {
+    let groups = room.capacity.gpus.iter().enumerate();
+    let fitting = groups.filter_map(|(place, group)| {
+        let count = requirements::take(request, group, true).ok()?;
+        Some((group.count - count, place, count))
+    });
+    fitting.min()
 }

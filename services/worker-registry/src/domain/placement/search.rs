@@ -112,7 +112,7 @@ impl<'a> Best<'a> {
         let Some(taken) = self.ask.take(entry, self.also) else {
             return ControlFlow::Continue(());
         };
-        let rank = (spread, taken.gpus_left);
+        let rank = (spread, taken.left);
         if self.best.as_ref().is_none_or(|(best, _)| rank < *best) {
             let site = Site {
                 worker: name.clone(),

@@ -1,0 +1,295 @@
+//! Draining, resuming, disabling.
+
+use crate::domain::decide::{self, Arrival, Proof, Refused};
+use crate::domain::drain::{AfterDeadline, Cause, Terms};
+use crate::domain::fixture::*;
+use crate::domain::state::State;
+use crate::domain::text::Text;
+use crate::domain::worker::By;
+
+fn w1() -> Text {
+    "w1".into()
+}
+
+fn forced(seconds: u64) -> Terms {
+    Terms {
+        deadline: Some(at(seconds)),
+        after: AfterDeadline::Force,
+        ..drain_terms(Cause::Operator)
+    }
+}
+
+fn again(boot: &str) -> Arrival {
+    let credential = Proof {
+        credential: Some("uid-of-w1".into()),
+        ..Proof::default()
+    };
+    Arrival {
+        boot_id: boot.into(),
+        proof: credential,
+        ..arrival("w1", machine("w1", &[("H100", 8)]))
+    }
+}
+
+#[test]
+fn a_drain_ends_in_the_very_transaction_that_removes_the_last_allocation() {
+    let mut book = book();
+    join(&mut book, "w1", &[("H100", 8)]);
+    let made: Vec<_> = (0..2)
+        .map(|id| allocate(&mut book, &item(&format!("r{id}"), ask("H100", 1))).unwrap())
+        .collect();
+    let draining = drain(&mut book, "w1", drain_terms(Cause::Operator)).unwrap();
+    assert_eq!(
+        (draining.state, draining.drain.as_ref().unwrap().total),
+        (State::Draining, 2)
+    );
+    assert_eq!(
+        allocate(&mut book, &item("r9", ask("H100", 1))).unwrap_err(),
+        Refused::NoCapacity
+    );
+    for one in &made {
+        assert_eq!(worker(&book, "w1").state, State::Draining);
+        release(&mut book, &one.id).unwrap();
+        let before = book.next_revision();
+        end(&mut book, "w1", &one.id).unwrap();
+        assert_eq!(book.next_revision(), before + 1);
+    }
+    let worker = worker(&book, "w1");
+    assert_eq!(worker.state, State::Disabled);
+    assert_eq!(worker.drain.as_ref().unwrap().ended, Some(at(4)));
+    assert_eq!(worker.state_since, at(4));
+}
+
+#[test]
+fn an_empty_worker_is_disabled_at_once() {
+    let mut book = book();
+    join(&mut book, "w1", &[("H100", 8)]);
+    let drained = drain(&mut book, "w1", drain_terms(Cause::Operator)).unwrap();
+    assert_eq!(drained.state, State::Disabled);
+    let states: Vec<_> = drained.history.iter().map(|one| one.to).collect();
+    assert_eq!(
+        states,
+        [
+            State::Provisioning,
+            State::Active,
+            State::Draining,
+            State::Disabled
+        ]
+    );
+}
+
+#[test]
+fn a_drain_again_changes_its_terms() {
+    let mut book = book();
+    join(&mut book, "w1", &[("H100", 8)]);
+    allocate(&mut book, &item("r1", ask("H100", 1))).unwrap();
+    drain(&mut book, "w1", drain_terms(Cause::Operator)).unwrap();
+    let changed = drain(
+        &mut book,
+        "w1",
+        Terms {
+            max_parallel: 3,
+            ..forced(500)
+        },
+    )
+    .unwrap();
+    let terms = &changed.drain.as_ref().unwrap().terms;
+    assert_eq!((terms.max_parallel, terms.deadline), (3, Some(at(500))));
+    assert_eq!(changed.drain.as_ref().unwrap().started, at(6));
+}
+
+#[test]
+fn resuming_leads_back_to_what_was_proved() {
+    let mut book = book();
+    join(&mut book, "w1", &[("H100", 8)]);
+    allocate(&mut book, &item("r1", ask("H100", 1))).unwrap();
+    drain(&mut book, "w1", drain_terms(Cause::Operator)).unwrap();
+    let resumed = take(
+        decide::resume(&book, &w1(), &by(), &unconditionally, at(8)).unwrap(),
+        &mut book,
+    );
+    assert_eq!(resumed.state, State::Active);
+    assert!(!resumed.drain.as_ref().unwrap().is_running());
+    drain(&mut book, "w1", drain_terms(Cause::Operator)).unwrap();
+    let back = take(
+        decide::register(&book, &again("boot-2"), at(9)).unwrap(),
+        &mut book,
+    )
+    .worker;
+    assert_eq!(back.state, State::Draining);
+    let resumed = decide::resume(&book, &w1(), &by(), &unconditionally, at(9))
+        .unwrap()
+        .answer;
+    assert_eq!(resumed.state, State::Provisioning);
+    take(
+        decide::activate(&book, checked("w1", 2), at(10)).unwrap(),
+        &mut book,
+    );
+    let resumed = take(
+        decide::resume(&book, &w1(), &by(), &unconditionally, at(11)).unwrap(),
+        &mut book,
+    );
+    assert_eq!(resumed.state, State::Active);
+    assert!(allocate(&mut book, &item("r2", ask("H100", 1))).is_ok());
+}
+
+#[test]
+fn a_shutdown_drain_gives_way_to_the_next_start_and_an_operators_does_not() {
+    for (cause, state) in [
+        (Cause::Shutdown, State::Provisioning),
+        (Cause::Operator, State::Disabled),
+    ] {
+        let mut book = book();
+        join(&mut book, "w1", &[("H100", 8)]);
+        drain(&mut book, "w1", drain_terms(cause)).unwrap();
+        let back = take(
+            decide::register(&book, &again("boot-2"), at(9)).unwrap(),
+            &mut book,
+        )
+        .worker;
+        assert_eq!(back.state, state, "{cause:?}");
+    }
+}
+
+#[test]
+fn an_old_shutdown_says_nothing_of_a_later_disable() {
+    let mut book = book();
+    join(&mut book, "w1", &[("H100", 8)]);
+    drain(&mut book, "w1", drain_terms(Cause::Shutdown)).unwrap();
+    take(
+        decide::register(&book, &again("boot-2"), at(9)).unwrap(),
+        &mut book,
+    );
+    take(
+        decide::disable(&book, &w1(), false, &by(), &unconditionally, at(10)).unwrap(),
+        &mut book,
+    );
+    let back = take(
+        decide::register(&book, &again("boot-3"), at(11)).unwrap(),
+        &mut book,
+    )
+    .worker;
+    assert_eq!(back.state, State::Disabled);
+}
+
+#[test]
+fn disabling_by_force_drains_with_the_deadline_now() {
+    let mut book = book();
+    join(&mut book, "w1", &[("H100", 8)]);
+    allocate(&mut book, &item("r1", ask("H100", 1))).unwrap();
+    let refused = decide::disable(&book, &w1(), false, &by(), &unconditionally, at(8)).unwrap_err();
+    assert!(matches!(refused, Refused::NotEmpty(1, _)), "{refused}");
+    let forced = take(
+        decide::disable(&book, &w1(), true, &by(), &unconditionally, at(8)).unwrap(),
+        &mut book,
+    );
+    assert_eq!(forced.state, State::Draining);
+    assert!(forced.drain.as_ref().unwrap().forced);
+}
+
+#[test]
+fn a_lost_worker_disabled_by_force_is_empty_by_one_write() {
+    let mut book = book();
+    join(&mut book, "w1", &[("H100", 8)]);
+    let made: Vec<_> = (0..40)
+        .map(|id| {
+            let no_gpu = ask("H100", 0);
+            allocate(&mut book, &item(&format!("r{id}"), no_gpu)).unwrap()
+        })
+        .collect();
+    drain(&mut book, "w1", drain_terms(Cause::Shutdown)).unwrap();
+    lose(&mut book, "w1");
+    let decision = decide::disable(&book, &w1(), true, &by(), &unconditionally, at(8)).unwrap();
+    assert_eq!(decision.draft.changes.len(), 1);
+    let disabled = take(decision, &mut book);
+    assert_eq!(
+        (disabled.state, disabled.unconfirmed),
+        (State::Disabled, true)
+    );
+    assert_eq!((disabled.generation, disabled.revoked_through), (2, 1));
+    assert!(entry(&book, "w1").is_empty());
+    let fenced = decide::heard(&book, &w1(), 1, true, at(9)).unwrap_err();
+    assert!(matches!(fenced, Refused::Fenced { .. }));
+    let mut rounds = 0;
+    while take(decide::clear_revoked(&book, &w1(), at(10)), &mut book) {
+        rounds += 1;
+    }
+    assert_eq!(rounds, 1);
+    assert!(
+        made.iter()
+            .all(|one| book.fleet().allocation(&one.id).is_none())
+    );
+    // Whoever disabled it by hand meant it, also if the agent had begun the drain.
+    let back = take(
+        decide::register(&book, &again("boot-2"), at(11)).unwrap(),
+        &mut book,
+    )
+    .worker;
+    assert_eq!(
+        (back.state, back.generation, back.unconfirmed),
+        (State::Disabled, 3, false)
+    );
+}
+
+#[test]
+fn a_forced_deadline_is_called_once_and_ends_a_lost_worker() {
+    let mut book = book();
+    join(&mut book, "w1", &[("H100", 8)]);
+    allocate(&mut book, &item("r1", ask("H100", 1))).unwrap();
+    drain(&mut book, "w1", forced(100)).unwrap();
+    assert!(!decide::call_deadline(&book, &w1(), at(99)).answer);
+    let called = decide::call_deadline(&book, &w1(), at(100));
+    assert!(take(called, &mut book));
+    assert!(worker(&book, "w1").drain.as_ref().unwrap().forced);
+    assert!(!decide::call_deadline(&book, &w1(), at(101)).answer);
+    lose(&mut book, "w1");
+    let called = decide::call_deadline(&book, &w1(), at(102));
+    assert!(take(called, &mut book));
+    let worker = worker(&book, "w1");
+    assert_eq!((worker.state, worker.unconfirmed), (State::Disabled, true));
+    assert_eq!(
+        worker.state_by,
+        By::system("the drain's deadline has passed, and the worker is lost")
+    );
+}
+
+#[test]
+fn enabling_makes_a_worker_prove_itself_again() {
+    let mut book = book();
+    join(&mut book, "w1", &[("H100", 8)]);
+    take(
+        decide::disable(&book, &w1(), false, &by(), &unconditionally, at(8)).unwrap(),
+        &mut book,
+    );
+    let refused = decide::activate(&book, checked("w1", 1), at(8)).unwrap_err();
+    assert!(refused.to_string().contains("enable it first"), "{refused}");
+    let enabled = take(
+        decide::enable(&book, &w1(), &by(), &unconditionally, at(9)).unwrap(),
+        &mut book,
+    );
+    assert_eq!(
+        (enabled.state, enabled.is_proved()),
+        (State::Provisioning, false)
+    );
+    assert_eq!(
+        allocate(&mut book, &item("r1", ask("H100", 1))).unwrap_err(),
+        Refused::NoCapacity
+    );
+    take(
+        decide::activate(&book, checked("w1", 1), at(10)).unwrap(),
+        &mut book,
+    );
+    assert!(allocate(&mut book, &item("r1", ask("H100", 1))).is_ok());
+}
+
+#[test]
+fn releasing_the_last_one_that_has_ended_ends_the_drain() {
+    let mut book = book();
+    join(&mut book, "w1", &[("H100", 8)]);
+    let made = allocate(&mut book, &item("r1", ask("H100", 1))).unwrap();
+    drain(&mut book, "w1", drain_terms(Cause::Operator)).unwrap();
+    end(&mut book, "w1", &made.id).unwrap();
+    assert_eq!(worker(&book, "w1").state, State::Draining);
+    assert!(release(&mut book, &made.id).unwrap().is_none());
+    assert_eq!(worker(&book, "w1").state, State::Disabled);
+}

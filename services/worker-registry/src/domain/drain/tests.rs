@@ -1,0 +1,133 @@
+use super::*;
+use crate::domain::fixture::{allocate, ask, at, book, drain_terms, item, join};
+
+fn left(owners: &[&str]) -> Vec<Allocation> {
+    let mut book = book();
+    join(&mut book, "w1", &[("H100", 8)]);
+    let mut allocation =
+        Allocation::clone(&allocate(&mut book, &item("r1", ask("H100", 1))).unwrap());
+    let of = |owner: &&str| {
+        allocation.owner = (*owner).into();
+        allocation.clone()
+    };
+    owners.iter().map(of).collect()
+}
+
+fn report(moved: u32, blocked: &[&str], eta: Option<u64>, said: u64) -> Report {
+    let block = |reason: &&str| Block {
+        allocation: "a-1".to_owned(),
+        subject: "chat/0".to_owned(),
+        reason: (*reason).to_owned(),
+        message: String::new(),
+    };
+    Report {
+        moved,
+        blocked: blocked.iter().map(block).collect(),
+        eta: eta.map(at),
+        at: at(said),
+    }
+}
+
+fn told(reports: &Reports, owners: &[&str], lost: bool, now: u64) -> Progress {
+    let drain = Drain::begin(drain_terms(Cause::Operator), 2, at(0));
+    let view = View {
+        drain: &drain,
+        reports,
+        lost,
+        silent_after: Duration::from_secs(30),
+    };
+    progress(view, left(owners).iter(), at(now))
+}
+
+fn reasons(progress: &Progress) -> Vec<&str> {
+    progress
+        .blocked
+        .iter()
+        .map(|block| block.reason.as_str())
+        .collect()
+}
+
+#[test]
+fn what_owners_say_is_summed() {
+    let reports = Reports::from([
+        ("a".into(), report(2, &["NO_CAPACITY"], Some(90), 10)),
+        ("b".into(), report(1, &[], Some(70), 10)),
+    ]);
+    let progress = told(&reports, &["a", "a", "b"], false, 20);
+    assert_eq!((progress.moved, progress.eta), (3, Some(at(90))));
+    assert_eq!(reasons(&progress), ["NO_CAPACITY"]);
+}
+
+#[test]
+fn an_owner_that_says_nothing_blocks_after_a_while() {
+    let none = Reports::new();
+    assert_eq!(reasons(&told(&none, &["a"], false, 29)), [""; 0]);
+    assert_eq!(reasons(&told(&none, &["a"], false, 30)), ["OWNER_SILENT"]);
+    let stale = Reports::from([("a".into(), report(0, &["NO_CAPACITY"], Some(90), 10))]);
+    assert_eq!(reasons(&told(&stale, &["a"], false, 39)), ["NO_CAPACITY"]);
+    let silent = told(&stale, &["a"], false, 40);
+    assert_eq!(reasons(&silent), ["OWNER_SILENT"]);
+    assert_eq!(silent.blocked[0].subject, "a");
+}
+
+#[test]
+fn a_lost_worker_blocks_its_drain() {
+    assert_eq!(reasons(&told(&Reports::new(), &["a"], true, 1)), ["LOST"]);
+}
+
+#[test]
+fn nobody_expects_an_end_while_one_owner_does_not() {
+    let reports = Reports::from([("a".into(), report(0, &[], Some(90), 10))]);
+    assert_eq!(told(&reports, &["a", "b"], false, 20).eta, None);
+}
+
+#[test]
+fn an_agents_shutdown_hurries_an_operators_drain_and_does_not_take_it_over() {
+    let drain = Drain::begin(drain_terms(Cause::Operator), 2, at(0));
+    let terms = Terms {
+        deadline: Some(at(60)),
+        after: AfterDeadline::Force,
+        actor: "agent".into(),
+        ..drain_terms(Cause::Shutdown)
+    };
+    let hurried = drain.with_terms(terms.clone(), at(1));
+    assert_eq!(hurried.terms.cause, Cause::Operator);
+    assert_eq!(&*hurried.terms.actor, "alice");
+    assert_eq!(hurried.terms.deadline, Some(at(60)));
+    assert_eq!(hurried.started, at(0));
+    let begun = Drain::begin(terms, 2, at(0));
+    assert_eq!(
+        begun
+            .with_terms(drain_terms(Cause::Operator), at(1))
+            .terms
+            .cause,
+        Cause::Operator
+    );
+}
+
+#[test]
+fn a_deadline_is_due_once_and_only_with_force() {
+    let terms = |after| Terms {
+        deadline: Some(at(10)),
+        after,
+        ..drain_terms(Cause::Operator)
+    };
+    let forced = Drain::begin(terms(AfterDeadline::Force), 1, at(0));
+    assert!(!forced.is_due(at(9)));
+    assert!(forced.is_due(at(10)));
+    assert!(
+        !Drain {
+            forced: true,
+            ..forced.clone()
+        }
+        .is_due(at(10))
+    );
+    assert!(
+        !Drain {
+            ended: Some(at(5)),
+            ..forced
+        }
+        .is_due(at(10))
+    );
+    assert!(!Drain::begin(terms(AfterDeadline::Wait), 1, at(0)).is_due(at(11)));
+}
