@@ -22,6 +22,7 @@ mod connection;
 mod endpoints;
 mod failure;
 mod link;
+mod observe;
 mod pool;
 mod probe;
 mod retry;
@@ -44,6 +45,8 @@ pub use retry::Idempotent;
 pub use transport::{Io, Transport};
 
 use crate::backoff;
+use crate::metrics::Metrics;
+use observe::CallMetrics;
 use transport::{Dialer, TlsSource};
 
 /// How calls are made. The defaults suit calls within a data centre.
@@ -93,6 +96,7 @@ impl Default for Options {
 pub struct Connector {
     dialer: Dialer,
     credential: Credential,
+    metrics: Option<CallMetrics>,
     options: Arc<Options>,
 }
 
@@ -102,6 +106,7 @@ impl Connector {
         Self {
             dialer: Dialer::new(transport::tcp()),
             credential: Credential::none(),
+            metrics: None,
             options: Arc::new(options),
         }
     }
@@ -128,6 +133,13 @@ impl Connector {
         self
     }
 
+    /// The same, with the durations of its calls among `metrics`; once for each component.
+    #[must_use]
+    pub fn with_metrics(mut self, metrics: &Metrics) -> Self {
+        self.metrics = Some(CallMetrics::new(metrics));
+        self
+    }
+
     /// The same, with other options.
     pub fn with_options(mut self, options: Options) -> Self {
         self.options = Arc::new(options);
@@ -145,6 +157,7 @@ impl Connector {
             endpoints,
             &self.dialer,
             self.credential.clone(),
+            self.metrics.clone(),
             Arc::clone(&self.options),
         )
     }

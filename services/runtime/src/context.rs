@@ -82,7 +82,7 @@ impl Context {
     ) -> Self {
         let shutdown = Shutdown::new();
         let tasks = Tasks::new(shutdown.clone());
-        let context = Self {
+        let mut context = Self {
             identity: Identity {
                 name,
                 version,
@@ -98,6 +98,7 @@ impl Context {
             load: Load::new(settings.max_in_flight, settings.max_vital_in_flight),
             settings: Arc::new(settings),
         };
+        context.connector = context.connector.clone().with_metrics(&context.metrics);
         context.add_steps();
         context.metrics.collect(Standard {
             identity: context.identity.clone(),

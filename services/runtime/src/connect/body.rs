@@ -13,6 +13,7 @@ use tonic::Status;
 
 use super::Endpoint;
 use super::failure;
+use super::observe::Observation;
 
 /// What bounds an answer.
 #[derive(Debug, Clone, Copy)]
@@ -32,18 +33,32 @@ pub struct ResponseBody {
     /// Made at the first wait: most answers are complete when they come.
     timer: Option<Pin<Box<Sleep>>>,
     ended: bool,
+    observation: Observation,
 }
 
 impl ResponseBody {
-    pub(super) fn new(inner: Incoming, endpoint: Endpoint, bounds: Bounds) -> Self {
+    pub(super) fn new(
+        inner: Incoming,
+        endpoint: Endpoint,
+        bounds: Bounds,
+        observation: Observation,
+    ) -> Self {
+        let heard = Instant::now();
         Self {
             inner,
             endpoint,
             bounds,
-            heard: Instant::now(),
+            heard,
             timer: None,
             ended: false,
+            observation,
         }
+    }
+
+    fn fail(&mut self, status: Status) -> Option<Result<Frame<Bytes>, Status>> {
+        self.ended = true;
+        self.observation.end(status.code());
+        Some(Err(status))
     }
 
     /// The next time at which something is to be decided, if any.
@@ -102,18 +117,16 @@ impl Body for ResponseBody {
                 }
                 if let Some(trailers) = frame.trailers_mut() {
                     failure::drop_malformed_details(trailers);
+                    body.observation.end_if_said(trailers);
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {
-                body.ended = true;
-                Poll::Ready(Some(Err(failure::broken(&body.endpoint, &error))))
+                let status = failure::broken(&body.endpoint, &error);
+                Poll::Ready(body.fail(status))
             }
             Poll::Ready(None) => Poll::Ready(None),
-            Poll::Pending => body.poll_timer(context).map(|status| {
-                body.ended = true;
-                Some(Err(status))
-            }),
+            Poll::Pending => body.poll_timer(context).map(|status| body.fail(status)),
         }
     }
 

@@ -1,5 +1,6 @@
 //! One call: its time, its tries, and what it comes to.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,9 +17,9 @@ use super::channel::Shared;
 use super::connection::{Connection, SendFailed};
 use super::failure;
 use super::link::Link;
+use super::observe::Observation;
 use super::retry;
 use crate::deadline::{self, Deadline};
-use std::sync::Arc;
 
 /// What is known of a call before it is made.
 #[derive(Debug, Clone, Copy)]
@@ -75,26 +76,43 @@ pub(super) async fn make(
     shared: &Shared,
     plan: Plan,
     request: Request<Body>,
+    mut observation: Observation,
 ) -> Result<Response<ResponseBody>, Status> {
+    match answer(shared, plan, request, &observation).await {
+        Ok((link, response)) => {
+            observation.end_if_said(response.headers());
+            let endpoint = link.endpoint().clone();
+            let bounds = Bounds {
+                deadline: plan.deadline,
+                silence: plan.silence,
+            };
+            Ok(response.map(|body| ResponseBody::new(body, endpoint, bounds, observation)))
+        }
+        Err(status) => {
+            observation.end(status.code());
+            Err(status)
+        }
+    }
+}
+
+/// The answer's beginning, in time.
+async fn answer(
+    shared: &Shared,
+    plan: Plan,
+    request: Request<Body>,
+    observation: &Observation,
+) -> Result<(Arc<Link>, Response<Incoming>), Status> {
     let mut in_use = None;
-    let answered = timeout_at(plan.answer_by, tries(shared, plan, request, &mut in_use)).await;
-    let (link, connection) = match (answered, in_use) {
-        (Ok(Ok((link, response))), _) => return Ok(deliver(&link, plan, response)),
-        (Ok(Err(status)), _) => return Err(status),
-        (Err(_), Some(in_use)) => in_use,
-        (Err(_), None) => return Err(failure::out_of_time("before there was a connection")),
+    let tries = tries(shared, plan, request, observation, &mut in_use);
+    if let Ok(answered) = timeout_at(plan.answer_by, tries).await {
+        return answered;
+    }
+    let Some((link, connection)) = in_use else {
+        return Err(failure::out_of_time("before there was a connection"));
     };
     let waited = format!("before {} answered", link.endpoint());
     link.suspect(connection);
     Err(failure::out_of_time(&waited))
-}
-
-fn deliver(link: &Arc<Link>, plan: Plan, response: Response<Incoming>) -> Response<ResponseBody> {
-    let bounds = Bounds {
-        deadline: plan.deadline,
-        silence: plan.silence,
-    };
-    response.map(|body| ResponseBody::new(body, link.endpoint().clone(), bounds))
 }
 
 type InUse = Option<(Arc<Link>, Connection)>;
@@ -103,6 +121,7 @@ async fn tries(
     shared: &Shared,
     plan: Plan,
     request: Request<Body>,
+    observation: &Observation,
     in_use: &mut InUse,
 ) -> Result<(Arc<Link>, Response<Incoming>), Status> {
     let mut request = Repeatable::new(request, plan.idempotent).await?;
@@ -130,6 +149,7 @@ async fn tries(
             retries += 1;
             tried.clear();
         }
+        observation.retried();
         sleep(delay).await;
     }
 }

@@ -11,18 +11,18 @@ use tokio::time::Instant;
 use tonic::Status;
 use tonic::body::Body;
 use tower::Service;
-use tracing::{Instrument as _, Span, field, info_span};
+use tracing::Instrument as _;
 
 use super::body::ResponseBody;
 use super::call::{self, Plan};
 use super::link::Link;
+use super::observe::{CallMetrics, Observation};
 use super::pool::Pool;
 use super::retry::Budget;
 use super::trace;
 use super::transport::Dialer;
 use super::{Credential, Endpoints, Options};
 use crate::backoff;
-use crate::status::code_name;
 
 /// Calls to one component, at one or several endpoints. Cheap to clone; clones share connections.
 #[derive(Clone)]
@@ -35,6 +35,7 @@ pub(super) struct Shared {
     pub(super) budget: Budget,
     pub(super) options: Arc<Options>,
     credential: Credential,
+    metrics: Option<CallMetrics>,
     endpoints: Endpoints,
     /// Counts what is to be jittered apart.
     sequence: AtomicU64,
@@ -52,6 +53,7 @@ impl Channel {
         endpoints: &Endpoints,
         dialer: &Dialer,
         credential: Credential,
+        metrics: Option<CallMetrics>,
         options: Arc<Options>,
     ) -> Self {
         // Where to begin, and when to repeat, differs from process to process.
@@ -70,6 +72,7 @@ impl Channel {
                 budget: Budget::full(Instant::now()),
                 options,
                 credential,
+                metrics,
                 endpoints: endpoints.clone(),
                 sequence: AtomicU64::new(seed),
             }),
@@ -94,18 +97,15 @@ impl Service<Request<Body>> for Channel {
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let shared = Arc::clone(&self.shared);
         let plan = Plan::of(&request, &shared, Instant::now());
-        let span = client_span(&request);
+        let observation = Observation::start(&request, shared.metrics.clone());
         call::introduce(
             &mut request,
             &shared.options.user_agent,
             shared.credential.header(),
         );
-        trace::inject(&span, request.headers_mut());
-        let work = async move {
-            let outcome = call::make(&shared, plan, request).await;
-            note_outcome(&outcome);
-            outcome
-        };
+        trace::inject(observation.span(), request.headers_mut());
+        let span = observation.span().clone();
+        let work = async move { call::make(&shared, plan, request, observation).await };
         Box::pin(work.instrument(span))
     }
 }
@@ -113,28 +113,5 @@ impl Service<Request<Body>> for Channel {
 impl fmt::Debug for Channel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Channel({})", self.shared.endpoints)
-    }
-}
-
-/// The span of a call, by OpenTelemetry's conventions for RPC clients.
-fn client_span(request: &Request<Body>) -> Span {
-    let method = request.uri().path().trim_start_matches('/');
-    info_span!(
-        "call",
-        otel.name = method,
-        otel.kind = "client",
-        otel.status_code = field::Empty,
-        rpc.system.name = "grpc",
-        rpc.method = method,
-        rpc.response.status_code = field::Empty,
-    )
-}
-
-/// A status that comes with the answer's end is the caller's to note; the span is over by then.
-fn note_outcome(outcome: &Result<Response<ResponseBody>, Status>) {
-    if let Err(status) = outcome {
-        let span = Span::current();
-        span.record("otel.status_code", "ERROR");
-        span.record("rpc.response.status_code", code_name(status.code()));
     }
 }

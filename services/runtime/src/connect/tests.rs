@@ -81,4 +81,5 @@ mod deadlines;
 mod endpoints;
 mod faults;
 mod identity;
+mod observed;
 mod retries;
