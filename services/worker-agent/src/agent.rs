@@ -54,6 +54,8 @@ pub(crate) enum Heard {
     Launched(AttemptId, Running),
     /// An attempt has ended, with its last lines of output.
     Ended(AttemptId, Exit, Vec<String>),
+    /// What an attempt uses was measured.
+    Sampled(AttemptId, wire::AttemptSample),
 }
 
 /// What is known of an attempt beside the domain.
@@ -66,6 +68,7 @@ struct Local {
     alive: Option<Prober>,
     running: Option<Running>,
     last_lines: Vec<String>,
+    sample: Option<wire::AttemptSample>,
     /// Grows with each change of what is told that the domain does not know.
     revision: u64,
 }
@@ -80,6 +83,7 @@ impl Local {
             alive: None,
             running: None,
             last_lines: Vec::new(),
+            sample: None,
             revision: 0,
         }
     }
@@ -196,6 +200,14 @@ impl Agent {
                     local.orders = None;
                 }
                 self.decide(Input::Exited(id, exit))
+            }
+            Heard::Sampled(id, sample) => {
+                if let Some(local) = self.locals.get_mut(&id) {
+                    local.sample = Some(sample);
+                    // Told at once only where something is decided by it.
+                    local.revision += u64::from(local.assignment.scaling.is_some());
+                }
+                Ok(())
             }
         }
     }

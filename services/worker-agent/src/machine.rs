@@ -8,6 +8,8 @@ use std::time::{Duration, SystemTime};
 use rustix::process::Pid;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
+pub mod usage;
+
 /// Time since the machine was started, asleep or not. It never goes backwards, and all processes
 /// of one boot read the same one: leases are counted on it.
 pub fn since_boot() -> Duration {

@@ -1,19 +1,15 @@
 //! Asks replicas how they are: over HTTP, TCP, gRPC, or by a command. It decides nothing: each
 //! answer goes to the agent, whose domain counts them.
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
-use http_body_util::Empty;
-use hyper_util::rt::TokioIo;
 use muster_proto::health::v1::HealthCheckRequest;
 use muster_proto::health::v1::health_check_response::ServingStatus;
 use muster_proto::health::v1::health_client::HealthClient;
 use muster_runtime::task::{Handle, Tasks};
 use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::time::{Instant, sleep_until, timeout};
 use tonic::transport::Endpoint;
@@ -22,6 +18,7 @@ use crate::agent::{Heard, Inbox};
 use crate::domain::holdings::Input;
 use crate::domain::ids::AttemptId;
 use crate::domain::probe::{Counter, Kind, Outcome, Terms, Verdict};
+use crate::http;
 use crate::plan::Target;
 
 /// What is told of a command's failure, in characters of its last line.
@@ -86,10 +83,10 @@ async fn ask(question: &Question) -> Outcome {
     match &question.target {
         // A command is ended by itself: it must not run on.
         Target::Exec { command } => execute(command, question, limit).await,
-        Target::Http { port, path } => timeout(limit, http(*port, path))
+        Target::Http { port, path } => timeout(limit, ask_http(*port, path))
             .await
             .unwrap_or_else(|_| late()),
-        Target::Tcp { port } => match timeout(limit, connect(*port)).await {
+        Target::Tcp { port } => match timeout(limit, http::connect(*port)).await {
             Ok(connected) => connected.map(|_| ()),
             Err(_) => late(),
         },
@@ -99,36 +96,9 @@ async fn ask(question: &Question) -> Outcome {
     }
 }
 
-async fn connect(port: u16) -> Result<TcpStream, String> {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    TcpStream::connect(address)
-        .await
-        .map_err(|error| format!("port {port}: {error}"))
-}
-
 /// A status of 200 to 399 is a success; redirects are not followed.
-async fn http(port: u16, path: &str) -> Outcome {
-    let stream = connect(port).await?;
-    let failed = |error: hyper::Error| format!("port {port}: {error}");
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(failed)?;
-    let request = http::Request::get(path)
-        .header(http::header::HOST, format!("127.0.0.1:{port}"))
-        .header(http::header::USER_AGENT, "muster-probe")
-        .header(http::header::CONNECTION, "close")
-        .body(Empty::<bytes::Bytes>::new())
-        .map_err(|error| format!("{path}: {error}"))?;
-    let answer = sender.send_request(request);
-    tokio::pin!(answer);
-    let status = tokio::select! {
-        answer = &mut answer => answer.map_err(failed)?.status(),
-        // The connection's own task: it ends after the answer, or by failing.
-        ended = connection => match ended {
-            Ok(()) => answer.await.map_err(failed)?.status(),
-            Err(error) => return Err(failed(error)),
-        },
-    };
+async fn ask_http(port: u16, path: &str) -> Outcome {
+    let status = http::status(port, path).await?;
     if (200..400).contains(&status.as_u16()) {
         Ok(())
     } else {

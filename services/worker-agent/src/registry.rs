@@ -223,7 +223,7 @@ impl Registry {
             generation: self.shared.standing.generation(),
             held: view.held.clone(),
             leaving,
-            cpu_used_milli: None,
+            cpu_used_milli: self.shared.standing.cpu_used_milli(),
             memory_used_mib: inventory::memory_used_mib(),
         });
         request.set_timeout((terms.lost_after / 4).clamp(least, most));

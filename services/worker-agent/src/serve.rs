@@ -21,6 +21,7 @@ use crate::grpc::agents::{Agents, METHODS};
 use crate::inventory;
 use crate::manager::{Reporter, Watcher};
 use crate::registry::Registry;
+use crate::sampler::Sampler;
 use crate::shared::Shared;
 use crate::standing::Standing;
 use crate::terminate::Terminate;
@@ -53,6 +54,10 @@ pub async fn serve(config: Config, context: Context, listeners: Listeners) -> an
     };
     let context = &shared.context;
     context.tasks.critical("agent", agent.run());
+    let sampler = Sampler {
+        shared: shared.clone(),
+    };
+    context.tasks.critical("samples", sampler.run());
     talk(&shared, addresses).context("the credential")?;
     Server::new(context)
         .methods(METHODS)

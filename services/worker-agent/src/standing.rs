@@ -39,6 +39,7 @@ struct Heard {
     registry: Option<Duration>,
     manager: Option<Duration>,
     lease: Option<Lease>,
+    cpu_used_milli: Option<i32>,
 }
 
 impl Standing {
@@ -118,6 +119,16 @@ impl Standing {
             .as_ref()
             .map(|lease| lease.left(&self.0.boot_id, now));
         (since(heard.registry), since(heard.manager), left)
+    }
+
+    /// Notes how much of the machine's processors is in use.
+    pub(crate) fn set_cpu_used_milli(&self, used: Option<i32>) {
+        self.heard().cpu_used_milli = used;
+    }
+
+    /// How much of the machine's processors is in use, in thousandths; absent if not measured.
+    pub(crate) fn cpu_used_milli(&self) -> Option<i32> {
+        self.heard().cpu_used_milli
     }
 
     fn heard(&self) -> MutexGuard<'_, Heard> {

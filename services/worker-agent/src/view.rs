@@ -9,6 +9,7 @@ use muster_proto::replicas::v1::{Assignment, AttemptReport};
 use muster_proto::workers::v1::HeldAllocation;
 
 use crate::domain::ids::AttemptId;
+use crate::plan::Port;
 
 /// All that the agent holds, at one instant.
 #[derive(Debug, Clone, Default)]
@@ -36,6 +37,8 @@ pub(crate) struct Seen {
     pub(crate) report: AttemptReport,
     /// The assignment, as it came.
     pub(crate) assignment: Arc<Assignment>,
+    /// The ports that it got.
+    pub(crate) ports: Vec<Port>,
     /// What people are told.
     pub(crate) running: RunningAttempt,
 }

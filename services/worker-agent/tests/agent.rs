@@ -477,3 +477,78 @@ async fn logs_are_followed_to_the_end() {
     }
     agent.stop().await;
 }
+
+/// A port that is free now.
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
+
+/// Answers every request on a port with some metrics.
+async fn serve_metrics(fleet: &Fleet, port: u16) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", port))
+        .await
+        .unwrap();
+    fleet.tasks.spawn("replica", async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.read(&mut [0; 1024]).await;
+            let body = "waiting{model=\"a\"} 3\nwaiting{model=\"b\"} 4\n";
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}",
+                body.len()
+            );
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    });
+}
+
+#[tokio::test]
+async fn what_a_replica_uses_is_measured_and_its_metric_scraped() {
+    let fleet = Fleet::start().await;
+    let _cleared = Cleared(&["use.0.1"]);
+    let port = free_port();
+    let mut config = fleet.config();
+    config.ports = port..=port;
+    let agent = Agent::start(config).await;
+    let mut scaled = assignment("use.0.1", "while :; do :; done");
+    scaled.cpu_milli = 1000;
+    scaled.run.as_mut().unwrap().ports = vec![Port {
+        number: 8000,
+        ..Default::default()
+    }];
+    let http = HttpProbe {
+        port: 8000,
+        path: "/health".into(),
+    };
+    let ready = Probe {
+        check: Some(probe::Check::Http(http)),
+        ..Default::default()
+    };
+    scaled.probes = Some(Probes {
+        ready: Some(ready),
+        alive: None,
+    });
+    scaled.scaling = Some(ScalingPolicy {
+        metric: Some(scaling_policy::Metric::Prometheus("waiting".into())),
+        target: 1.0,
+        ..Default::default()
+    });
+    fleet.assign(scaled);
+    until("it runs", || runs("use.0.1")).await;
+    assert_eq!(fleet.phase("use.0.1"), AttemptPhase::Starting);
+    serve_metrics(&fleet, port).await;
+    let ready = fleet.until_phase("use.0.1", AttemptPhase::Ready).await;
+    assert_eq!(ready.addresses[0].address, format!("127.0.0.1:{port}"));
+    until("it is measured", || {
+        let sample = fleet.report("use.0.1").sample.unwrap_or_default();
+        sample.metric == Some(7.0)
+            && sample.cpu_percent.is_some_and(|percent| percent > 10.0)
+            && sample.memory_used_mib.is_some()
+    })
+    .await;
+    agent.stop().await;
+}

@@ -101,7 +101,7 @@ async fn check_fence(kept: &str, fenced: &str, cut: impl AsyncFnOnce(&Fleet, &Pr
 #[tokio::test]
 async fn the_fence_works_when_the_agent_is_dead() {
     check_fence("dead.0.1", "dead.1.1", async |_, agent| {
-        agent.signal(Signal::KILL)
+        agent.signal(Signal::KILL);
     })
     .await;
 }
@@ -109,7 +109,7 @@ async fn the_fence_works_when_the_agent_is_dead() {
 #[tokio::test]
 async fn the_fence_works_when_the_agent_hangs() {
     check_fence("hung.0.1", "hung.1.1", async |_, agent| {
-        agent.signal(Signal::STOP)
+        agent.signal(Signal::STOP);
     })
     .await;
 }
@@ -117,7 +117,7 @@ async fn the_fence_works_when_the_agent_hangs() {
 #[tokio::test]
 async fn the_fence_works_when_the_machine_is_cut_off() {
     check_fence("cut.0.1", "cut.1.1", async |fleet, _| {
-        fleet.registry().hanging = true
+        fleet.registry().hanging = true;
     })
     .await;
 }

@@ -34,6 +34,7 @@ pub(super) fn seen(held: &Held, local: &Local, revision: (u64, u64), host: &str)
         settled: held.is_settled(),
         report: report(held, local, host),
         assignment: Arc::clone(&local.assignment),
+        ports: local.ports.clone(),
         running: running(held, local),
     }
 }
@@ -59,7 +60,7 @@ fn report(held: &Held, local: &Local, host: &str) -> AttemptReport {
             .map(|line| line.chars().take(LONGEST_LINE).collect())
             .collect(),
         addresses: addresses(local, host),
-        sample: None,
+        sample: local.sample.filter(|_| end.is_none()),
         stopped: end.is_some_and(|end| end.stopped),
         interrupted: end.is_some_and(|end| end.interrupted),
         assignment: None,

@@ -1,0 +1,174 @@
+//! Measures what replicas use, now and then: processors and memory from the kernel, a metric from
+//! the replica itself. It decides nothing; one replica that does not answer holds up no other.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use muster_proto::replicas::v1::scaling_policy::Metric;
+use muster_proto::replicas::v1::{AttemptPhase, AttemptSample, ScalingPolicy};
+use muster_runtime::shutdown::Phase;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::agent::Heard;
+use crate::domain::ids::AttemptId;
+use crate::grpc::convert;
+use crate::machine::usage::{Table, Usage, busy};
+use crate::plan::{self, Port};
+use crate::shared::Shared;
+use crate::view::Seen;
+use crate::{http, prometheus};
+
+/// For one scrape, and the most that it may bring, in bytes.
+const SCRAPE_TIME: Duration = Duration::from_secs(2);
+const SCRAPE_BYTES: usize = 4 << 20;
+
+/// Measures until the loops end.
+#[derive(Debug)]
+pub(crate) struct Sampler {
+    pub(crate) shared: Shared,
+}
+
+/// What was read last, to tell what was used since.
+#[derive(Debug, Default)]
+struct Before {
+    at: Option<Instant>,
+    busy: Option<Duration>,
+    attempts: BTreeMap<AttemptId, Duration>,
+}
+
+impl Sampler {
+    /// Measures until the loops end.
+    pub(crate) async fn run(self) -> Result<(), String> {
+        let stop = self.shared.context.shutdown.reached(Phase::Loops);
+        tokio::select! {
+            () = stop => Ok(()),
+            () = self.sample_on() => Ok(()),
+        }
+    }
+
+    async fn sample_on(&self) {
+        let mut before = Before::default();
+        loop {
+            sleep(self.shared.config.sample_interval).await;
+            self.sample(&mut before).await;
+        }
+    }
+
+    async fn sample(&self, before: &mut Before) {
+        let view = Arc::clone(&self.shared.view.borrow());
+        let running = view.attempts.iter().filter(|(_, seen)| is_running(seen));
+        let running: Vec<(&AttemptId, &Arc<Seen>)> = running.collect();
+        let read = tokio::task::spawn_blocking(|| (Table::read(), busy())).await;
+        let Ok((table, busy)) = read else {
+            return;
+        };
+        let now = Instant::now();
+        let since = before.at.replace(now).map(|at| now - at);
+        self.shared
+            .standing
+            .set_cpu_used_milli(share(before.busy, busy, since));
+        before.busy = busy;
+        let metrics = join_all(running.iter().map(|(_, seen)| scrape(seen))).await;
+        let mut attempts = BTreeMap::new();
+        for ((id, seen), metric) in running.into_iter().zip(metrics) {
+            let usage = table.below(seen.running.supervisor_pid);
+            let used = before.attempts.get(id).copied();
+            attempts.insert(id.clone(), usage.cpu);
+            let sample = AttemptSample {
+                time: Some(convert::render_time(self.shared.context.clock.now())),
+                metric,
+                cpu_percent: percent(
+                    share(used, Some(usage.cpu), since),
+                    seen.assignment.cpu_milli,
+                ),
+                gpu_percent: None,
+                memory_used_mib: mebibytes(usage),
+            };
+            self.shared
+                .tell_agent(Heard::Sampled(id.clone(), sample))
+                .await;
+        }
+        before.attempts = attempts;
+    }
+}
+
+fn is_running(seen: &Seen) -> bool {
+    seen.running.supervisor_pid > 0
+        && matches!(
+            seen.report.phase(),
+            AttemptPhase::Starting | AttemptPhase::Ready | AttemptPhase::Unready
+        )
+}
+
+/// Processors in use, in thousandths, from processor time then and now; absent where either is.
+fn share(then: Option<Duration>, now: Option<Duration>, since: Option<Duration>) -> Option<i32> {
+    let since = since.filter(|since| !since.is_zero())?;
+    let used = now?.saturating_sub(then?);
+    i32::try_from(used.as_nanos().saturating_mul(1000) / since.as_nanos()).ok()
+}
+
+/// In percent of what is allocated; absent where nothing is.
+fn percent(used_milli: Option<i32>, allocated_milli: i32) -> Option<f64> {
+    let used = f64::from(used_milli?);
+    (allocated_milli > 0).then(|| used * 100.0 / f64::from(allocated_milli))
+}
+
+fn mebibytes(usage: Usage) -> Option<i32> {
+    i32::try_from(usage.memory >> 20).ok()
+}
+
+/// The metric by which a replica's service scales, if it is the replica's own.
+async fn scrape(seen: &Seen) -> Option<f64> {
+    let policy = seen.assignment.scaling.as_ref()?;
+    let Some(Metric::Prometheus(name)) = &policy.metric else {
+        return None;
+    };
+    let port = scraped_port(policy, &seen.ports)?;
+    let path = if policy.path.is_empty() {
+        "/metrics"
+    } else {
+        &policy.path
+    };
+    let scraped = timeout(SCRAPE_TIME, http::body(port, path, SCRAPE_BYTES)).await;
+    let text = match scraped {
+        Ok(Ok(text)) => text,
+        Ok(Err(error)) => {
+            tracing::debug!(
+                attempt = seen.report.attempt_id,
+                error,
+                "no metric to scale by"
+            );
+            return None;
+        }
+        Err(_) => return None,
+    };
+    prometheus::sum(&String::from_utf8_lossy(&text), name)
+}
+
+fn scraped_port(policy: &ScalingPolicy, ports: &[Port]) -> Option<u16> {
+    plan::real_port(policy.port, ports).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn secs(secs: u64) -> Duration {
+        Duration::from_secs(secs)
+    }
+
+    #[test]
+    fn what_is_used_is_told_between_two_looks() {
+        assert_eq!(
+            share(Some(secs(1)), Some(secs(4)), Some(secs(2))),
+            Some(1500)
+        );
+        assert_eq!(share(None, Some(secs(4)), Some(secs(2))), None);
+        assert_eq!(share(Some(secs(1)), Some(secs(4)), None), None);
+        assert_eq!(share(Some(secs(4)), Some(secs(1)), Some(secs(2))), Some(0));
+        assert_eq!(percent(Some(1500), 2000), Some(75.0));
+        assert_eq!(percent(Some(1500), 0), None);
+    }
+}
