@@ -106,7 +106,8 @@ pub trait Verify: Send + Sync {
     fn verify(&self, token: &str) -> Option<Principal>;
 }
 
-/// Who may come in, and as whom.
+/// Who may come in, and as whom. A valid certificate whose name stands in no entry leaves its
+/// bearer anonymous, with [`Principal::san`] set.
 #[derive(Clone, Default)]
 pub struct Access {
     entries: Arc<[Entry]>,
@@ -155,7 +156,10 @@ impl Access {
         if self.is_open() && (local || self.insecure) {
             return Principal::new(Role::Admin, "local");
         }
-        Principal::anonymous()
+        match sans.first() {
+            Some(san) => Principal::anonymous().with_san(san),
+            None => Principal::anonymous(),
+        }
     }
 
     fn by_token(&self, token: &str) -> Option<Principal> {
@@ -189,14 +193,19 @@ impl fmt::Debug for Access {
     }
 }
 
-/// UNAUTHENTICATED for who has shown no credential and needs one.
-pub(crate) fn credential_missing() -> Status {
-    const MESSAGE: &str =
-        "no credential: send a client certificate, or a token in \"authorization: Bearer\"";
+/// UNAUTHENTICATED for who has shown no credential that counts, and needs one.
+pub(crate) fn credential_missing(anonymous: &Principal) -> Status {
+    let message = match anonymous.san() {
+        Some(san) => {
+            format!("the certificate is valid, but nobody is known here by its name {san:?}")
+        }
+        None => "no credential: send a client certificate, or a token in \"authorization: Bearer\""
+            .to_owned(),
+    };
     status::error(
         Code::Unauthenticated,
         ErrorReason::CredentialInvalid,
-        MESSAGE,
+        message,
     )
     .into_status()
 }

@@ -34,7 +34,7 @@ pub const COMMIT: &str = match option_env!("MUSTER_COMMIT") {
 /// Which component this is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// The component, such as `worker-registry`.
+    /// The component, such as `sample`.
     pub name: &'static str,
     /// Its version.
     pub version: &'static str,

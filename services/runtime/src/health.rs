@@ -3,6 +3,7 @@
 //! runs a check itself, and never waits for one.
 
 pub mod poll;
+mod report;
 pub mod service;
 pub mod stall;
 
@@ -20,6 +21,8 @@ use tokio::time::Instant;
 
 use crate::clock::Clock;
 
+pub use report::{CheckReport, Found, Report, Tier};
+
 /// The service name of readiness, beside the empty one.
 pub const READINESS: &str = "readiness";
 /// The service name of liveness.
@@ -29,85 +32,6 @@ const STARTUP: &str = "startup";
 const SHUTDOWN: &str = "shutdown";
 const MAINTENANCE: &str = "maintenance";
 const EVENT_LOOP: &str = "event-loop";
-
-/// How much a check matters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tier {
-    /// Without it the component is not ready.
-    Core,
-    /// Without it the component is degraded, and still ready.
-    Auxiliary,
-}
-
-impl Tier {
-    /// Its name in JSON.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Core => "core",
-            Self::Auxiliary => "auxiliary",
-        }
-    }
-}
-
-/// What a check found last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Found {
-    /// Nothing yet.
-    Pending,
-    /// All is well.
-    Ok,
-    /// Something is not.
-    Failed,
-    /// No answer in time.
-    Stuck,
-}
-
-impl Found {
-    /// Its name in JSON.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Ok => "ok",
-            Self::Failed => "failed",
-            Self::Stuck => "stuck",
-        }
-    }
-}
-
-/// A check as it is shown.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CheckReport {
-    /// Its name, such as `store`.
-    pub name: String,
-    /// How much it matters.
-    pub tier: Tier,
-    /// What it found last.
-    pub found: Found,
-    /// Since when it finds that.
-    pub since: SystemTime,
-    /// The same in words; may be empty when well.
-    pub detail: String,
-}
-
-impl CheckReport {
-    /// Whether the check bears on liveness as well.
-    pub fn is_of_liveness(&self) -> bool {
-        self.name == EVENT_LOOP
-    }
-}
-
-/// Everything known of a component's health, at one instant.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Report {
-    /// Ready for traffic.
-    pub ready: bool,
-    /// Makes progress.
-    pub live: bool,
-    /// Some auxiliary check is not well.
-    pub degraded: bool,
-    /// Each check, in order of name.
-    pub checks: Vec<CheckReport>,
-}
 
 /// The health of one component. Cheap to clone.
 #[derive(Debug, Clone)]

@@ -87,6 +87,9 @@
 //! # }
 //! ```
 //!
+//! Several components in one process have a [`context::Context`] each, and share one
+//! [`telemetry::Telemetry`] and one [`signals::Signals`], which their shutdowns are forwarded to.
+//!
 //! # In reading order
 //!
 //! [`clock`], [`task`] and [`shutdown`] are what a component lives by; [`health`] and [`metrics`]
@@ -114,6 +117,7 @@ pub mod process;
 pub mod resume;
 pub mod server;
 pub mod shutdown;
+pub mod signals;
 pub mod status;
 pub mod task;
 pub mod telemetry;

@@ -39,7 +39,7 @@ const BLOCKING_END: Duration = Duration::from_millis(500);
 
 /// A component as a program: its flags, its file, and how it runs.
 pub trait Component: 'static {
-    /// Its name, such as `worker-registry`.
+    /// Its name, such as `sample`.
     const NAME: &'static str;
     /// Its version: `env!("CARGO_PKG_VERSION")`.
     const VERSION: &'static str;

@@ -52,20 +52,24 @@ struct Running {
 impl Running {
     fn start(args: &[&str]) -> Self {
         let mut child = sample(args).spawn().unwrap();
-        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let log = BufReader::new(child.stderr.take().unwrap());
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        // Made first, so that the process ends with this whatever goes wrong below.
+        let mut running = Self {
+            child,
+            log,
+            address: nowhere,
+            ops: nowhere,
+        };
         let mut line = String::new();
         while !line.contains("\"starting\"") {
             line.clear();
-            assert_ne!(log.read_line(&mut line).unwrap(), 0, "it ended");
+            assert_ne!(running.log.read_line(&mut line).unwrap(), 0, "it ended");
         }
         let line: serde_json::Value = serde_json::from_str(&line).unwrap();
         let address = |field: &str| line[field].as_str().unwrap().parse().unwrap();
-        Self {
-            address: address("address"),
-            ops: address("ops"),
-            child,
-            log,
-        }
+        (running.address, running.ops) = (address("address"), address("ops"));
+        running
     }
 
     /// The status code of a GET on the ops port; `None` while nobody answers.

@@ -37,7 +37,7 @@ impl<S> Authorise<S> {
             return Ok(principal);
         }
         Err(Box::new(if principal.role() == Role::Anonymous {
-            credential_missing()
+            credential_missing(&principal)
         } else {
             role_denied(&principal, inbound.request.uri().path())
         }))
@@ -79,7 +79,8 @@ fn identify(access: &Access, inbound: &Inbound) -> Result<Principal, Box<Status>
     if let Some(principal) = known(peer, header) {
         return Ok(principal);
     }
-    let token = bearer(header).ok_or_else(|| Box::new(credential_missing()))?;
+    let token =
+        bearer(header).ok_or_else(|| Box::new(credential_missing(&Principal::anonymous())))?;
     let principal = access.with_token(token)?;
     let mut last = peer.known.lock().unwrap_or_else(PoisonError::into_inner);
     *last = Some((header.clone(), principal.clone(), Instant::now()));

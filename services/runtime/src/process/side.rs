@@ -7,7 +7,6 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::clock::Clock;
 use crate::context::Context;
@@ -15,6 +14,7 @@ use crate::health::stall::Pulse;
 use crate::ops;
 use crate::server::Listener;
 use crate::shutdown::Shutdown;
+use crate::signals::Signals;
 
 /// How long past its budget a shutdown is believed to be still alive.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -25,8 +25,7 @@ const RESYNC: Duration = Duration::from_secs(10);
 /// A side thread that is about to start.
 pub(super) struct Side {
     runtime: Runtime,
-    term: Signal,
-    int: Signal,
+    signals: Signals,
     ops: Option<Listener>,
 }
 
@@ -36,21 +35,16 @@ impl Side {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let (term, int, ops) = runtime.block_on(async {
+        let (signals, ops) = runtime.block_on(async {
             let ops = match ops {
                 Some(address) => Some(Listener::bind(address).await?),
                 None => None,
             };
-            Ok::<_, io::Error>((
-                signal(SignalKind::terminate())?,
-                signal(SignalKind::interrupt())?,
-                ops,
-            ))
+            Ok::<_, io::Error>((Signals::listen()?, ops))
         })?;
         Ok(Self {
             runtime,
-            term,
-            int,
+            signals,
             ops,
         })
     }
@@ -64,8 +58,7 @@ impl Side {
     pub(super) fn start(self, context: Context, pulse: Pulse) -> io::Result<()> {
         let Self {
             runtime,
-            term,
-            int,
+            signals,
             ops,
         } = self;
         let work = async move {
@@ -79,7 +72,7 @@ impl Side {
             };
             tokio::join!(
                 serve,
-                hear(term, int, &shutdown),
+                signals.forward(std::slice::from_ref(&shutdown)),
                 end_what_does_not(&shutdown),
                 follow_the_clock(&clock),
             );
@@ -88,17 +81,6 @@ impl Side {
             .name("side".to_owned())
             .spawn(move || runtime.block_on(work))?;
         Ok(())
-    }
-}
-
-async fn hear(mut term: Signal, mut int: Signal, shutdown: &Shutdown) {
-    loop {
-        let name = tokio::select! {
-            Some(()) = term.recv() => "SIGTERM",
-            Some(()) = int.recv() => "SIGINT",
-            else => return,
-        };
-        shutdown.signalled(name);
     }
 }
 

@@ -160,6 +160,15 @@ async fn a_client_certificate_is_who_calls_and_health_needs_none() {
         .await
         .unwrap();
 
+    let stranger = servers.client(Some(people.sign("bob", &["bob.example.org"])));
+    let stranger = dial(&running, &stranger);
+    let refused = OpsServiceClient::new(stranger)
+        .list_instances(ListInstancesRequest {})
+        .await;
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated);
+    assert!(refused.message().contains("bob.example.org"), "{refused}");
+
     let forged = servers.client(Some(Authority::new().sign("alice", &["alice.example.org"])));
     assert_eq!(
         caller(dial(&running, &forged)).await.unwrap_err().code(),
