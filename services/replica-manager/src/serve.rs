@@ -25,6 +25,7 @@ use crate::grpc::{Api, METHODS};
 use crate::load::Loads;
 use crate::metrics::Metrics;
 use crate::registry::calls::Owner;
+use crate::registry::credentials::Credentials;
 use crate::registry::watching::Follower;
 use crate::state::hubs::Hubs;
 use crate::state::record::Unreadable;
@@ -95,8 +96,12 @@ pub async fn serve(
         claimed: watch::Sender::new(false),
     };
     run(&context, &follower, watch, config.report_interval);
+    let credentials = Credentials::default();
+    let following = credentials.clone().follow(api.registry.clone());
+    run_loop(&context, "credential keys", following);
     let server = Server::new(&context)
         .methods(METHODS)
+        .verifier(Arc::new(credentials))
         .service(ReplicasServiceServer::new(api.clone()))
         .service(AssignmentsServiceServer::new(api));
     server.serve(listeners).await?;

@@ -1,0 +1,209 @@
+//! Which worker a credential names: verified with the registry's public keys, which are fetched and kept
+//! fresh. It never asks the registry while a call waits: what cannot be verified yet is refused, and the
+//! agent comes again.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use muster_proto::workers::v1::GetCredentialKeysRequest;
+use muster_proto::workers::v1::workers_service_client::WorkersServiceClient;
+use muster_runtime::auth::{Principal, Role, Verify};
+use muster_runtime::backoff::{Backoff, Policy};
+use muster_runtime::connect::Channel;
+use ring::signature::{ED25519, UnparsedPublicKey};
+use tokio::sync::Notify;
+
+/// The first word of a credential: its layout.
+const LAYOUT: &str = "mw1";
+
+/// The longest token looked at, in bytes.
+const MAX_TOKEN: usize = 512;
+
+/// How often keys are fetched anew; an unknown key is asked for at once.
+const REFRESH: Duration = Duration::from_secs(60);
+
+/// The least time between two fetches, so that nobody makes us ask by presenting nonsense.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// The delays between tries to reach the registry.
+const AGAIN: Policy = Policy::doubling(Duration::from_millis(50), Duration::from_secs(2));
+
+/// How many verified credentials are remembered: the workers of a large fleet. A signature costs more
+/// than the call that it proves.
+const REMEMBERED: usize = 100_000;
+
+/// The registry's keys, as far as they are known. Cheap to clone.
+#[derive(Clone, Default)]
+pub(crate) struct Credentials(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    known: Mutex<Known>,
+    unknown_key: Notify,
+}
+
+#[derive(Default)]
+struct Known {
+    /// Public keys by id.
+    keys: BTreeMap<String, Vec<u8>>,
+    /// Verified credentials, with the worker that each names.
+    verified: BTreeMap<String, Principal>,
+}
+
+impl Credentials {
+    /// Fetches the keys, and again for ever.
+    pub(crate) async fn follow(self, mut registry: WorkersServiceClient<Channel>) {
+        let mut backoff = Backoff::new(AGAIN, 3);
+        loop {
+            match registry
+                .get_credential_keys(GetCredentialKeysRequest {})
+                .await
+            {
+                Ok(answer) => {
+                    let keys = answer.into_inner().keys.into_iter();
+                    self.replace(keys.map(|key| (key.id, key.public_key)).collect());
+                    backoff.reset();
+                    tokio::time::sleep(PAUSE).await;
+                    tokio::select! {
+                        () = tokio::time::sleep(REFRESH) => {}
+                        () = self.0.unknown_key.notified() => {}
+                    }
+                }
+                Err(_) => tokio::time::sleep(backoff.next_delay()).await,
+            }
+        }
+    }
+
+    fn replace(&self, keys: BTreeMap<String, Vec<u8>>) {
+        let mut known = self.0.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.keys != keys {
+            known.verified.clear();
+            known.keys = keys;
+        }
+    }
+}
+
+impl Verify for Credentials {
+    fn verify(&self, token: &str) -> Option<Principal> {
+        let claim = Claim::read(token)?;
+        let mut known = self.0.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(principal) = known.verified.get(token) {
+            return Some(principal.clone());
+        }
+        let Some(key) = known.keys.get(claim.key) else {
+            self.0.unknown_key.notify_one();
+            return None;
+        };
+        UnparsedPublicKey::new(&ED25519, key)
+            .verify(claim.body.as_bytes(), &claim.signature)
+            .ok()?;
+        let principal = Principal::new(Role::Agent, claim.worker);
+        if known.verified.len() >= REMEMBERED {
+            known.verified.clear();
+        }
+        known.verified.insert(token.to_owned(), principal.clone());
+        Some(principal)
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Credentials")
+    }
+}
+
+/// What a credential says, before anything of it is believed: `mw1.KEY.WORKER.UID.SIGNATURE`.
+struct Claim<'t> {
+    key: &'t str,
+    worker: &'t str,
+    body: &'t str,
+    signature: Vec<u8>,
+}
+
+impl<'t> Claim<'t> {
+    fn read(token: &'t str) -> Option<Self> {
+        if token.len() > MAX_TOKEN {
+            return None;
+        }
+        let (body, signature) = token.rsplit_once('.')?;
+        let mut parts = body.split('.');
+        let (layout, key, worker, _uid) =
+            (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        let whole = layout == LAYOUT && parts.next().is_none();
+        let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
+        whole.then_some(Self {
+            key,
+            worker,
+            body,
+            signature,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ring::signature::{Ed25519KeyPair, KeyPair as _};
+
+    use super::*;
+
+    fn pair(seed: u8) -> Ed25519KeyPair {
+        Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap()
+    }
+
+    fn signed(pair: &Ed25519KeyPair, body: &str) -> String {
+        format!(
+            "{body}.{}",
+            URL_SAFE_NO_PAD.encode(pair.sign(body.as_bytes()))
+        )
+    }
+
+    fn knowing(pair: &Ed25519KeyPair) -> Credentials {
+        let credentials = Credentials::default();
+        let key = pair.public_key().as_ref().to_vec();
+        credentials.replace(BTreeMap::from([("k1".to_owned(), key)]));
+        credentials
+    }
+
+    #[test]
+    fn a_signed_credential_names_its_worker() {
+        let credentials = knowing(&pair(1));
+        let token = signed(&pair(1), "mw1.k1.w7.uid");
+        for _ in 0..2 {
+            let principal = credentials.verify(&token).unwrap();
+            assert_eq!((principal.role(), principal.name()), (Role::Agent, "w7"));
+        }
+    }
+
+    #[test]
+    fn what_was_not_signed_is_refused() {
+        let credentials = knowing(&pair(1));
+        let good = signed(&pair(1), "mw1.k1.w7.uid");
+        let (_, signature) = good.rsplit_once('.').unwrap();
+        for token in [
+            signed(&pair(2), "mw1.k1.w7.uid"),
+            signed(&pair(1), "mw1.k2.w7.uid"),
+            signed(&pair(1), "mw2.k1.w7.uid"),
+            signed(&pair(1), "mw1.k1.w7.uid.more"),
+            format!("mw1.k1.w8.uid.{signature}"),
+            format!("mw1.k1.w7.uid.{}", &signature[1..]),
+            "mw1.k1.w7.uid.!".to_owned(),
+            "x".repeat(100_000),
+            String::new(),
+        ] {
+            assert_eq!(credentials.verify(&token), None, "{token}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_is_gone_verifies_nothing() {
+        let credentials = knowing(&pair(1));
+        let token = signed(&pair(1), "mw1.k1.w7.uid");
+        assert!(credentials.verify(&token).is_some());
+        credentials.replace(BTreeMap::new());
+        assert_eq!(credentials.verify(&token), None);
+    }
+}
