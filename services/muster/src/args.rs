@@ -104,6 +104,10 @@ pub(crate) enum Command {
 /// What this program does by itself.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Local {
+    /// Run the whole stack in this process, until Ctrl-C
+    Up(Up),
+    /// Show the product's story on a stack of its own
+    Demo,
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -163,6 +167,31 @@ pub(crate) enum Remote {
     Health(Health),
     /// Turn a component's readiness off, or on again
     Maintenance(Maintenance),
+}
+
+/// Run the whole stack.
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    /// Where state is kept
+    #[arg(
+        long,
+        env = "MUSTER_DATA",
+        default_value = "muster-data",
+        value_name = "DIR"
+    )]
+    pub(crate) data: PathBuf,
+    /// How many workers to run on this machine
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub(crate) workers: u16,
+    /// Declared, simulated GPUs of each worker, such as H100:8
+    #[arg(long, value_name = "GPUS")]
+    pub(crate) gpus: Option<String>,
+    /// Makes each DIR/*/vms.csv a backend named after its folder
+    #[arg(long, env = "MUSTER_CATALOG", value_name = "DIR")]
+    pub(crate) catalog: Option<PathBuf>,
+    /// How to log
+    #[arg(long, env = "MUSTER_LOG", default_value = "pretty", value_parser = ["json", "pretty"])]
+    pub(crate) log: String,
 }
 
 /// Machines that could be had.

@@ -9,16 +9,20 @@
 mod args;
 mod commands;
 mod convert;
+mod demo;
 mod failure;
 mod output;
 mod session;
 mod spec;
+mod stack;
 mod text;
+mod up;
 
 use std::{fs, path::Path, process::ExitCode};
 
 use clap::{CommandFactory as _, Parser as _};
 use muster_runtime::connect::{Connector, Credential, Endpoints, Options};
+use worker_agent::supervisor;
 
 use crate::{
     args::{Addresses as Typed, Cli, Command, Format, Global, Local, Remote},
@@ -31,6 +35,14 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Runs the program, from its arguments to its exit code.
 pub fn main() -> ExitCode {
+    let mut words = std::env::args_os().skip(1);
+    if words
+        .next()
+        .is_some_and(|word| word == supervisor::SUBCOMMAND)
+    {
+        // This program stands beside one replica of `muster up`.
+        return supervisor::main(words);
+    }
     let cli = Cli::parse();
     let format = cli.global.output;
     match begin(cli) {
@@ -61,6 +73,14 @@ fn begin(cli: Cli) -> Result<ExitCode, Failure> {
             clap_complete::generate(shell, &mut Cli::command(), "muster", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)
         }
+        Command::Local(Local::Up(args)) => {
+            stack_runtime()?.block_on(up::run(&args))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Local(Local::Demo) => {
+            stack_runtime()?.block_on(demo::run())?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Remote(command) => {
             let session = session(&cli.global)?;
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -70,6 +90,14 @@ fn begin(cli: Cli) -> Result<ExitCode, Failure> {
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+/// The threads that a whole stack shares.
+fn stack_runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    Ok(tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?)
 }
 
 fn session(global: &Global) -> Result<Session, Failure> {

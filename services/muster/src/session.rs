@@ -106,6 +106,14 @@ impl Session {
         self.connector.channel(self.endpoints(component))
     }
 
+    /// A channel to an agent at HOST:PORT.
+    pub(crate) fn channel_to(&self, address: &str) -> Result<Channel, Failure> {
+        let endpoints = format!("http://{address}").parse::<Endpoints>();
+        let endpoints =
+            endpoints.map_err(|error| Failure::Failed(format!("{address}: {error}")))?;
+        Ok(self.connector.channel(&endpoints))
+    }
+
     /// A client of the offers-gateway.
     pub(crate) fn offers(&self) -> OffersServiceClient<Channel> {
         OffersServiceClient::new(self.channel(Component::Gateway))

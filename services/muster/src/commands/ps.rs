@@ -3,8 +3,8 @@
 use std::future::Future;
 
 use muster_proto::replicas::v1::{
-    ListReplicasRequest, ListReplicasResponse, Replica, ReplicaFilter, WatchReplicasRequest,
-    WatchReplicasResponse, replica_change::Change,
+    ListReplicasRequest, ListReplicasResponse, Replica, ReplicaFilter, ReplicaPhase,
+    WatchReplicasRequest, WatchReplicasResponse, replica_change::Change,
 };
 use tonic::{Response, Status, Streaming};
 
@@ -80,7 +80,19 @@ pub(crate) async fn list(
     }
 }
 
-fn table(session: &Session, replicas: &mut dyn Iterator<Item = &Replica>) -> Table {
+/// Whether something of a replica in this phase runs.
+pub(crate) fn runs(phase: ReplicaPhase) -> bool {
+    matches!(
+        phase,
+        ReplicaPhase::Starting
+            | ReplicaPhase::Ready
+            | ReplicaPhase::Unready
+            | ReplicaPhase::Stopping
+    )
+}
+
+/// Replicas, a row each.
+pub(crate) fn table(session: &Session, replicas: &mut dyn Iterator<Item = &Replica>) -> Table {
     let mut header = vec![
         "REPLICA",
         "STATE",

@@ -1,0 +1,240 @@
+//! The whole stack in one process: the three components and some agents, each
+//! with surroundings of its own, over the same calls as between machines. It
+//! decides where they listen and keep their state; never what they do.
+
+mod part;
+
+use std::{
+    ffi::OsString,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use muster_model::requirements::GpuRequest;
+use muster_runtime::{
+    connect::{Connector, Endpoints, Options as Dialling},
+    server::Listeners,
+};
+use muster_store::{Options as StoreOptions, Spec, Store};
+use tokio::time::Instant;
+
+use self::part::Part;
+use crate::{
+    args::Format,
+    failure::Failure,
+    session::{Addresses, Component, Session},
+};
+
+/// How long a caller of the gateway waits for one backend at most.
+const BACKEND_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// What a stack is made of.
+#[derive(Debug, Clone)]
+pub(crate) struct Options {
+    /// Where state is kept.
+    pub(crate) data: PathBuf,
+    /// How many workers there are.
+    pub(crate) workers: u16,
+    /// Declared, simulated GPUs of each; none is what the machine has.
+    pub(crate) gpus: Option<GpuRequest>,
+    /// Makes each DIR/*/vms.csv a backend.
+    pub(crate) catalog: Option<PathBuf>,
+    /// Where they listen.
+    pub(crate) ports: Ports,
+    /// What supervises a replica; none is this very program.
+    pub(crate) supervisor: Option<Vec<OsString>>,
+}
+
+/// Where the parts of a stack listen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ports {
+    /// On the ports that the documentation names; agents after the first on free ones.
+    Documented,
+    /// On free ports, so that a stack disturbs no other.
+    Free,
+}
+
+/// A running stack.
+pub(crate) struct Stack {
+    gateway: Part,
+    registry: Part,
+    manager: Part,
+    agents: Vec<Part>,
+}
+
+impl Stack {
+    /// Starts everything and waits until it is ready.
+    pub(crate) async fn start(options: &Options) -> Result<Self, Failure> {
+        let registry = registry(options).await?;
+        let gateway = gateway(options).await?;
+        let manager = manager(options, &gateway, &registry).await?;
+        let mut stack = Self {
+            gateway,
+            registry,
+            manager,
+            agents: Vec::new(),
+        };
+        for number in 1..=options.workers {
+            stack
+                .agents
+                .push(agent(options, number, &stack.registry, &stack.manager).await?);
+        }
+        for part in stack.parts() {
+            part.ready().await?;
+        }
+        Ok(stack)
+    }
+
+    /// The parts, in the order in which they are stopped: nobody outlives whom it calls.
+    fn parts(&self) -> impl Iterator<Item = &Part> {
+        self.agents
+            .iter()
+            .chain([&self.manager, &self.gateway, &self.registry])
+    }
+
+    /// A session with this stack.
+    pub(crate) fn session(&self, format: Format) -> Result<Session, Failure> {
+        let addresses = Addresses {
+            gateway: self.gateway.endpoints()?,
+            registry: self.registry.endpoints()?,
+            manager: self.manager.endpoints()?,
+        };
+        Ok(Session::new(
+            addresses,
+            Connector::new(Dialling::default()),
+            format,
+        ))
+    }
+
+    /// Where each part is: its name, its gRPC and its ops address.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = (&str, SocketAddr, Option<SocketAddr>)> {
+        let components = [&self.gateway, &self.registry, &self.manager];
+        components
+            .into_iter()
+            .chain(&self.agents)
+            .map(|part| (part.name(), part.grpc(), part.ops()))
+    }
+
+    /// Ends when a part has failed, with what it said.
+    pub(crate) async fn failed(&self) -> Failure {
+        let ends = self.parts().map(|part| Box::pin(part.failed()));
+        futures_util::future::select_all(ends).await.0
+    }
+
+    /// Stops everything, agents first, and says how long it took. A part that did
+    /// not end well is a failure, and stops none of the others.
+    pub(crate) async fn stop(&self) -> Result<Duration, Failure> {
+        let began = Instant::now();
+        let mut unwell = Vec::new();
+        futures_util::future::join_all(self.agents.iter().map(Part::stop))
+            .await
+            .into_iter()
+            .for_each(|stopped| unwell.extend(stopped.err()));
+        for part in [&self.manager, &self.gateway, &self.registry] {
+            unwell.extend(part.stop().await.err());
+        }
+        match unwell.into_iter().next() {
+            None => Ok(began.elapsed()),
+            Some(failure) => Err(failure),
+        }
+    }
+}
+
+fn address(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
+async fn listeners(ports: Ports, name: &str, grpc: u16) -> Result<Listeners, Failure> {
+    let (grpc, ops) = match ports {
+        Ports::Documented => (address(grpc), address(grpc + 10)),
+        Ports::Free => (address(0), address(0)),
+    };
+    Listeners::bind(grpc, Some(ops)).await.map_err(|error| {
+        Failure::Failed(format!(
+            "{name} cannot listen on {grpc} and {ops}: {error}; is a stack running already?"
+        ))
+    })
+}
+
+async fn open_store(name: &str, spec: &Spec) -> Result<Store, Failure> {
+    let opened = Store::open(spec, StoreOptions::default()).await;
+    opened.map_err(|error| Failure::Failed(format!("{name}: {error}")))
+}
+
+/// A component's own file in the folder of the stack.
+fn store_file(data: &Path, name: &str) -> Result<Spec, Failure> {
+    let folder = data.join(name);
+    std::fs::create_dir_all(&folder)?;
+    Ok(Spec::Embedded(folder.join("store.db")))
+}
+
+async fn registry(options: &Options) -> Result<Part, Failure> {
+    let name = Component::Registry.name();
+    let listeners = listeners(options.ports, name, 7401).await?;
+    let store = open_store(name, &store_file(&options.data, name)?).await?;
+    let config = worker_registry::Config {
+        insecure_join: true,
+        ..Default::default()
+    };
+    let (context, at) = part::surroundings(name, &listeners);
+    part::close_with(&context, store.clone());
+    let serving = worker_registry::serve(config, context.clone(), store, listeners);
+    Ok(Part::start(name.to_owned(), context, at, serving))
+}
+
+async fn gateway(options: &Options) -> Result<Part, Failure> {
+    let name = Component::Gateway.name();
+    let listeners = listeners(options.ports, name, 7400).await?;
+    let args = offers_gateway::config::Args {
+        store: None,
+        data: Some(options.data.join(name)),
+        catalog: options.catalog.clone(),
+        backend_timeout: BACKEND_TIMEOUT,
+    };
+    let config = offers_gateway::Config::new(args).map_err(Failure::Usage)?;
+    std::fs::create_dir_all(options.data.join(name))?;
+    let store = open_store(name, &config.store).await?;
+    let (context, at) = part::surroundings(name, &listeners);
+    part::close_with(&context, store.clone());
+    let serving = offers_gateway::serve(config, context.clone(), store, listeners);
+    Ok(Part::start(name.to_owned(), context, at, serving))
+}
+
+async fn manager(options: &Options, gateway: &Part, registry: &Part) -> Result<Part, Failure> {
+    let name = Component::Manager.name();
+    let listeners = listeners(options.ports, name, 7402).await?;
+    let store = open_store(name, &store_file(&options.data, name)?).await?;
+    let config = replica_manager::Serving::new(registry.endpoints()?, gateway.endpoints()?);
+    let (context, at) = part::surroundings(name, &listeners);
+    part::close_with(&context, store.clone());
+    let (surroundings, serving) = (context.clone(), config);
+    let serving =
+        async move { Ok(replica_manager::serve(serving, surroundings, store, listeners).await?) };
+    Ok(Part::start(name.to_owned(), context, at, serving))
+}
+
+async fn agent(
+    options: &Options,
+    number: u16,
+    registry: &Part,
+    manager: &Part,
+) -> Result<Part, Failure> {
+    let name = format!("w{number}");
+    let ports = if number == 1 {
+        options.ports
+    } else {
+        Ports::Free
+    };
+    let listeners = listeners(ports, &name, 7403).await?;
+    let (workers, replicas): (Endpoints, Endpoints) = (registry.endpoints()?, manager.endpoints()?);
+    let data = options.data.join("workers").join(&name);
+    let mut config = worker_agent::config::Config::new(&name, data, workers, replicas);
+    config.simulated_gpus = options.gpus.clone();
+    if let Some(supervisor) = &options.supervisor {
+        config.supervisor_command = supervisor.clone();
+    }
+    let (context, at) = part::surroundings("worker-agent", &listeners);
+    let serving = worker_agent::serve(config, context.clone(), listeners);
+    Ok(Part::start(name, context, at, serving))
+}
