@@ -27,6 +27,7 @@ use crate::domain::ports;
 use crate::domain::probe::{Kind, Terms};
 use crate::grpc::convert;
 use crate::ledger::{Entry, Ledger};
+use crate::measures::Measures;
 use crate::minder::{Minder, Orders, Start, Task};
 use crate::plan::{self, Port, WantedPort};
 use crate::prober::{Prober, Question};
@@ -102,6 +103,7 @@ pub(crate) struct Agent {
     heard: mpsc::Receiver<Heard>,
     view: watch::Sender<Arc<View>>,
     advertise_host: String,
+    measures: Measures,
 }
 
 impl Agent {
@@ -111,6 +113,7 @@ impl Agent {
         context: &Context,
         data: &Arc<DataDir>,
         advertise_host: &str,
+        measures: &Measures,
     ) -> io::Result<Self> {
         let (ledger, facts) = Ledger::open(&data.ledger_path())?;
         let (inbox, heard) = mpsc::channel(INBOX);
@@ -125,6 +128,7 @@ impl Agent {
             heard,
             view: watch::Sender::new(Arc::default()),
             advertise_host: advertise_host.to_owned(),
+            measures: measures.clone(),
         };
         agent.recover()?;
         agent.show();
@@ -159,8 +163,40 @@ impl Agent {
             while let Ok(heard) = self.heard.try_recv() {
                 self.hear(heard)?;
             }
+            let before = Arc::clone(&self.view.borrow());
             self.show();
+            self.measure(&before);
         }
+    }
+
+    /// Notes what has changed, for those who look at numbers.
+    fn measure(&self, before: &View) {
+        let after = Arc::clone(&self.view.borrow());
+        for (id, seen) in &after.attempts {
+            let known = before.attempts.get(id);
+            let (was_ready, had_ended) = known.map_or((false, false), |known| {
+                (
+                    known.report.ready_time.is_some(),
+                    known.report.end_time.is_some(),
+                )
+            });
+            let Some(attempt) = self.holdings.get(id) else {
+                continue;
+            };
+            if let (false, Some(start), Some(ready)) =
+                (was_ready, attempt.start_time(), attempt.ready_time())
+            {
+                self.measures.note_ready(start, ready);
+            }
+            if let (false, Some(end)) = (had_ended, attempt.end()) {
+                let class = convert::class_name(end.class);
+                self.measures.note_end(class);
+                tracing::info!(attempt = %id, replica = seen.assignment.replica, class, why = end.message, "ended");
+            }
+        }
+        let phases = self.holdings.attempts().values();
+        self.measures
+            .set_attempts(phases.map(|held| convert::phase_name(held.attempt().phase())));
     }
 
     fn now(&self) -> Now {

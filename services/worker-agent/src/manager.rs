@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use muster_proto::replicas::v1::assignment_change::Change;
 use muster_proto::replicas::v1::assignments_service_client::AssignmentsServiceClient;
@@ -241,12 +241,27 @@ impl Reporter {
             if let Ok(id) = AttemptId::parse(id)
                 && ended(&id)
             {
+                if let Some(seen) = view.attempts.get(&id) {
+                    self.note_told(seen);
+                }
                 self.shared.tell(Input::Settled(id)).await;
             }
         }
         if !answer.unknown_attempts.is_empty() {
             tracing::warn!(attempts = ?answer.unknown_attempts, "the replica-manager does not know what runs here: it is kept");
         }
+    }
+}
+
+impl Reporter {
+    fn note_told(&self, seen: &Seen) {
+        let ended = seen
+            .report
+            .end_time
+            .and_then(|time| SystemTime::try_from(time).ok());
+        let since =
+            ended.and_then(|ended| self.shared.context.clock.now().duration_since(ended).ok());
+        self.shared.measures.note_told(since.unwrap_or_default());
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::io;
+use std::time::SystemTime;
 
 use muster_proto::replicas::v1::Assignment;
 use prost::Message as _;
@@ -62,7 +63,8 @@ pub fn set_forgotten(dir: &AttemptDir) -> io::Result<()> {
     fs::write(dir.path().join("forgotten"), b"")
 }
 
-/// Whether it is only its output.
-pub fn is_forgotten(dir: &AttemptDir) -> bool {
-    dir.path().join("forgotten").exists()
+/// Since when it is only its output; absent while anyone has to hear of it.
+pub fn forgotten_time(dir: &AttemptDir) -> Option<SystemTime> {
+    let marked = fs::metadata(dir.path().join("forgotten"));
+    marked.and_then(|mark| mark.modified()).ok()
 }

@@ -146,6 +146,7 @@ impl Registry {
             let view = Arc::clone(&self.shared.view.borrow_and_update());
             let sent = (Instant::now(), machine::since_boot());
             let answer = self.beat(&view, terms, leaving.is_some()).await;
+            self.shared.measures.note_heartbeat(answer.is_ok());
             if let Some(done) = leaving {
                 if let Err(status) = &answer {
                     tracing::warn!(

@@ -10,6 +10,7 @@ use muster_proto::workers::v1::workers_service_client::WorkersServiceClient;
 use muster_runtime::connect::{Connector, Credential};
 use muster_runtime::context::Context;
 use muster_runtime::health::Tier;
+use muster_runtime::operations::{File, Operations};
 use muster_runtime::server::{Listeners, Server};
 use tokio::sync::{mpsc, watch};
 
@@ -19,7 +20,9 @@ use crate::config::Config;
 use crate::data_dir::{DataDir, Identity};
 use crate::grpc::agents::{Agents, METHODS};
 use crate::inventory;
+use crate::janitor::Janitor;
 use crate::manager::{Reporter, Watcher};
+use crate::measures::Measures;
 use crate::registry::Registry;
 use crate::sampler::Sampler;
 use crate::shared::Shared;
@@ -39,15 +42,20 @@ const IDEMPOTENT: [&str; 4] = [
 pub async fn serve(config: Config, context: Context, listeners: Listeners) -> anyhow::Result<()> {
     let data = DataDir::open(&config.data, &config.name).context("the data directory")?;
     keep_name(&data, &config.name).context("the data directory")?;
+    context
+        .keep_reports(data.path())
+        .context("the data directory")?;
     let (data, config) = (Arc::new(data), Arc::new(config));
     let address = listeners.grpc_address();
     let addresses = Addresses::of(&config, address.ip(), address.port());
-    let agent =
-        Agent::open(&config, &context, &data, &addresses.host).context("the data directory")?;
+    let measures = Measures::new(&context.metrics);
+    let agent = Agent::open(&config, &context, &data, &addresses.host, &measures)
+        .context("the data directory")?;
     let shared = Shared {
         standing: Standing::new(inventory::read(&config)),
         view: agent.view(),
         inbox: agent.inbox(),
+        measures,
         config,
         context,
         data,
@@ -58,8 +66,14 @@ pub async fn serve(config: Config, context: Context, listeners: Listeners) -> an
         shared: shared.clone(),
     };
     context.tasks.critical("samples", sampler.run());
+    let janitor = Janitor {
+        shared: shared.clone(),
+    };
+    context.tasks.critical("janitor", janitor.run());
     talk(&shared, addresses).context("the credential")?;
+    let operations = Operations::open(context, File::in_folder(shared.data.path())).await?;
     Server::new(context)
+        .operations(&operations)
         .methods(METHODS)
         .service(AgentsServiceServer::new(Agents {
             shared: shared.clone(),

@@ -9,6 +9,7 @@ use crate::agent::{Heard, Inbox};
 use crate::config::Config;
 use crate::data_dir::DataDir;
 use crate::domain::holdings::Input;
+use crate::measures::Measures;
 use crate::standing::Standing;
 use crate::view::View;
 
@@ -21,6 +22,7 @@ pub(crate) struct Shared {
     pub(crate) standing: Standing,
     pub(crate) view: watch::Receiver<Arc<View>>,
     pub(crate) inbox: Inbox,
+    pub(crate) measures: Measures,
 }
 
 impl Shared {

@@ -19,7 +19,7 @@ impl Agent {
     pub(super) fn recover(&mut self) -> io::Result<()> {
         for id in self.data.attempts()? {
             let dir = self.data.attempt(&id);
-            if record::is_forgotten(&dir) {
+            if record::forgotten_time(&dir).is_some() {
                 continue;
             }
             match assigned(&dir, &id) {

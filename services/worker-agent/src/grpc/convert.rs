@@ -143,6 +143,20 @@ pub fn render_class(class: Option<FailureClass>) -> wire::FailureClass {
     }
 }
 
+/// A failure's class in a word, for people; "stopped" if it was none.
+pub fn class_name(class: Option<FailureClass>) -> &'static str {
+    match class {
+        None => "stopped",
+        Some(FailureClass::Interruption) => "interruption",
+        Some(FailureClass::Error) => "error",
+        Some(FailureClass::OutOfMemory) => "oom",
+        Some(FailureClass::Probe) => "probe",
+        Some(FailureClass::StartTimeout) => "start-timeout",
+        Some(FailureClass::Image) => "image",
+        Some(FailureClass::Config) => "config",
+    }
+}
+
 /// How an attempt's process ended.
 pub fn render_exit(end: &End) -> wire::ExitStatus {
     wire::ExitStatus {

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -20,6 +21,9 @@ pub struct Wanted {
     /// Not before this time.
     pub since: Option<SystemTime>,
 }
+
+/// What is read at a time while looking for the last lines.
+const BLOCK: usize = 64 * 1024;
 
 /// A place in an attempt's output, from which one reads on.
 #[derive(Debug)]
@@ -121,7 +125,7 @@ impl Reader {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(error),
             };
-            let (starts, end) = last_lines(&mut file, wanted)?;
+            let (starts, end) = last_lines(&file, wanted)?;
             let start = if wanted == 0 {
                 end
             } else {
@@ -150,30 +154,36 @@ fn has_line(file: &mut BufReader<File>) -> io::Result<bool> {
     Ok(bytes.last() == Some(&b'\n'))
 }
 
-/// Where the last `most` whole lines of a file start, and where the last one ends.
-fn last_lines(file: &mut File, most: usize) -> io::Result<(VecDeque<u64>, u64)> {
+/// Where the last `most` whole lines of a file start, oldest first, and where the last one ends. It
+/// reads from the end, and no more than it needs.
+fn last_lines(file: &File, most: usize) -> io::Result<(VecDeque<u64>, u64)> {
     let mut starts = VecDeque::new();
-    let mut reader = BufReader::with_capacity(64 * 1024, file);
-    let mut place = 0_u64;
-    let mut start = 0_u64;
-    loop {
-        let buffer = reader.fill_buf()?;
-        if buffer.is_empty() {
-            return Ok((starts, start));
-        }
-        for byte in buffer {
-            place += 1;
-            if *byte == b'\n' {
-                starts.push_back(start);
-                if starts.len() > most {
-                    starts.pop_front();
-                }
-                start = place;
+    let mut end = None;
+    let mut place = file.metadata()?.len();
+    let mut block = vec![0; BLOCK];
+    while place > 0 && starts.len() < most.max(1) {
+        let size = BLOCK.min(usize::try_from(place).unwrap_or(BLOCK));
+        let from = place - u64::try_from(size).unwrap_or(0);
+        file.read_exact_at(&mut block[..size], from)?;
+        let ends = block[..size]
+            .iter()
+            .enumerate()
+            .rev()
+            .filter(|(_, byte)| **byte == b'\n');
+        for after in ends.map(|(at, _)| from + u64::try_from(at).unwrap_or(0) + 1) {
+            if end.is_none() {
+                end = Some(after);
+            } else if starts.len() < most {
+                starts.push_front(after);
             }
         }
-        let read = buffer.len();
-        reader.consume(read);
+        place = from;
     }
+    // The first line starts where no line ends.
+    if end.is_some() && starts.len() < most {
+        starts.push_front(0);
+    }
+    Ok((starts, end.unwrap_or(0)))
 }
 
 /// The last `most` lines of an attempt's output.

@@ -168,6 +168,7 @@ impl Registry {
             beaten: false,
         }));
         self.shared.standing.note_registry(None);
+        self.shared.measures.note_registration();
         tracing::info!(
             generation = worker.generation,
             state = worker.state().as_str_name(),

@@ -1,0 +1,158 @@
+//! Removes the folders of attempts of which nobody has to hear any more, once their output has been
+//! kept long enough. It never touches the folder of an attempt that somebody still asks about.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::time::{Duration, SystemTime};
+
+use muster_runtime::shutdown::Phase;
+use tokio::time::sleep;
+
+use crate::config::LogRetention;
+use crate::data_dir::DataDir;
+use crate::domain::ids::AttemptId;
+use crate::record;
+use crate::shared::Shared;
+
+const EVERY: Duration = Duration::from_secs(60);
+
+/// Removes what is old until the loops end.
+#[derive(Debug)]
+pub(crate) struct Janitor {
+    pub(crate) shared: Shared,
+}
+
+/// An attempt that is only its output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Kept {
+    id: AttemptId,
+    ended: SystemTime,
+}
+
+impl Janitor {
+    /// Works until the loops end.
+    pub(crate) async fn run(self) -> Result<(), String> {
+        let stop = self.shared.context.shutdown.reached(Phase::Loops);
+        tokio::select! {
+            () = stop => Ok(()),
+            () = self.clean_on() => Ok(()),
+        }
+    }
+
+    async fn clean_on(&self) {
+        loop {
+            let (data, retention) = (self.shared.data.clone(), self.shared.config.log_retention);
+            let now = self.shared.context.clock.now();
+            let cleaned = tokio::task::spawn_blocking(move || clean(&data, retention, now)).await;
+            if let Ok(Err(error)) = cleaned {
+                tracing::warn!(%error, "old output is not removed");
+            }
+            sleep(EVERY).await;
+        }
+    }
+}
+
+fn clean(data: &DataDir, retention: LogRetention, now: SystemTime) -> io::Result<()> {
+    let mut kept = Vec::new();
+    for id in data.attempts()? {
+        let dir = data.attempt(&id);
+        if let Some(ended) = record::forgotten_time(&dir) {
+            kept.push(Kept { id, ended });
+        }
+    }
+    for id in too_old(kept, retention, now) {
+        std::fs::remove_dir_all(data.attempt(&id).path())?;
+    }
+    Ok(())
+}
+
+/// What goes: by age, by the number for its replica, and by the number in all; the oldest first.
+fn too_old(mut kept: Vec<Kept>, retention: LogRetention, now: SystemTime) -> Vec<AttemptId> {
+    kept.sort_by(|one, other| {
+        other
+            .ended
+            .cmp(&one.ended)
+            .then_with(|| one.id.cmp(&other.id))
+    });
+    let mut of_replica: BTreeMap<String, usize> = BTreeMap::new();
+    let mut in_all = 0;
+    let mut gone = Vec::new();
+    for one in kept {
+        let age = now.duration_since(one.ended).unwrap_or_default();
+        let seen = of_replica.entry(replica(&one.id).to_owned()).or_default();
+        if age > retention.age || *seen >= retention.per_replica || in_all >= retention.in_all {
+            gone.push(one.id);
+        } else {
+            *seen += 1;
+            in_all += 1;
+        }
+    }
+    gone
+}
+
+/// An attempt's id without its last part, its number.
+fn replica(id: &AttemptId) -> &str {
+    id.as_str()
+        .rsplit_once('.')
+        .map_or(id.as_str(), |(replica, _)| replica)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RETENTION: LogRetention = LogRetention {
+        per_replica: 2,
+        in_all: 4,
+        age: Duration::from_secs(100),
+    };
+
+    fn at(secs: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(secs)
+    }
+
+    fn gone(kept: &[(&str, u64)], now: u64) -> Vec<String> {
+        let kept = kept.iter().map(|(id, ended)| Kept {
+            id: AttemptId::parse(id).unwrap(),
+            ended: at(*ended),
+        });
+        let ids = too_old(kept.collect(), RETENTION, at(now));
+        ids.iter().map(|id| id.as_str().to_owned()).collect()
+    }
+
+    #[test]
+    fn the_latest_of_each_replica_are_kept() {
+        let kept = [("a.0.1", 1), ("a.0.2", 2), ("a.0.3", 3), ("a.1.1", 1)];
+        assert_eq!(gone(&kept, 50), ["a.0.1"]);
+        assert_eq!(gone(&kept, 102), ["a.0.1", "a.1.1"]);
+    }
+
+    #[test]
+    fn there_is_an_end_to_all_of_them() {
+        let kept = [
+            ("a.0.1", 1),
+            ("b.0.1", 2),
+            ("c.0.1", 3),
+            ("d.0.1", 4),
+            ("e.0.1", 5),
+        ];
+        assert_eq!(gone(&kept, 50), ["a.0.1"]);
+    }
+
+    #[test]
+    fn only_what_is_forgotten_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = DataDir::open(folder.path(), "w1").unwrap();
+        let ids = ["a.0.1", "a.0.2"].map(|id| AttemptId::parse(id).unwrap());
+        for id in &ids {
+            data.attempt(id).make().unwrap();
+        }
+        record::set_forgotten(&data.attempt(&ids[1])).unwrap();
+        let retention = LogRetention {
+            in_all: 0,
+            ..RETENTION
+        };
+        clean(&data, retention, SystemTime::UNIX_EPOCH).unwrap();
+        assert_eq!(data.attempts().unwrap(), ids[..1]);
+    }
+}
