@@ -1,16 +1,24 @@
 //! The gateway's one shared state: how every backend stands and what is on offer. Readers take the
 //! current state without a lock and keep it as long as they like; the backends' tasks replace it.
-//! It decides nothing about backends; it makes each change visible whole, at a revision of its own.
+//! It decides nothing about backends; it makes each change visible whole, at a revision of its own,
+//! to readers and to those who watch.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
+use muster_proto::offers::v1 as pb;
+use muster_runtime::clock::Clock;
 use muster_runtime::resume::Progress;
+use muster_runtime::watch::{self, Hub, Update};
+use tokio::sync::watch as signal;
 
 use crate::domain::backend::{Facts, Standing};
 use crate::domain::market::{Market, Marks, Shelf};
+use crate::domain::outcome::Book;
+use crate::grpc::convert;
 use crate::grpc::wire::Tables;
+use crate::history::{Forgotten, History, Step};
 
 /// The shared state. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -19,10 +27,13 @@ pub struct Board(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     epoch: String,
+    clock: Clock,
     state: ArcSwap<State>,
-    /// Held by whoever replaces the state.
-    writing: Mutex<()>,
+    /// Held by whoever replaces the state; guards what changes with it.
+    writing: Mutex<History>,
     progress: Progress,
+    changed: signal::Sender<u64>,
+    backends: Hub<pb::Backend>,
 }
 
 /// Everything at one revision.
@@ -34,6 +45,8 @@ pub struct State {
     pub backends: Vec<Arc<Standing>>,
     /// What is on offer.
     pub stand: Arc<Stand>,
+    /// What launches have taught.
+    pub book: Arc<Book>,
 }
 
 /// What is on offer, with all that is needed to send it.
@@ -51,12 +64,25 @@ pub struct Stand {
 
 impl Board {
     /// A board of backends that have not told anything yet, in a history named `epoch`.
-    pub fn new(epoch: String, backends: impl IntoIterator<Item = Facts>) -> Self {
+    pub fn new(epoch: String, clock: Clock, backends: impl IntoIterator<Item = Facts>) -> Self {
         let mut backends: Vec<_> = backends
             .into_iter()
             .map(|facts| Arc::new(Standing::new(Arc::new(facts))))
             .collect();
         backends.sort_by(|a, b| a.facts.name.cmp(&b.facts.name));
+        let now = clock.now();
+        let shown = backends.iter().map(|standing| {
+            (
+                standing.facts.name.as_str().into(),
+                Arc::new(convert::render_backend(standing, now)),
+            )
+        });
+        let hub = Hub::new(
+            epoch.clone(),
+            1,
+            shown.collect::<Vec<_>>(),
+            watch::Options::default(),
+        );
         let stand = Arc::new(Stand {
             revision: 1,
             content: 1,
@@ -64,13 +90,17 @@ impl Board {
         });
         Self(Arc::new(Inner {
             epoch,
+            clock,
             state: ArcSwap::from_pointee(State {
                 revision: 1,
                 backends,
                 stand,
+                book: Arc::default(),
             }),
-            writing: Mutex::new(()),
+            writing: Mutex::new(History::new(1)),
             progress: Progress::new(1),
+            changed: signal::Sender::new(1),
+            backends: hub,
         }))
     }
 
@@ -89,9 +119,24 @@ impl Board {
         &self.0.progress
     }
 
+    /// Tells those who watch backends.
+    pub fn backends(&self) -> &Hub<pb::Backend> {
+        &self.0.backends
+    }
+
+    /// Changes with each revision.
+    pub fn changed(&self) -> signal::Receiver<u64> {
+        self.0.changed.subscribe()
+    }
+
+    /// The first change of offers after `revision`; none if there is none yet.
+    pub fn step_after(&self, revision: u64) -> Result<Option<Arc<Step>>, Forgotten> {
+        self.writing().after(revision)
+    }
+
     /// Changes how one backend stands. Without effect if there is none of this name.
     pub fn change(&self, backend: &str, change: impl FnOnce(&mut Standing)) {
-        let _writing = self.writing();
+        let mut history = self.writing();
         let old = self.state();
         let Some(at) = old.position(backend) else {
             return;
@@ -100,27 +145,86 @@ impl Board {
         change(&mut standing);
         let mut backends = old.backends.clone();
         backends[at] = Arc::new(standing);
-        self.replace(&old, backends);
+        self.replace(&mut history, &old, backends, Arc::clone(&old.book));
     }
 
-    fn replace(&self, old: &State, backends: Vec<Arc<Standing>>) {
-        let revision = old.revision + 1;
-        let stand = Stand::of(&backends, &old.stand, revision);
+    /// Takes what launches have taught. The same book again lets marks end whose time has come.
+    pub fn learn(&self, book: Arc<Book>) {
+        let mut history = self.writing();
+        let old = self.state();
+        self.replace(&mut history, &old, old.backends.clone(), book);
+    }
+
+    /// Has exactly these backends from now on. Those that are on the board already stay as they are
+    /// if `keep` says so.
+    pub fn configure(&self, facts: Vec<Facts>, keep: impl Fn(&str) -> bool) {
+        let mut history = self.writing();
+        let old = self.state();
+        let stands = |facts: Facts| {
+            let known = old.backend(&facts.name).filter(|_| keep(&facts.name));
+            known.map_or_else(|| Arc::new(Standing::new(Arc::new(facts))), Arc::clone)
+        };
+        let mut backends: Vec<_> = facts.into_iter().map(stands).collect();
+        backends.sort_by(|a, b| a.facts.name.cmp(&b.facts.name));
+        self.replace(&mut history, &old, backends, Arc::clone(&old.book));
+    }
+
+    fn replace(
+        &self,
+        history: &mut History,
+        old: &State,
+        backends: Vec<Arc<Standing>>,
+        book: Arc<Book>,
+    ) {
+        let (revision, now) = (old.revision + 1, self.0.clock.now());
+        let stand = Stand::of(&backends, &old.stand, &book, revision, now);
+        if stand.content != old.stand.content
+            && let Some(step) = Step::between(&old.stand.market, &stand.market, revision)
+        {
+            history.push(step);
+        }
+        let updates = updates(old, &backends, now);
         self.0.state.store(Arc::new(State {
             revision,
             backends,
             stand,
+            book,
         }));
+        self.0.backends.publish(revision, updates);
         self.0.progress.advance(revision);
+        self.0.changed.send_replace(revision);
     }
 
     // The state is replaced in one step at the end, so a panic leaves nothing half done.
-    fn writing(&self) -> MutexGuard<'_, ()> {
+    fn writing(&self) -> MutexGuard<'_, History> {
         self.0
             .writing
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What those who watch backends are told. That a refresh is due, or has begun, is no news.
+fn updates(old: &State, new: &[Arc<Standing>], now: SystemTime) -> Vec<Update<pb::Backend>> {
+    let news = |standing: &Arc<Standing>| {
+        let mut shown = convert::render_backend(standing, now);
+        let was = old.backend(&standing.facts.name);
+        let is_news = was.is_none_or(|was| {
+            let mut before = convert::render_backend(was, now);
+            before.next_refresh_time = shown.next_refresh_time;
+            !Arc::ptr_eq(was, standing) && before != shown || before.data != shown.data
+        });
+        if standing.next_refresh.is_none() {
+            shown.next_refresh_time = None;
+        }
+        is_news.then(|| Update::put(standing.facts.name.as_str(), shown))
+    };
+    let gone = old.backends.iter().filter(|was| {
+        !new.iter()
+            .any(|standing| standing.facts.name == was.facts.name)
+    });
+    let gone = gone.map(|was| Update::delete(was.facts.name.as_str()));
+    new.iter().filter_map(news).chain(gone).collect()
 }
 
 impl State {
@@ -138,35 +242,55 @@ impl State {
 
 impl Stand {
     /// What is on offer, sharing with the `old` one whatever is still the same.
-    fn of(backends: &[Arc<Standing>], old: &Arc<Self>, revision: u64) -> Arc<Self> {
-        let shown = || backends.iter().filter_map(|standing| standing.shown());
-        let same_time = |shelf: &Shelf, observed: SystemTime| shelf.observed == observed;
-        let same = |exactly: bool| {
-            let shelves = old.market.shelves();
-            shelves.len() == shown().count()
-                && shelves.iter().zip(shown()).all(|(shelf, told)| {
-                    Arc::ptr_eq(&shelf.snapshot, &told.snapshot)
-                        && (!exactly || same_time(shelf, told.observed))
-                })
-        };
-        if same(true) {
+    fn of(
+        backends: &[Arc<Standing>],
+        old: &Arc<Self>,
+        book: &Book,
+        revision: u64,
+        now: SystemTime,
+    ) -> Arc<Self> {
+        let shelves = backends
+            .iter()
+            .filter_map(|standing| standing.shown())
+            .map(|told| {
+                let marks = old.marks_of(&told.snapshot, book, now);
+                Shelf::new(Arc::clone(&told.snapshot), told.observed, marks)
+            });
+        let market = Market::new(shelves.collect());
+        let pairs = || std::iter::zip(old.market.shelves(), market.shelves());
+        let same_content = old.market.shelves().len() == market.shelves().len()
+            && pairs().all(|(old, new)| {
+                Arc::ptr_eq(&old.snapshot, &new.snapshot) && Arc::ptr_eq(&old.marks, &new.marks)
+            });
+        if same_content && pairs().all(|(old, new)| old.observed == new.observed) {
             return Arc::clone(old);
         }
-        let content = if same(false) { old.content } else { revision };
-        let shelves = shown()
-            .map(|told| Shelf::new(Arc::clone(&told.snapshot), told.observed, Marks::default()));
-        let market = Market::new(shelves.collect());
         let tables = market
             .shelves()
             .iter()
             .map(|shelf| old.tables_of(shelf))
             .collect();
+        let content = if same_content { old.content } else { revision };
         Arc::new(Self {
             revision,
             content,
             market,
             tables,
         })
+    }
+
+    /// The marks on a snapshot; the old ones where they are the same.
+    fn marks_of(
+        &self,
+        snapshot: &Arc<crate::domain::snapshot::Snapshot>,
+        book: &Book,
+        now: SystemTime,
+    ) -> Marks {
+        let marks = book.marks(snapshot, now);
+        let known = self.market.shelf(snapshot.backend());
+        let known =
+            known.filter(|shelf| Arc::ptr_eq(&shelf.snapshot, snapshot) && *shelf.marks == marks);
+        known.map_or_else(|| Arc::new(marks), |shelf| Arc::clone(&shelf.marks))
     }
 
     fn tables_of(&self, shelf: &Shelf) -> Arc<Tables> {

@@ -8,6 +8,7 @@ use muster_runtime::args::parse_duration;
 use muster_store::Spec as StoreSpec;
 
 use crate::builtin::PRICE_LISTS;
+use crate::domain::outcome::Policy;
 use crate::spec::{Kind, Spec};
 
 /// The flags of offers-gateway beside the common ones.
@@ -37,6 +38,8 @@ pub struct Config {
     pub store: StoreSpec,
     /// How long a caller waits for one backend at most.
     pub backend_timeout: Duration,
+    /// For how long outcomes of launches are believed, and how far they reach.
+    pub outcomes: Policy,
     /// The backends, in order of name.
     pub backends: Vec<Spec>,
 }
@@ -57,6 +60,7 @@ impl Config {
             store,
             data: args.data,
             backend_timeout: args.backend_timeout,
+            outcomes: Policy::default(),
             backends,
         })
     }

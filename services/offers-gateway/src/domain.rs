@@ -12,6 +12,7 @@ pub mod backend;
 pub mod breaker;
 pub mod builder;
 pub mod csv;
+pub mod diff;
 pub mod gcp;
 pub mod gpu_info;
 pub mod group;

@@ -2,7 +2,7 @@
 //! after the start, and for what a `max_age` asks. Every wait is side by side with the others and
 //! bounded; whoever is late is told, and what it told before is served all the same.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -34,15 +34,17 @@ pub struct Patience {
 /// A backend whose wait is over.
 pub type Arrived = (String, Waited);
 
-/// The waits of one question, in whatever order they end. Backends that are not waited for are not
-/// among them.
+/// The waits of one question, in whatever order they end, and the names of those waited for.
 pub fn waits(
     board: &Board,
     handles: &BTreeMap<String, Handle>,
     asks: impl Fn(&str) -> bool,
     patience: Patience,
     now: SystemTime,
-) -> FuturesUnordered<BoxFuture<'static, Arrived>> {
+) -> (
+    FuturesUnordered<BoxFuture<'static, Arrived>>,
+    BTreeSet<String>,
+) {
     let state = board.state();
     let asked = state
         .backends
@@ -56,9 +58,10 @@ pub fn waits(
             let waited = wait.over(&board, &name, &handle, patience).await;
             (name, waited)
         };
-        Some(over.boxed())
+        Some((over.boxed(), standing.facts.name.clone()))
     });
-    waits.collect()
+    let (waits, names): (FuturesUnordered<_>, BTreeSet<_>) = waits.unzip();
+    (waits, names)
 }
 
 /// Waits for all that a question waits for, and tells what came of each.
@@ -69,7 +72,7 @@ pub async fn all(
     patience: Patience,
     now: SystemTime,
 ) -> BTreeMap<String, Waited> {
-    waits(board, handles, asks, patience, now).collect().await
+    waits(board, handles, asks, patience, now).0.collect().await
 }
 
 /// Why a backend is waited for.

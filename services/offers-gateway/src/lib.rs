@@ -6,7 +6,8 @@
 //!
 //! In reading order: [`domain`] decides; [`spec`] and [`config`] say which backends there are;
 //! [`source`] asks one; [`refresher`] keeps one fresh and [`keeper`] keeps its offers on disk;
-//! [`board`] is the state they share; [`gather`], [`pages`] and [`grpc`] answer calls.
+//! [`board`] is the state they share, with its [`history`]; [`outcomes`] keeps what launches have
+//! taught; [`gather`], [`pages`] and [`grpc`] answer calls.
 
 pub mod board;
 pub mod builtin;
@@ -14,7 +15,9 @@ pub mod config;
 pub mod domain;
 pub mod gather;
 pub mod grpc;
+pub mod history;
 pub mod keeper;
+pub mod outcomes;
 pub mod pages;
 pub mod refresher;
 mod serve;

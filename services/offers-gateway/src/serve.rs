@@ -17,8 +17,9 @@ use crate::board::Board;
 use crate::config::{Args, Config};
 use crate::domain::backend::Facts;
 use crate::gather::Handles;
-use crate::grpc::{METHODS, Offers, OffersServer};
+use crate::grpc::{METHODS, Offers, OffersServer, Parts};
 use crate::keeper::Keeper;
+use crate::outcomes::Outcomes;
 use crate::refresher::Refresher;
 use crate::source::Source;
 use crate::spec::Spec;
@@ -42,15 +43,35 @@ pub async fn serve(
     };
     // Positions are in this process's own history: another start is another one.
     let epoch = Epoch::begin().to_string();
-    let board = Board::new(epoch, config.backends.iter().map(facts));
-    let handles = start(&config.backends, &board, &keeper, &context);
-    let offers = Offers::new(
-        board,
-        handles,
-        Sealer::random()?,
+    let board = Board::new(
+        epoch,
         context.clock.clone(),
-        config.backend_timeout,
+        config.backends.iter().map(facts),
     );
+    let outcomes =
+        Outcomes::start(store, board.clone(), context.clock.clone(), config.outcomes).await?;
+    context.tasks.critical(
+        "outcomes",
+        outcomes.clone().run(context.shutdown.reached(Phase::Loops)),
+    );
+    let watches = board.clone();
+    context.shutdown.step(
+        Phase::Drain,
+        "watches",
+        STORE_CLOSES_WITHIN,
+        move || async move {
+            watches.backends().close();
+        },
+    );
+    let offers = Offers::new(Parts {
+        handles: start(&config.backends, &board, &keeper, &context),
+        board,
+        outcomes,
+        sealer: Sealer::random()?,
+        clock: context.clock.clone(),
+        shutdown: context.shutdown.clone(),
+        backend_timeout: config.backend_timeout,
+    });
     Server::new(&context)
         .methods(METHODS)
         .service(OffersServer::new(offers))

@@ -68,7 +68,8 @@ fn key_of(shelf: &Shelf, row: &Row, by: By) -> String {
     }
 }
 
-fn gpu_names(machine: &Machine) -> String {
+/// The names of a machine's accelerators, or [`NO_GPU`].
+pub fn gpu_names(machine: &Machine) -> String {
     if machine.gpus.is_empty() {
         return NO_GPU.to_owned();
     }

@@ -208,23 +208,25 @@ impl Snapshot {
 
     /// The row with this id; none if the backend has no such offer.
     pub fn find(&self, id: &OfferId<'_>) -> Option<RowNumber> {
-        let key = Row {
-            price: None,
-            region: self.find_text(&id.region)?,
-            zone: self.find_text(&id.zone)?,
-            instance_type: self.find_text(&id.instance_type)?,
-            machine: MachineId(0),
-            raw: None,
-            capacity_type: id.capacity_type,
-            availability: Availability::Unknown,
-        };
-        let same = |number: &u32| same_key(self.row(*number), &key);
-        self.by_id.find(hash_key(&key), same).copied()
+        self.find_key(
+            self.find_text(&id.region)?,
+            self.find_text(&id.zone)?,
+            self.find_text(&id.instance_type)?,
+            id.capacity_type,
+        )
     }
 
-    /// The row of this snapshot that has the same id as a row of another one of the same backend.
-    pub fn find_same(&self, other: &Self, row: &Row) -> Option<RowNumber> {
-        self.find(&other.id_of(row))
+    /// The same, with its texts looked up already.
+    pub fn find_key(
+        &self,
+        region: TextId,
+        zone: TextId,
+        instance_type: TextId,
+        capacity_type: CapacityType,
+    ) -> Option<RowNumber> {
+        let key = (region, zone, instance_type, capacity_type);
+        let same = |number: &u32| key_of(self.row(*number)) == key;
+        self.by_id.find(FxBuildHasher.hash_one(key), same).copied()
     }
 
     /// A row's id, taken apart.
@@ -307,22 +309,12 @@ fn machines_by_gpu(machines: &[Machine]) -> BTreeMap<GpuName, Vec<MachineId>> {
     by_gpu
 }
 
-fn hash_key(row: &Row) -> u64 {
-    FxBuildHasher.hash_one((row.region, row.zone, row.instance_type, row.capacity_type))
+fn key_of(row: &Row) -> (TextId, TextId, TextId, CapacityType) {
+    (row.region, row.zone, row.instance_type, row.capacity_type)
 }
 
-fn same_key(left: &Row, right: &Row) -> bool {
-    (
-        left.region,
-        left.zone,
-        left.instance_type,
-        left.capacity_type,
-    ) == (
-        right.region,
-        right.zone,
-        right.instance_type,
-        right.capacity_type,
-    )
+fn hash_key(row: &Row) -> u64 {
+    FxBuildHasher.hash_one(key_of(row))
 }
 
 /// Orders texts as their encoded segments order inside an id, where each but the last is followed

@@ -9,7 +9,6 @@ use muster_proto::offers::v1 as pb;
 use muster_runtime::auth::Principal;
 use muster_runtime::deadline::Deadline;
 use muster_runtime::page::{Asked, Budget, Scope, TokenError};
-use muster_runtime::resume;
 use muster_runtime::status::Violations;
 use prost::Message as _;
 use tonic::{Request, Status};
@@ -52,7 +51,7 @@ impl Offers {
         &self,
         request: Request<pb::ListOffersRequest>,
     ) -> Result<Page, Status> {
-        let deadline = self.deadline(&request);
+        let deadline = Self::deadline(&request);
         let principal = Principal::of(&request);
         let mut request = request.into_inner();
         let mut violations = Violations::new();
@@ -95,7 +94,7 @@ impl Offers {
             &waited,
             now,
         );
-        page.rest.resume_token = resume::token(self.board.epoch(), place.stand.revision);
+        page.rest.resume_token = self.token(place.stand.revision);
         Ok(page)
     }
 
@@ -130,10 +129,7 @@ impl Offers {
             asked: asked.encode_to_vec(),
         };
         violations.into_result()?;
-        self.board
-            .progress()
-            .not_before(&request.not_before, self.board.epoch(), deadline)
-            .await?;
+        self.not_before(&request.not_before, deadline).await?;
         Ok(query)
     }
 

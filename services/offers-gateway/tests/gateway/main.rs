@@ -9,4 +9,5 @@
 
 mod catalogs;
 mod list;
+mod live;
 mod support;

@@ -64,6 +64,7 @@ pub(crate) fn config(backends: Vec<Spec>) -> Config {
     Config {
         data: None,
         store: muster_store::Spec::Memory,
+        outcomes: offers_gateway::domain::outcome::Policy::default(),
         backend_timeout: Duration::from_secs(10),
         backends,
     }

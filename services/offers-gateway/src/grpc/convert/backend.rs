@@ -63,6 +63,8 @@ pub fn render_backend(standing: &Standing, now: SystemTime) -> pb::Backend {
         offers_total: total,
         rows_read: intake.map_or(0, |intake| int32(intake.rows)),
         rows_skipped: skipped,
+        rows_mended: intake.map_or(0, |intake| int32(intake.mended)),
+        rows_repeated: intake.map_or(0, |intake| int32(intake.repeated)),
         skipped: intake.map(render_skipped).unwrap_or_default(),
         unknown_gpu_names: intake
             .map(|intake| intake.unknown_gpus.iter().cloned().collect())

@@ -1,0 +1,194 @@
+use muster_model::gpu::GpuGroup;
+
+use super::*;
+use crate::domain::builder::Builder;
+use crate::domain::id;
+use crate::domain::offer::{Draft, Machine, Source};
+
+const START: SystemTime = SystemTime::UNIX_EPOCH;
+const HALF_LIFE: Duration = Duration::from_secs(900);
+
+/// Two zones and a region without, with some H100 and one T4 in each.
+fn snapshot() -> Snapshot {
+    let mut builder = Builder::new("cloud", Source::Catalog);
+    let machine = |name: &str| Machine {
+        gpus: vec![GpuGroup::named(name, 1)],
+        ..Machine::default()
+    };
+    for (zone, gpu, types) in [("z1", "H100", 4), ("z2", "H100", 4), ("z1", "T4", 1)] {
+        for number in 0..types {
+            for capacity_type in [CapacityType::OnDemand, CapacityType::Spot] {
+                let instance_type = format!("{gpu}-{number}");
+                let machine = machine(gpu);
+                let draft = Draft {
+                    region: "eu",
+                    zone,
+                    instance_type: &instance_type,
+                    capacity_type,
+                    machine: &machine,
+                    price: Some(MicroUsd(5)),
+                    availability: Availability::Unknown,
+                };
+                builder.add(&draft, None);
+            }
+        }
+    }
+    builder.finish()
+}
+
+/// A book after each of these was told of an offer, one a second.
+fn told(outcomes: &[(&str, Outcome)]) -> (Book, SystemTime) {
+    let mut book = Book::default();
+    let mut now = START;
+    for (id, outcome) in outcomes {
+        now += Duration::from_secs(1);
+        let gpus = if id.contains("T4") { "T4" } else { "H100" };
+        let record = book.told(id, gpus, *outcome, now);
+        book = book.with(id, Some(record));
+    }
+    (book, now)
+}
+
+fn marked_ids(book: &Book, now: SystemTime) -> Vec<String> {
+    let snapshot = snapshot();
+    let marks = book.marks(&snapshot, now);
+    let mut ids: Vec<String> = marks
+        .keys()
+        .map(|row| snapshot.id_of(snapshot.row(*row)).render())
+        .collect();
+    ids.sort();
+    ids
+}
+
+fn scope(book: &Book, id: &str, now: SystemTime) -> Scope {
+    book.scope(&id::parse(id).unwrap(), now)
+}
+
+const FIRST: &str = "cloud/eu/z1/H100-0/ondemand";
+const SECOND: &str = "cloud/eu/z1/H100-1/ondemand";
+
+#[test]
+fn a_failure_marks_its_offer_until_it_has_faded() {
+    let (book, now) = told(&[(FIRST, Outcome::NoCapacity)]);
+    assert_eq!(marked_ids(&book, now), [FIRST]);
+    assert_eq!(scope(&book, FIRST, now), Scope::Offer);
+    let end = book.expiry(FIRST).unwrap();
+    assert_eq!(
+        end.duration_since(now).unwrap().as_secs(),
+        HALF_LIFE.as_secs()
+    );
+    assert_eq!(book.next_change(now), Some(end));
+    assert_eq!(marked_ids(&book, end), Vec::<String>::new());
+    assert!(
+        book.forgotten(end).is_empty(),
+        "it still counts towards the zone"
+    );
+    let faded = book.next_change(end).unwrap();
+    assert_eq!(book.forgotten(faded), [FIRST]);
+    assert_eq!(book.next_change(faded), None);
+}
+
+#[test]
+fn failures_add_up_to_the_zone_and_the_region() {
+    let fail = |id| (id, Outcome::NoCapacity);
+    let (book, now) = told(&[fail(FIRST), fail(FIRST), fail(SECOND)]);
+    let zone: Vec<String> = (0..4)
+        .map(|number| format!("cloud/eu/z1/H100-{number}/ondemand"))
+        .collect();
+    assert_eq!(
+        marked_ids(&book, now),
+        zone,
+        "on demand only, H100 only, this zone only"
+    );
+    assert_eq!(scope(&book, FIRST, now), Scope::Zone);
+    let other = "cloud/eu/z2/H100-0/ondemand";
+    let (book, now) = told(&[
+        fail(FIRST),
+        fail(FIRST),
+        fail(SECOND),
+        fail(other),
+        fail(other),
+    ]);
+    assert_eq!(
+        marked_ids(&book, now).len(),
+        8,
+        "all H100 on demand of the region"
+    );
+    assert_eq!(scope(&book, FIRST, now), Scope::Region);
+    let later = book.next_change(now).unwrap();
+    assert!(
+        marked_ids(&book, later).len() < 8,
+        "the region is the first to be believed in again"
+    );
+}
+
+#[test]
+fn each_kind_of_machine_is_its_own() {
+    let fail = |id| (id, Outcome::NoCapacity);
+    let spot = "cloud/eu/z1/H100-0/spot";
+    let small = "cloud/eu/z1/T4-0/ondemand";
+    let (book, now) = told(&[fail(FIRST), fail(spot), fail(small)]);
+    assert_eq!(marked_ids(&book, now), [FIRST, spot, small]);
+}
+
+#[test]
+fn a_launch_speaks_against_what_was_told_before() {
+    let fail = |id| (id, Outcome::NoCapacity);
+    let (book, now) = told(&[
+        fail(FIRST),
+        fail(FIRST),
+        fail(SECOND),
+        (FIRST, Outcome::Launched),
+    ]);
+    assert_eq!(
+        marked_ids(&book, now),
+        [SECOND],
+        "what was told of the other offer itself stands"
+    );
+    assert_eq!(book.expiry(FIRST), None);
+    let (book, now) = told(&[
+        (FIRST, Outcome::Launched),
+        fail(SECOND),
+        fail(SECOND),
+        fail(SECOND),
+    ]);
+    assert!(
+        !marked_ids(&book, now).contains(&FIRST.to_owned()),
+        "it was had a moment ago"
+    );
+    assert_eq!(marked_ids(&book, now).len(), 3);
+}
+
+#[test]
+fn what_was_told_is_what_is_shown() {
+    let (book, now) = told(&[
+        (FIRST, Outcome::NoQuota),
+        (SECOND, Outcome::PriceChanged(Some(MicroUsd(9)))),
+    ]);
+    let snapshot = snapshot();
+    let marks = book.marks(&snapshot, now);
+    let mark = |id: &str| marks[&snapshot.find(&id::parse(id).unwrap()).unwrap()];
+    assert_eq!(
+        mark(FIRST),
+        Mark {
+            availability: Some(Availability::NoQuota),
+            price: None
+        }
+    );
+    assert_eq!(
+        mark(SECOND),
+        Mark {
+            availability: None,
+            price: Some(MicroUsd(9))
+        }
+    );
+}
+
+#[test]
+fn repeating_the_same_lasts_longer_and_another_word_starts_anew() {
+    let (book, now) = told(&[(FIRST, Outcome::NoCapacity), (FIRST, Outcome::NoCapacity)]);
+    assert!(book.record(FIRST).unwrap().weight > 1.9);
+    assert!(book.expiry(FIRST).unwrap() > now + HALF_LIFE);
+    let changed = book.told(FIRST, "H100", Outcome::NoQuota, now);
+    assert!((changed.weight - 1.0).abs() < 1e-9);
+}

@@ -1,0 +1,200 @@
+//! The last changes of what is on offer, for those who watch. What changed is worked out when the
+//! first watcher asks, and once for all of them; a change that nobody watches costs nothing but the
+//! memory of what was there before, which is bounded.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::domain::diff::{Change, diff};
+use crate::domain::market::{Market, Shelf};
+
+/// Changes kept at most.
+const MAX_STEPS: usize = 1_000;
+
+/// For how long a change is kept at most.
+const MAX_AGE: Duration = Duration::from_secs(600);
+
+/// Offers of the past kept at most, about 100 bytes each.
+const MAX_ROWS: usize = 500_000;
+
+/// All changes of offers at one revision.
+#[derive(Debug)]
+pub struct Step {
+    /// The revision.
+    pub revision: u64,
+    /// When it was made.
+    pub at: Instant,
+    pairs: Vec<Pair>,
+    changes: OnceLock<Vec<Vec<Change>>>,
+}
+
+/// One backend's offers before and after.
+#[derive(Debug)]
+pub struct Pair {
+    /// Before; none if it had none to show.
+    pub before: Option<Arc<Shelf>>,
+    /// After; none if it has none to show.
+    pub after: Option<Arc<Shelf>>,
+}
+
+/// The steps that are kept, oldest first.
+#[derive(Debug)]
+pub struct History {
+    steps: VecDeque<Arc<Step>>,
+    rows: usize,
+    /// No step after this revision has been forgotten.
+    floor: u64,
+}
+
+/// The revision asked for is older than what is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forgotten {
+    /// The oldest that can be gone on from.
+    pub oldest: u64,
+}
+
+impl Step {
+    /// What leads from one market to the next; none if no offer changed.
+    pub fn between(old: &Market, new: &Market, revision: u64) -> Option<Self> {
+        let pair = |before: Option<&Arc<Shelf>>, after: Option<&Arc<Shelf>>| {
+            let same = before.zip(after).is_some_and(|(before, after)| {
+                Arc::ptr_eq(&before.snapshot, &after.snapshot) && before.marks == after.marks
+            });
+            (!same).then(|| Pair {
+                before: before.cloned(),
+                after: after.cloned(),
+            })
+        };
+        let gone = old
+            .shelves()
+            .iter()
+            .filter(|shelf| new.shelf(shelf.backend()).is_none());
+        let here = new
+            .shelves()
+            .iter()
+            .filter_map(|shelf| pair(old.shelf(shelf.backend()), Some(shelf)));
+        let pairs: Vec<Pair> = here
+            .chain(gone.filter_map(|shelf| pair(Some(shelf), None)))
+            .collect();
+        let step = Self {
+            revision,
+            at: Instant::now(),
+            pairs,
+            changes: OnceLock::new(),
+        };
+        (!step.pairs.is_empty()).then_some(step)
+    }
+
+    /// Each backend that changed, with its changes.
+    pub fn changes(&self) -> impl Iterator<Item = (&Pair, &[Change])> {
+        let work_out = || {
+            self.pairs
+                .iter()
+                .map(|pair| diff(pair.before.as_deref(), pair.after.as_deref()))
+                .collect()
+        };
+        let changes = self.changes.get_or_init(work_out);
+        self.pairs.iter().zip(changes.iter().map(Vec::as_slice))
+    }
+
+    /// Offers that are held for this step alone.
+    fn rows(&self) -> usize {
+        let held = |pair: &Pair| {
+            let before = pair.before.as_ref()?;
+            let still = pair
+                .after
+                .as_ref()
+                .is_some_and(|after| Arc::ptr_eq(&before.snapshot, &after.snapshot));
+            (!still).then(|| before.snapshot.len())
+        };
+        self.pairs.iter().filter_map(held).sum()
+    }
+}
+
+impl History {
+    /// Nothing has changed since `revision`.
+    pub fn new(revision: u64) -> Self {
+        Self {
+            steps: VecDeque::new(),
+            rows: 0,
+            floor: revision,
+        }
+    }
+
+    /// Adds the newest step and forgets old ones beyond the bounds.
+    pub fn push(&mut self, step: Step) {
+        let now = step.at;
+        self.rows += step.rows();
+        self.steps.push_back(Arc::new(step));
+        while let Some(oldest) = self.steps.front() {
+            let over = self.steps.len() > MAX_STEPS
+                || self.rows > MAX_ROWS
+                || now.saturating_duration_since(oldest.at) > MAX_AGE;
+            // Watchers have yet to read the newest.
+            if !over || self.steps.len() == 1 {
+                break;
+            }
+            if let Some(oldest) = self.steps.pop_front() {
+                self.rows -= oldest.rows();
+                self.floor = oldest.revision;
+            }
+        }
+    }
+
+    /// The first step after `revision`; none if there is none yet.
+    pub fn after(&self, revision: u64) -> Result<Option<Arc<Step>>, Forgotten> {
+        if revision < self.floor {
+            return Err(Forgotten { oldest: self.floor });
+        }
+        let first = self.steps.partition_point(|step| step.revision <= revision);
+        Ok(self.steps.get(first).cloned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::domain::skypilot;
+
+    fn market(rows: usize) -> Market {
+        let rows: String = (0..rows).map(|row| format!("t{row},eu,1\n")).collect();
+        let snapshot = skypilot::read(
+            "b",
+            "f",
+            format!("InstanceType,Region,Price\n{rows}").as_bytes(),
+        )
+        .unwrap();
+        Market::new(vec![Shelf::new(
+            Arc::new(snapshot),
+            SystemTime::UNIX_EPOCH,
+            Arc::default(),
+        )])
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn steps_are_kept_within_bounds() {
+        let (mut history, mut old) = (History::new(1), market(0));
+        for revision in 2..20 {
+            let new = market(usize::try_from(revision).unwrap());
+            history.push(Step::between(&old, &new, revision).unwrap());
+            assert!(Step::between(&new, &new, revision).is_none());
+            old = new;
+            tokio::time::advance(Duration::from_secs(60)).await;
+        }
+        assert_eq!(history.after(1).unwrap_err(), Forgotten { oldest: 8 });
+        let next = history.after(8).unwrap().unwrap();
+        assert_eq!(next.revision, 9);
+        assert_eq!(
+            next.changes()
+                .map(|(_, changes)| changes.len())
+                .sum::<usize>(),
+            1
+        );
+        assert!(history.after(19).unwrap().is_none());
+    }
+}

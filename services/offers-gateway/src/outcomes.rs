@@ -1,0 +1,281 @@
+//! Keeps what launches have taught in the store, so that it outlives the process and is shared with
+//! other gateways of the same store, and puts it on the board. What an outcome means is decided in
+//! [`domain::outcome`](crate::domain::outcome).
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use muster_model::quantity::MicroUsd;
+use muster_runtime::backoff::{Backoff, Policy as Delays};
+use muster_runtime::clock::Clock;
+use muster_store::{
+    Condition, Error as StoreError, Outcome as Committed, Revision, Store, Transaction, Watch,
+};
+use tokio::time::sleep;
+
+use crate::board::Board;
+use crate::domain::outcome::{Book, Outcome, Policy, Record};
+
+/// What the keys of all records begin with.
+const PREFIX: &str = "outcomes/";
+
+/// Times that a write is tried against others' writes of the same record.
+const TRIES: usize = 16;
+
+/// After losing the store, how long until it is read anew.
+const BACK: Delays = Delays::doubling(Duration::from_millis(100), Duration::from_secs(10));
+
+/// What launches have taught. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Outcomes(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    store: Store,
+    board: Board,
+    clock: Clock,
+    policy: Policy,
+    /// By the id of the offer, each as of a revision of the store.
+    known: Mutex<BTreeMap<String, (Record, Revision)>>,
+}
+
+/// An outcome could not be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store failed.
+    #[error("the store cannot be written")]
+    Store(#[from] StoreError),
+    /// Others wrote the same record all the time.
+    #[error("too many outcomes of this offer are told at once")]
+    Contended,
+}
+
+/// A record as it is kept.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Kept {
+    outcome: Word,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    price_micro_usd: Option<i64>,
+    weight: f64,
+    at_nanos: u64,
+    gpus: String,
+}
+
+#[derive(Clone, Copy, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Word {
+    NoCapacity,
+    NoQuota,
+    PriceChanged,
+    Launched,
+}
+
+impl Outcomes {
+    /// Reads what the store has, and shows it.
+    pub async fn start(
+        store: Store,
+        board: Board,
+        clock: Clock,
+        policy: Policy,
+    ) -> Result<Self, StoreError> {
+        let outcomes = Self(Arc::new(Inner {
+            store,
+            board,
+            clock,
+            policy,
+            known: Mutex::default(),
+        }));
+        outcomes.reread().await?;
+        Ok(outcomes)
+    }
+
+    /// Takes an outcome: durable, and shown, once this returns.
+    pub async fn tell(&self, id: &str, gpus: &str, outcome: Outcome) -> Result<(), Error> {
+        let key = format!("{PREFIX}{id}");
+        for _ in 0..TRIES {
+            let (condition, record) = {
+                let known = self.known();
+                let condition = known.get(id).map_or(Condition::Absent, |(_, revision)| {
+                    Condition::ModifiedAt(*revision)
+                });
+                (
+                    condition,
+                    self.book(&known)
+                        .told(id, gpus, outcome, self.0.clock.now()),
+                )
+            };
+            let write = Transaction::new()
+                .when(key.as_str(), condition)
+                .put(key.as_str(), encode(&record));
+            match self.0.store.commit(write).await? {
+                Committed::Committed(revision) => {
+                    self.take(id, Some(record), revision);
+                    return Ok(());
+                }
+                Committed::Conflict { .. } => {
+                    self.reread().await?;
+                }
+            }
+        }
+        Err(Error::Contended)
+    }
+
+    /// Follows the store and the clock until `stop` resolves.
+    pub async fn run(self, stop: impl Future<Output = ()>) {
+        tokio::select! {
+            () = stop => {}
+            () = self.follow() => {}
+        }
+    }
+
+    async fn follow(&self) {
+        let mut delays = Backoff::new(BACK, 0);
+        loop {
+            let lost = match self.reread().await {
+                Ok(revision) => self.follow_from(revision).await,
+                Err(error) => error,
+            };
+            if matches!(lost, StoreError::Closed | StoreError::Failed(_)) {
+                return std::future::pending().await;
+            }
+            tracing::warn!(error = %lost, "what launches have taught cannot be followed; it is read anew");
+            sleep(delays.next_delay()).await;
+        }
+    }
+
+    /// Takes each change after `revision`, until the store is lost.
+    async fn follow_from(&self, revision: Revision) -> StoreError {
+        let mut watch: Watch = match self.0.store.watch(PREFIX, revision).await {
+            Ok(watch) => watch,
+            Err(error) => return error,
+        };
+        loop {
+            let now = self.0.clock.now();
+            let ends = self.0.board.state().book.next_change(now);
+            let until_end = ends.map(|at| at.duration_since(now).unwrap_or_default());
+            tokio::select! {
+                batch = watch.next() => match batch {
+                    Ok(batch) => for change in batch.changes {
+                        let id = change.key.strip_prefix(PREFIX).unwrap_or_default();
+                        let record = change.after.as_ref().and_then(|record| decode(&record.value));
+                        self.take(id, record, batch.revision);
+                    },
+                    Err(error) => return error,
+                },
+                () = sleep(until_end.unwrap_or(Duration::MAX)), if until_end.is_some() => {
+                    self.0.board.learn(Arc::clone(&self.0.board.state().book));
+                    if let Err(error) = self.forget().await {
+                        return error;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Removes from the store what matters no more.
+    async fn forget(&self) -> Result<(), StoreError> {
+        let now = self.0.clock.now();
+        for id in self.0.board.state().book.forgotten(now) {
+            let Some(revision) = self.known().get(&id).map(|(_, revision)| *revision) else {
+                continue;
+            };
+            let key = format!("{PREFIX}{id}");
+            let remove = Transaction::new()
+                .when(key.as_str(), Condition::ModifiedAt(revision))
+                .delete(key.as_str());
+            // Whoever has written it anew meanwhile keeps it.
+            let _ = self.0.store.commit(remove).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes everything that the store has now.
+    async fn reread(&self) -> Result<Revision, StoreError> {
+        let listing = self.0.store.list(PREFIX).await?;
+        let records = listing.records.iter().filter_map(|record| {
+            let id = record.key.strip_prefix(PREFIX)?;
+            Some((id.to_owned(), (decode(&record.value)?, record.modified)))
+        });
+        let mut known = self.known();
+        *known = records.collect();
+        self.show(&known);
+        Ok(listing.revision)
+    }
+
+    /// Takes one record of a revision, unless a newer one is known.
+    fn take(&self, id: &str, record: Option<Record>, revision: Revision) {
+        let mut known = self.known();
+        if known.get(id).is_some_and(|(_, newest)| *newest >= revision) {
+            return;
+        }
+        match record {
+            Some(record) => known.insert(id.to_owned(), (record, revision)),
+            None => known.remove(id),
+        };
+        self.show(&known);
+    }
+
+    fn show(&self, known: &BTreeMap<String, (Record, Revision)>) {
+        let book = self.book(known);
+        if book != *self.0.board.state().book {
+            self.0.board.learn(Arc::new(book));
+        }
+    }
+
+    fn book(&self, known: &BTreeMap<String, (Record, Revision)>) -> Book {
+        let records = known
+            .iter()
+            .map(|(id, (record, _))| (id.clone(), record.clone()));
+        Book::new(self.0.policy, records.collect())
+    }
+
+    // Every change is made in one step.
+    fn known(&self) -> MutexGuard<'_, BTreeMap<String, (Record, Revision)>> {
+        self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn encode(record: &Record) -> Vec<u8> {
+    let (outcome, price) = match record.outcome {
+        Outcome::NoCapacity => (Word::NoCapacity, None),
+        Outcome::NoQuota => (Word::NoQuota, None),
+        Outcome::PriceChanged(price) => (Word::PriceChanged, price),
+        Outcome::Launched => (Word::Launched, None),
+    };
+    let since = record.at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let kept = Kept {
+        outcome,
+        price_micro_usd: price.map(|price| price.0),
+        weight: record.weight,
+        at_nanos: u64::try_from(since.as_nanos()).unwrap_or(u64::MAX),
+        gpus: record.gpus.clone(),
+    };
+    // A record has no key or value that JSON cannot hold.
+    serde_json::to_vec(&kept).unwrap_or_default()
+}
+
+/// None for what is not a record of this version: it is as if nothing had been told.
+fn decode(bytes: &[u8]) -> Option<Record> {
+    let kept: Kept = serde_json::from_slice(bytes).ok()?;
+    let outcome = match kept.outcome {
+        Word::NoCapacity => Outcome::NoCapacity,
+        Word::NoQuota => Outcome::NoQuota,
+        Word::PriceChanged => Outcome::PriceChanged(kept.price_micro_usd.map(MicroUsd)),
+        Word::Launched => Outcome::Launched,
+    };
+    let at: SystemTime = UNIX_EPOCH.checked_add(Duration::from_nanos(kept.at_nanos))?;
+    let weight = kept
+        .weight
+        .is_finite()
+        .then_some(kept.weight.clamp(0.0, 1000.0))?;
+    Some(Record {
+        outcome,
+        weight,
+        at,
+        gpus: kept.gpus,
+    })
+}
+
+#[cfg(test)]
+mod tests;

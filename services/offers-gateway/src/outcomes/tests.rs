@@ -1,0 +1,148 @@
+use std::future::pending;
+
+use tokio::time::timeout;
+
+use super::*;
+
+const ID: &str = "cloud/eu/t/ondemand";
+
+async fn outcomes(store: &Store) -> Outcomes {
+    let clock = Clock::system();
+    let board = Board::new("e".to_owned(), clock.clone(), []);
+    Outcomes::start(store.clone(), board, clock, Policy::default())
+        .await
+        .unwrap()
+}
+
+fn weight(outcomes: &Outcomes) -> Option<f64> {
+    outcomes
+        .0
+        .board
+        .state()
+        .book
+        .record(ID)
+        .map(|record| record.weight)
+}
+
+#[tokio::test]
+async fn outcomes_outlive_the_process_and_reach_other_gateways() {
+    let store = Store::memory();
+    let (first, second) = (outcomes(&store).await, outcomes(&store).await);
+    let following = timeout(Duration::from_secs(5), second.clone().run(pending()));
+    let told = async {
+        first.tell(ID, "H100", Outcome::NoCapacity).await.unwrap();
+        second.tell(ID, "H100", Outcome::NoCapacity).await.unwrap();
+        assert!(
+            weight(&second).unwrap() > 1.9,
+            "it adds to what the other was told"
+        );
+        first
+            .tell(ID, "H100", Outcome::PriceChanged(Some(MicroUsd(7))))
+            .await
+            .unwrap();
+        let changed = || {
+            second
+                .0
+                .board
+                .state()
+                .book
+                .record(ID)
+                .map(|record| record.outcome)
+                == Some(Outcome::PriceChanged(Some(MicroUsd(7))))
+        };
+        timeout(Duration::from_secs(4), async {
+            while !changed() {
+                sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await
+        .unwrap();
+    };
+    tokio::select! {
+        _ = following => panic!("it follows until it is told to stop"),
+        () = told => {}
+    }
+    let restarted = outcomes(&store).await;
+    let record = restarted.0.board.state().book.record(ID).cloned().unwrap();
+    assert_eq!(
+        (record.outcome, record.gpus.as_str()),
+        (Outcome::PriceChanged(Some(MicroUsd(7))), "H100")
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_faded_is_removed_from_the_store() {
+    let store = Store::memory();
+    let outcomes = outcomes(&store).await;
+    outcomes
+        .tell(ID, "H100", Outcome::NoCapacity)
+        .await
+        .unwrap();
+    outcomes
+        .tell("cloud/eu/u/ondemand", "H100", Outcome::NoCapacity)
+        .await
+        .unwrap();
+    let _ = timeout(
+        Duration::from_secs(2 * 900),
+        outcomes.clone().run(pending()),
+    )
+    .await;
+    assert_eq!(
+        outcomes
+            .0
+            .board
+            .state()
+            .book
+            .expiry(ID)
+            .map(|at| at < outcomes.0.clock.now()),
+        Some(true)
+    );
+    outcomes
+        .tell("cloud/eu/u/ondemand", "H100", Outcome::NoCapacity)
+        .await
+        .unwrap();
+    let _ = timeout(
+        Duration::from_secs(2 * 900),
+        outcomes.clone().run(pending()),
+    )
+    .await;
+    let left: Vec<_> = store
+        .list(PREFIX)
+        .await
+        .unwrap()
+        .records
+        .into_iter()
+        .map(|record| record.key)
+        .collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+    assert_eq!(weight(&outcomes), None);
+}
+
+#[tokio::test]
+async fn many_who_tell_the_same_at_once_are_all_heard() {
+    let store = Store::memory();
+    let outcomes = outcomes(&store).await;
+    let told = (0..8).map(|_| outcomes.tell(ID, "H100", Outcome::NoCapacity));
+    for told in futures_util::future::join_all(told).await {
+        told.unwrap();
+    }
+    assert!(weight(&outcomes).unwrap() > 7.9);
+}
+
+#[test]
+fn what_is_no_record_is_as_if_nothing_had_been_told() {
+    for bytes in [
+        &b""[..],
+        b"{}",
+        b"{\"outcome\":\"exploded\",\"weight\":1,\"at_nanos\":1,\"gpus\":\"\"}",
+    ] {
+        assert_eq!(decode(bytes), None);
+    }
+    let record = Record {
+        outcome: Outcome::NoQuota,
+        weight: 2.5,
+        at: UNIX_EPOCH + Duration::from_nanos(5),
+        gpus: "T4".to_owned(),
+    };
+    assert_eq!(decode(&encode(&record)), Some(record));
+}

@@ -1,0 +1,375 @@
+//! What changes: streams, watches, and what launches teach.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use muster_proto::offers::v1 as pb;
+use muster_proto::types::v1 as types;
+use tokio::time::timeout;
+use tonic::Code;
+
+use crate::support::{Running, catalog, config, gpu, ids, start, write_catalog};
+
+const ROWS: &str = "a,H100,8,96,1900,98.3,18.1,eu\nb,H100,1,24,220,5,,eu\nc,,,2,4,0.1,0.05,us\n";
+
+async fn gateway(folder: &tempfile::TempDir) -> Running {
+    let gateway = start(config(vec![
+        catalog(folder.path(), "one", ROWS),
+        catalog(folder.path(), "two", ROWS),
+    ]))
+    .await;
+    gateway.list(pb::ListOffersRequest::default()).await;
+    gateway
+}
+
+async fn rewrite(gateway: &Running, folder: &tempfile::TempDir, rows: &str) {
+    write_catalog(&folder.path().join("one.csv"), rows);
+    let refresh = pb::RefreshBackendRequest {
+        name: "one".to_owned(),
+        force: false,
+    };
+    gateway
+        .client
+        .clone()
+        .refresh_backend(refresh)
+        .await
+        .unwrap();
+}
+
+type Watch = tonic::Streaming<pb::WatchOffersResponse>;
+
+async fn watch(gateway: &Running, filter: Option<pb::OfferFilter>, resume_token: &str) -> Watch {
+    let request = pb::WatchOffersRequest {
+        filter,
+        resume_token: resume_token.to_owned(),
+        include_raw: false,
+    };
+    gateway
+        .client
+        .clone()
+        .watch_offers(request)
+        .await
+        .unwrap()
+        .into_inner()
+}
+
+/// Applies messages until one is synced and its changes are complete; its token.
+async fn follow(watch: &mut Watch, state: &mut BTreeMap<String, pb::Offer>) -> String {
+    loop {
+        let message = timeout(Duration::from_secs(20), watch.next())
+            .await
+            .expect("a message")
+            .unwrap()
+            .unwrap();
+        for change in message.changes {
+            match change.change.unwrap() {
+                pb::offer_change::Change::Put(offer) => state.insert(offer.id.clone(), offer),
+                pb::offer_change::Change::Deleted(offer) => {
+                    Some(state.remove(&offer.id).expect("was there"))
+                }
+            };
+        }
+        if message.synced && !message.resume_token.is_empty() {
+            return message.resume_token;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_watch_tells_what_is_there_and_every_change() {
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = gateway(&folder).await;
+    let mut state = BTreeMap::new();
+    let mut all = watch(&gateway, None, "").await;
+    let first = follow(&mut all, &mut state).await;
+    assert_eq!(state.len(), 10);
+    rewrite(
+        &gateway,
+        &folder,
+        "a,H100,8,96,1900,97,18.1,eu\nc,,,2,4,0.1,0.05,us\nd,T4,1,4,16,1,,us\n",
+    )
+    .await;
+    let after = follow(&mut all, &mut state).await;
+    let listed = gateway.list(pb::ListOffersRequest::default()).await;
+    let mut expected: Vec<String> = listed.offers.iter().map(|offer| offer.id.clone()).collect();
+    expected.sort();
+    assert_eq!(state.keys().cloned().collect::<Vec<_>>(), expected);
+    assert_eq!(
+        state["one/eu/a/ondemand"].price.unwrap().micro_usd_per_hour,
+        97_000_000
+    );
+    let mut resumed = BTreeMap::from([("one/eu/b/ondemand".to_owned(), pb::Offer::default())]);
+    follow(&mut watch(&gateway, None, &first).await, &mut resumed).await;
+    assert_eq!(
+        resumed.into_keys().collect::<Vec<_>>(),
+        ["one/eu/a/ondemand", "one/us/d/ondemand"],
+        "only what changed"
+    );
+    let mut nothing = BTreeMap::new();
+    follow(&mut watch(&gateway, None, &after).await, &mut nothing).await;
+    assert!(nothing.is_empty());
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_watch_with_a_filter_sees_offers_come_into_it_and_leave_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = gateway(&folder).await;
+    let filter = pb::OfferFilter {
+        max_price: Some(types::Price {
+            micro_usd_per_hour: 20_000_000,
+        }),
+        ..gpu("H100", 8).unwrap()
+    };
+    let mut state = BTreeMap::new();
+    let mut cheap = watch(&gateway, Some(filter), "").await;
+    follow(&mut cheap, &mut state).await;
+    assert_eq!(
+        state.keys().collect::<Vec<_>>(),
+        ["one/eu/a/spot", "two/eu/a/spot"]
+    );
+    rewrite(&gateway, &folder, "a,H100,8,96,1900,19,30,eu\n").await;
+    follow(&mut cheap, &mut state).await;
+    assert_eq!(
+        state.keys().collect::<Vec<_>>(),
+        ["one/eu/a/ondemand", "two/eu/a/spot"]
+    );
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn watches_end_with_the_process_and_bad_tokens_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = gateway(&folder).await;
+    let mut client = gateway.client.clone();
+    let refused = client
+        .watch_offers(pb::WatchOffersRequest {
+            resume_token: "x".to_owned(),
+            ..Default::default()
+        })
+        .await;
+    assert_eq!(refused.unwrap_err().code(), Code::InvalidArgument);
+    let foreign = muster_runtime::resume::token("another", 3);
+    let refused = client
+        .watch_offers(pb::WatchOffersRequest {
+            resume_token: foreign,
+            ..Default::default()
+        })
+        .await;
+    assert_eq!(refused.unwrap_err().code(), Code::OutOfRange);
+    let mut offers = watch(&gateway, None, "").await;
+    let backends = pb::WatchBackendsRequest::default();
+    let mut backends = client.watch_backends(backends).await.unwrap().into_inner();
+    follow(&mut offers, &mut BTreeMap::new()).await;
+    backends.next().await.unwrap().unwrap();
+    gateway.stop().await;
+    let ends = async |code: Option<Code>| assert_eq!(code, Some(Code::Unavailable));
+    while let Some(message) = offers.next().await {
+        if let Err(status) = message {
+            ends(Some(status.code())).await;
+        }
+    }
+    while let Some(message) = backends.next().await {
+        if let Err(status) = message {
+            ends(Some(status.code())).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_watch_of_backends_tells_what_becomes_of_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = gateway(&folder).await;
+    let mut watch = gateway
+        .client
+        .clone()
+        .watch_backends(pb::WatchBackendsRequest::default())
+        .await
+        .unwrap()
+        .into_inner();
+    let first = watch.next().await.unwrap().unwrap();
+    assert_eq!((first.changes.len(), first.synced), (2, true));
+    std::fs::remove_file(folder.path().join("one.csv")).unwrap();
+    let refresh = pb::RefreshBackendRequest {
+        name: "one".to_owned(),
+        force: false,
+    };
+    let failed = gateway
+        .client
+        .clone()
+        .refresh_backend(refresh)
+        .await
+        .unwrap_err();
+    assert_eq!(failed.code(), Code::Unavailable);
+    let told = timeout(Duration::from_secs(10), async {
+        loop {
+            for change in watch.next().await.unwrap().unwrap().changes {
+                let Some(pb::backend_change::Change::Put(backend)) = change.change else {
+                    continue;
+                };
+                if backend.name == "one" && backend.refresh() == pb::BackendRefresh::Failed {
+                    return backend;
+                }
+            }
+        }
+    });
+    let told = told.await.unwrap();
+    assert!(told.error.contains("there is no file"), "{}", told.error);
+    assert_eq!(told.consecutive_failures, 1);
+    let answer = gateway.list(pb::ListOffersRequest::default()).await;
+    assert_eq!(answer.total_size, 10, "its offers are served all the same");
+    assert_eq!(answer.backends[0].refresh(), pb::BackendRefresh::Failed);
+    drop(watch);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_sends_each_part_and_a_summary() {
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = gateway(&folder).await;
+    let request = pb::StreamOffersRequest {
+        filter: gpu("H100", 8),
+        max_age: Some(prost_types::Duration::default()),
+        limit_per_backend: 1,
+        ..Default::default()
+    };
+    let stream = gateway
+        .client
+        .clone()
+        .stream_offers(request)
+        .await
+        .unwrap()
+        .into_inner();
+    let messages: Vec<_> = stream
+        .map(|message| message.unwrap().message.unwrap())
+        .collect()
+        .await;
+    let mut offers = Vec::new();
+    for message in &messages[..messages.len() - 1] {
+        let pb::stream_offers_response::Message::Part(part) = message else {
+            panic!("a part before the summary")
+        };
+        let report = part.report.as_ref().unwrap();
+        assert_eq!(
+            (report.data(), report.refresh()),
+            (pb::BackendData::Fresh, pb::BackendRefresh::Ok)
+        );
+        assert!(part.last);
+        offers.extend(part.offers.clone());
+    }
+    offers.sort_by(|a, b| a.id.cmp(&b.id));
+    assert_eq!(ids(&offers), ["one/eu/a/spot", "two/eu/a/spot"]);
+    let Some(pb::stream_offers_response::Message::Summary(summary)) = messages.last() else {
+        panic!("no summary")
+    };
+    assert_eq!((summary.total_size, summary.backends.len()), (4, 2));
+    gateway.stop().await;
+}
+
+async fn report(
+    gateway: &Running,
+    id: &str,
+    outcome: pb::OfferOutcome,
+    price: Option<i64>,
+) -> Result<pb::ReportOfferResponse, tonic::Status> {
+    let price = price.map(|micro_usd_per_hour| types::Price { micro_usd_per_hour });
+    let (offer_id, outcome) = (id.to_owned(), outcome.into());
+    let request = pb::ReportOfferRequest {
+        offer_id,
+        outcome,
+        price,
+        ..Default::default()
+    };
+    gateway
+        .client
+        .clone()
+        .report_offer(request)
+        .await
+        .map(tonic::Response::into_inner)
+}
+
+#[tokio::test]
+async fn what_launches_teach_is_shown_and_filtered_by() {
+    use pb::OfferOutcome::{Launched, NoCapacity, PriceChanged};
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = gateway(&folder).await;
+    let told = report(&gateway, "one/eu/a/ondemand", NoCapacity, None)
+        .await
+        .unwrap();
+    let offer = told.offer.unwrap();
+    assert_eq!(offer.availability(), types::Availability::NoCapacity);
+    assert_eq!(offer.availability_source(), pb::AvailabilitySource::Report);
+    assert_eq!(
+        (told.scope.as_str(), told.expire_time.is_some()),
+        ("offer", true)
+    );
+    let mut filter = gpu("H100", 8).unwrap();
+    filter.availabilities = vec![types::Availability::Unknown.into()];
+    let left = gateway
+        .list(pb::ListOffersRequest {
+            filter: Some(filter),
+            ..Default::default()
+        })
+        .await;
+    assert_eq!(
+        ids(&left.offers),
+        ["one/eu/a/spot", "two/eu/a/spot", "two/eu/a/ondemand"]
+    );
+    report(&gateway, "two/eu/a/ondemand", PriceChanged, Some(1))
+        .await
+        .unwrap();
+    let cheapest = gateway
+        .list(pb::ListOffersRequest {
+            page_size: 1,
+            ..Default::default()
+        })
+        .await;
+    assert_eq!(ids(&cheapest.offers), ["two/eu/a/ondemand"]);
+    report(&gateway, "one/eu/a/ondemand", Launched, None)
+        .await
+        .unwrap();
+    let again = gateway
+        .list(pb::ListOffersRequest {
+            filter: gpu("H100", 8),
+            ..Default::default()
+        })
+        .await;
+    assert!(
+        again
+            .offers
+            .iter()
+            .all(|offer| offer.availability() == types::Availability::Unknown)
+    );
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn outcomes_that_make_no_sense_are_refused() {
+    use pb::OfferOutcome::{Launched, Unspecified};
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = gateway(&folder).await;
+    let refused = async |id: &str, outcome, price| {
+        report(&gateway, id, outcome, price)
+            .await
+            .unwrap_err()
+            .code()
+    };
+    assert_eq!(
+        refused("one/eu/zzz/spot", Launched, None).await,
+        Code::NotFound
+    );
+    assert_eq!(
+        refused("one/eu/a/spot", Unspecified, None).await,
+        Code::InvalidArgument
+    );
+    assert_eq!(
+        refused("one/eu/a/spot", Launched, Some(1)).await,
+        Code::InvalidArgument
+    );
+    assert_eq!(
+        refused("nonsense", Launched, None).await,
+        Code::InvalidArgument
+    );
+    gateway.stop().await;
+}
