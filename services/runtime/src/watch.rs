@@ -18,6 +18,8 @@
 //!   (WATCHER_TOO_SLOW) and may resume; one whose next change is no longer kept, with OUT_OF_RANGE
 //!   (HISTORY_CHANGED) and has to list again; at shutdown all end UNAVAILABLE with RetryInfo.
 
+mod bell;
+mod common;
 mod filter;
 mod history;
 mod hub;

@@ -1,55 +1,22 @@
-//! The shared side of a hub: the state, the history and the wake-up. One short lock guards them;
-//! nobody holds it while filtering, rendering or sending.
+//! What a component does with a hub: publish, observe, reset, close, and open watches.
 
-use std::collections::BTreeMap;
-use std::ops::Bound;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::Duration;
+use std::sync::Arc;
 
-use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::Status;
 
-use super::history::{Change, Commit, Compacted, History};
-use super::observed::{Entry, Observed};
-use super::seat::{Seat, Seats};
+use super::common::{Common, sized};
+use super::history::{Commit, History};
+use super::observed::Observed;
+use super::seat::Seat;
 use super::shared::Held;
-use super::snapshot::{FRESH, Recent, Snapshot};
 use super::subscription::Subscription;
 use super::{Filter, Messages, Options, Resource, Update};
 use crate::resume;
 
-/// How long a watcher lets changes gather before it takes the next, for each watcher there is:
-/// with 1,000 of them each sends at most 20 messages a second, whatever the rate of changes.
-const PACE_PER_WATCHER: Duration = Duration::from_micros(50);
-
-/// The longest that changes gather.
-const MAX_PACE: Duration = Duration::from_millis(100);
-
-/// Timers are no finer than this, so a shorter pace is none.
-const MIN_PACE: Duration = Duration::from_millis(1);
-
 /// Tells watchers of every change to one kind of resource. A cheap handle.
 pub struct Hub<T> {
     common: Arc<Common<T>>,
-}
-
-pub(super) struct Common<T> {
-    pub(super) epoch: String,
-    pub(super) options: Options,
-    inner: RwLock<Inner<T>>,
-    /// Whether the hub is closed; touched at each change.
-    wake: watch::Sender<bool>,
-    pub(super) seats: Seats,
-    recent: Recent<T>,
-}
-
-struct Inner<T> {
-    state: BTreeMap<Arc<str>, Held<T>>,
-    history: History<T>,
-    observed: Observed<T>,
-    /// Counts resets; a watcher of an earlier one has lost its place.
-    era: u64,
 }
 
 impl<T: Resource> Hub<T> {
@@ -61,21 +28,8 @@ impl<T: Resource> Hub<T> {
         state: impl IntoIterator<Item = (Arc<str>, Arc<T>)>,
         options: Options,
     ) -> Self {
-        let inner = Inner {
-            state: sized(state),
-            history: History::new(revision),
-            observed: Observed::new(),
-            era: 0,
-        };
         Self {
-            common: Arc::new(Common {
-                epoch: epoch.into(),
-                options,
-                inner: RwLock::new(inner),
-                wake: watch::Sender::new(false),
-                seats: Seats::default(),
-                recent: Recent::none(),
-            }),
+            common: Arc::new(Common::new(epoch.into(), revision, state, options)),
         }
     }
 
@@ -83,28 +37,32 @@ impl<T: Resource> Hub<T> {
     /// last is ignored (`false`), so that a follower may repeat itself. A revision without changes
     /// moves tokens on.
     pub fn publish(&self, revision: u64, updates: impl IntoIterator<Item = Update<T>>) -> bool {
-        let mut inner = self.common.write();
+        let common = &self.common;
+        let mut inner = common.write();
         if revision <= inner.history.revision() {
             return false;
         }
-        let changes: Vec<_> = updates
+        let changes = updates
             .into_iter()
             .filter_map(|update| inner.apply(update))
             .collect();
-        if changes.is_empty() {
-            inner.history.advance(revision);
-            return true;
-        }
         let commit = Commit {
             revision,
             changes,
             at: Instant::now(),
         };
-        let forgotten = inner.history.push(commit, &self.common.options);
+        if commit.changes.is_empty() {
+            inner.history.advance(revision);
+            return true;
+        }
+        // Under the lock, so that a watcher that reads a newer revision has heard its bell.
+        let keys = commit.changes.iter().map(|change| &*change.key);
+        common.bells.ring_for(keys, inner.history.revision());
+        let forgotten = inner.history.push(commit, &common.options);
         drop(inner);
         // Freed after the lock: the last handle to a resource may be among them.
         drop(forgotten);
-        self.common.wake();
+        common.bells.ring_for_everyone();
         true
     }
 
@@ -112,19 +70,23 @@ impl<T: Resource> Hub<T> {
     /// state, and answers the state with the new facts, or `None` to leave it. Without effect if
     /// there is no such resource. `change` must not call back into the hub.
     pub fn observe(&self, key: &str, change: impl FnOnce(&T) -> Option<T>) -> bool {
-        let mut inner = self.common.write();
-        let Some((key, before)) = inner.state.get_key_value(key) else {
+        let common = &self.common;
+        let mut inner = common.write();
+        let Some((known, before)) = inner.state.get_key_value(key) else {
             return false;
         };
         let Some(after) = change(before.resource()) else {
             return false;
         };
-        let (key, before) = (Arc::clone(key), before.clone());
+        let (known, before) = (Arc::clone(known), before.clone());
         let after = Held::new(Arc::new(after));
-        inner.state.insert(Arc::clone(&key), after.clone());
-        inner.observed.set(key, before.share(), after.share());
+        inner.state.insert(Arc::clone(&known), after.clone());
+        inner.observed.set(known, before.share(), after.share());
+        common
+            .bells
+            .ring_for(std::iter::once(key), inner.history.revision());
         drop(inner);
-        self.common.wake();
+        common.bells.ring_for_everyone();
         true
     }
 
@@ -139,24 +101,21 @@ impl<T: Resource> Hub<T> {
         inner.era += 1;
         drop(inner);
         drop((old, history));
-        self.common.wake();
+        self.common.bells.ring_all();
     }
 
     /// A watch: from `resume_token`, or, if that is empty, from the current state. Fails with
-    /// INVALID_ARGUMENT (no token), OUT_OF_RANGE (of another history, or compacted) or
-    /// RESOURCE_EXHAUSTED (too many watchers).
+    /// INVALID_ARGUMENT (no token), OUT_OF_RANGE (of another history, or compacted),
+    /// RESOURCE_EXHAUSTED (too many watchers) or UNAVAILABLE (closed).
     pub fn watch(&self, resume_token: &str, filter: Filter<T>) -> Result<Messages<T>, Status> {
         let from = resume::revision_of("resume_token", resume_token, &self.common.epoch)?;
-        if self.common.is_closed() {
-            return Err(super::subscription::shutting_down(0));
-        }
-        let seat = Seat::take(&self.common)?;
+        let seat = Seat::take(&self.common, filter.key_prefix())?;
         Subscription::open(seat, from, filter).map(Subscription::into_stream)
     }
 
     /// Ends every watch with UNAVAILABLE and RetryInfo, and refuses new ones so.
     pub fn close(&self) {
-        self.common.wake.send_replace(true);
+        self.common.bells.close();
     }
 
     /// The newest revision published.
@@ -191,162 +150,10 @@ impl<T> std::fmt::Debug for Hub<T> {
     }
 }
 
-impl<T: Resource> Inner<T> {
-    /// Takes one update into the state. `None` if it changes nothing.
-    fn apply(&mut self, update: Update<T>) -> Option<Change<T>> {
-        let Update { key, value } = update;
-        let after = value.map(Held::new);
-        let before = match &after {
-            Some(item) => self.state.insert(Arc::clone(&key), item.clone()),
-            None => self.state.remove(&key),
-        };
-        self.observed.forget(&key);
-        let changes = before.is_some() || after.is_some();
-        changes.then(|| Change {
-            key,
-            before: before.map(Held::share),
-            after: after.map(Held::share),
-        })
-    }
-}
-
-fn sized<T: Resource>(
-    state: impl IntoIterator<Item = (Arc<str>, Arc<T>)>,
-) -> BTreeMap<Arc<str>, Held<T>> {
-    state
-        .into_iter()
-        .map(|(key, resource)| (key, Held::new(resource)))
-        .collect()
-}
-
-/// What a watcher finds at one instant.
-pub(super) struct Reading<T> {
-    pub(super) commits: Vec<Arc<Commit<T>>>,
-    pub(super) observed: Vec<(u64, Entry<T>)>,
-    /// The newest revision, if `commits` go up to it.
-    pub(super) newest: Option<u64>,
-}
-
-impl<T> Reading<T> {
-    pub(super) fn is_empty(&self) -> bool {
-        self.commits.is_empty() && self.observed.is_empty()
-    }
-}
-
-/// The watcher has lost its place.
-pub(super) enum Lost {
-    Compacted(Compacted),
-    Reset,
-}
-
-impl<T> Common<T> {
-    /// A state to begin with, of the keys that begin with `prefix`; at most [`FRESH`] old.
-    pub(super) fn snapshot(&self, prefix: &str, now: Instant) -> Arc<Snapshot<T>> {
-        if !prefix.is_empty() {
-            return Arc::new(self.take_snapshot(prefix, now));
-        }
-        let usable = |snapshot: &Snapshot<T>| {
-            let fresh = now.saturating_duration_since(snapshot.taken) < FRESH;
-            fresh
-                && self
-                    .read_after(snapshot.era, snapshot.revision, u64::MAX, 1)
-                    .is_ok()
-        };
-        self.recent
-            .or_take(usable, || self.take_snapshot(prefix, now))
-    }
-
-    fn take_snapshot(&self, prefix: &str, now: Instant) -> Snapshot<T> {
-        let inner = self.read();
-        let from = (Bound::Included(prefix), Bound::Unbounded);
-        let in_range = inner.state.range::<str, _>(from);
-        let with_prefix = in_range.take_while(|(key, _)| key.starts_with(prefix));
-        let held: Vec<_> = with_prefix.map(|(_, held)| held.clone()).collect();
-        let (revision, observed) = (inner.history.revision(), inner.observed.last());
-        let era = inner.era;
-        drop(inner);
-        let resources = held.into_iter().map(Held::share).collect();
-        Snapshot {
-            revision,
-            observed,
-            era,
-            taken: now,
-            resources,
-        }
-    }
-
-    /// Whether nothing has happened since `snapshot`.
-    pub(super) fn is_current(&self, snapshot: &Snapshot<T>) -> bool {
-        let inner = self.read();
-        inner.era == snapshot.era
-            && inner.history.revision() == snapshot.revision
-            && inner.observed.last() == snapshot.observed
-    }
-
-    pub(super) fn era(&self) -> u64 {
-        self.read().era
-    }
-
-    /// Up to about `limit` durable changes after `revision`; and, if those are all, up to `limit`
-    /// in-memory ones after the place `observed`.
-    pub(super) fn read_after(
-        &self,
-        era: u64,
-        revision: u64,
-        observed: u64,
-        limit: usize,
-    ) -> Result<Reading<T>, Lost> {
-        let inner = self.read();
-        if inner.era != era {
-            return Err(Lost::Reset);
-        }
-        let later = inner
-            .history
-            .after(revision, limit)
-            .map_err(Lost::Compacted)?;
-        let observed = match later.complete {
-            true => inner.observed.after(observed, limit),
-            false => Vec::new(),
-        };
-        Ok(Reading {
-            newest: later.complete.then(|| inner.history.revision()),
-            commits: later.commits,
-            observed,
-        })
-    }
-
-    pub(super) fn is_closed(&self) -> bool {
-        *self.wake.borrow()
-    }
-
-    pub(super) fn listen(&self) -> watch::Receiver<bool> {
-        self.wake.subscribe()
-    }
-
-    /// How long the watchers, so many as they are, let changes gather.
-    pub(super) fn pace(&self) -> Duration {
-        let watchers = u32::try_from(self.seats.taken()).unwrap_or(u32::MAX);
-        let pace = PACE_PER_WATCHER.saturating_mul(watchers).min(MAX_PACE);
-        if pace < MIN_PACE {
-            Duration::ZERO
-        } else {
-            pace
-        }
-    }
-
-    fn wake(&self) {
-        if self.wake.receiver_count() > 0 {
-            self.wake.send_modify(|_| {});
-        }
-    }
-
-    // A panic while the lock is held can come only from a resource's own code, before anything
-    // was changed halfway; the state stays usable.
-    fn read(&self) -> RwLockReadGuard<'_, Inner<T>> {
-        self.inner.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write(&self) -> RwLockWriteGuard<'_, Inner<T>> {
-        self.inner.write().unwrap_or_else(PoisonError::into_inner)
+#[cfg(test)]
+impl<T> Hub<T> {
+    /// How many prefixes are watched.
+    pub(super) fn prefixes(&self) -> (usize, usize) {
+        self.common.bells.prefix_count()
     }
 }

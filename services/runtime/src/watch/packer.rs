@@ -1,6 +1,8 @@
 //! Puts changes into messages: whole revisions while they fit, one revision over several messages
 //! where it does not, and the position only where a revision is complete.
 
+use tokio::time::Instant;
+
 use super::history::{Change, Commit};
 use super::observed::Entry;
 use super::{Event, Filter};
@@ -14,6 +16,8 @@ pub(super) struct Packer<T> {
     done: Vec<(Vec<Event<T>>, Option<u64>)>,
     /// Everything up to this revision is packed.
     position: Option<u64>,
+    /// When the oldest durable change that was packed was made.
+    oldest: Option<Instant>,
 }
 
 impl<T> Packer<T> {
@@ -25,6 +29,7 @@ impl<T> Packer<T> {
             changes: Vec::new(),
             done: Vec::new(),
             position: None,
+            oldest: None,
         }
     }
 
@@ -37,6 +42,7 @@ impl<T> Packer<T> {
             self.cut(self.position);
         }
         for (event, size) in events {
+            self.oldest.get_or_insert(commit.at);
             self.add(event, size, None);
         }
         self.position = Some(commit.revision);
@@ -54,6 +60,11 @@ impl<T> Packer<T> {
             return;
         };
         self.add(event, size, self.position);
+    }
+
+    /// When the oldest durable change that is seen was made.
+    pub(super) fn oldest(&self) -> Option<Instant> {
+        self.oldest
     }
 
     /// The messages, in order. There is none if nothing was seen.

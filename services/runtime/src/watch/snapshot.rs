@@ -7,32 +7,17 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Shared;
+use super::common::Place;
 
 /// How old a state may be that a watcher begins with; what happened since follows before it is
 /// called synced.
 pub(super) const FRESH: Duration = Duration::from_secs(1);
 
-/// The state of a hub at `revision`.
+/// The state of a hub at a place.
 pub(super) struct Snapshot<T> {
-    pub(super) revision: u64,
-    /// The place among the observed changes.
-    pub(super) observed: u64,
-    pub(super) era: u64,
+    pub(super) place: Place,
     pub(super) taken: Instant,
     pub(super) resources: Vec<Shared<T>>,
-}
-
-impl<T> Snapshot<T> {
-    /// Where a watcher stands that has everything up to `revision` already.
-    pub(super) fn empty(revision: u64, era: u64, now: Instant) -> Self {
-        Self {
-            revision,
-            observed: 0,
-            era,
-            taken: now,
-            resources: Vec::new(),
-        }
-    }
 }
 
 /// The last snapshot of a whole state, for as long as a watcher is being sent it.

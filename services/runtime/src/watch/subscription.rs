@@ -7,12 +7,11 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream;
 use muster_proto::types::v1::ErrorReason;
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tonic::{Code, Status};
 
+use super::common::{Lost, Place, Reading};
 use super::history::Compacted;
-use super::hub::{Lost, Reading};
 use super::packer::Packer;
 use super::seat::Seat;
 use super::snapshot::Snapshot;
@@ -28,15 +27,16 @@ const CATCH_UP: Duration = Duration::from_secs(10);
 /// When those whose watch was ended should come back: between this and twice this.
 const RETRY: Duration = Duration::from_millis(500);
 
+/// How often one looks whether it has.
+const LOOK: Duration = Duration::from_millis(50);
+
 pub(super) struct Subscription<T> {
     seat: Seat<T>,
-    wake: watch::Receiver<bool>,
     filter: Filter<T>,
-    era: u64,
-    /// Everything durable up to this revision has been queued.
-    position: u64,
-    /// Everything in memory up to this place has been queued.
-    observed: u64,
+    /// Everything up to there has been queued.
+    place: Place,
+    /// The rings of its bell that it has followed.
+    heard: u64,
     /// Whether it is known what the watcher last saw of in-memory facts.
     knows_observed: bool,
     stage: Stage<T>,
@@ -75,28 +75,37 @@ impl<T: Resource> Subscription<T> {
         from: Option<u64>,
         filter: Filter<T>,
     ) -> Result<Self, Status> {
+        if seat.common.bells.are_closed() {
+            return Err(shutting_down(seat.number));
+        }
         let now = Instant::now();
-        let wake = seat.common.listen();
-        let start = match from {
-            None => seat.common.snapshot(filter.key_prefix(), now),
-            Some(revision) => Arc::new(Snapshot::empty(revision, seat.common.era(), now)),
+        let heard = seat.bell.count();
+        let (place, stage) = match from {
+            None => {
+                let snapshot = seat.common.snapshot(filter.key_prefix(), now);
+                (snapshot.place, Stage::State { snapshot, next: 0 })
+            }
+            Some(revision) => {
+                let newest = seat.common.newest();
+                let place = Place {
+                    revision,
+                    observed: 0,
+                    ..newest
+                };
+                (
+                    place,
+                    Stage::History {
+                        until: now + CATCH_UP,
+                    },
+                )
+            }
         };
         let subscription = Self {
-            wake,
             filter,
-            era: start.era,
-            position: start.revision,
-            observed: start.observed,
+            place,
+            heard,
             knows_observed: from.is_none(),
-            stage: match from {
-                None => Stage::State {
-                    snapshot: start,
-                    next: 0,
-                },
-                Some(_) => Stage::History {
-                    until: now + CATCH_UP,
-                },
-            },
+            stage,
             queue: VecDeque::new(),
             bookmark_at: now + bookmark_interval(&seat),
             rest_until: now,
@@ -129,7 +138,7 @@ impl<T: Resource> Subscription<T> {
 
     async fn wait_for_message(&mut self) -> Result<Message<T>, Status> {
         loop {
-            if *self.wake.borrow_and_update() {
+            if self.seat.common.bells.are_closed() {
                 return Err(shutting_down(self.seat.number));
             }
             if let Some(message) = self.queue.pop_front() {
@@ -137,7 +146,7 @@ impl<T: Resource> Subscription<T> {
             }
             let now = Instant::now();
             if now < self.rest_until {
-                self.rest().await;
+                sleep_until(self.rest_until).await;
                 continue;
             }
             match (self.fill(now)?, self.queue.is_empty()) {
@@ -149,27 +158,20 @@ impl<T: Resource> Subscription<T> {
         }
     }
 
-    /// Lets changes gather; only the hub's end interrupts it.
-    async fn rest(&mut self) {
-        tokio::select! {
-            () = sleep_until(self.rest_until) => {}
-            _ = self.wake.wait_for(|closed| *closed) => {}
-        }
-    }
-
     /// Waits for something new, or for the time of the next bookmark.
     async fn wait(&mut self, now: Instant) -> Result<(), Status> {
         let until = match self.stage {
             Stage::History { until } if now >= until => return Err(self.behind()),
-            Stage::History { until } => until,
+            // Its bell does not ring for revisions in which nothing changes.
+            Stage::History { until } => until.min(now + LOOK),
             Stage::State { .. } | Stage::Synced if now >= self.bookmark_at => {
-                self.enqueue(Vec::new(), Some(self.position));
+                self.enqueue(Vec::new(), Some(self.place.revision));
                 return Ok(());
             }
             Stage::State { .. } | Stage::Synced => self.bookmark_at,
         };
         tokio::select! {
-            _ = self.wake.changed() => {}
+            () = self.seat.bell.after(self.heard) => {}
             () = sleep_until(until) => {}
         }
         Ok(())
@@ -180,14 +182,21 @@ impl<T: Resource> Subscription<T> {
         if let Stage::State { .. } = self.stage {
             return Ok(self.fill_from_state(now));
         }
-        let reading = self.read()?;
-        if let Stage::Synced = self.stage {
-            self.refuse_laggard(&reading, now)?;
-            if !reading.is_empty() {
-                self.rest_until = now + self.seat.common.pace();
-            }
+        let (synced, selective) = (self.is_synced(), self.seat.is_selective());
+        let Seat { common, bell, .. } = &self.seat;
+        if synced && selective && common.skip(bell, self.heard, &mut self.place) {
+            return Ok(Filled::UpToDate);
         }
-        Ok(self.fill_from(&reading))
+        let heard = bell.count();
+        let reading = self.read()?;
+        if synced && !selective && !reading.is_empty() {
+            self.rest_until = now + self.seat.common.pace();
+        }
+        let filled = self.fill_from(&reading, now)?;
+        if filled == Filled::UpToDate {
+            self.heard = heard;
+        }
+        Ok(filled)
     }
 
     fn fill_from_state(&mut self, now: Instant) -> Filled {
@@ -207,32 +216,31 @@ impl<T: Resource> Subscription<T> {
             *next += 1;
         }
         // What has happened since is told before it is called synced; mostly that is nothing.
-        let current = self.seat.common.is_current(snapshot);
+        let current = self.seat.common.newest() == snapshot.place;
+        let until = now + CATCH_UP;
         self.stage = if current {
             Stage::Synced
         } else {
-            Stage::History {
-                until: now + CATCH_UP,
-            }
+            Stage::History { until }
         };
-        self.enqueue(changes, Some(self.position));
+        self.enqueue(changes, Some(self.place.revision));
         Filled::More
     }
 
-    fn fill_from(&mut self, reading: &Reading<T>) -> Filled {
+    fn fill_from(&mut self, reading: &Reading<T>, now: Instant) -> Result<Filled, Status> {
         let limit = self.seat.common.options.chunk;
         let mut packer = Packer::new(limit);
         for commit in &reading.commits {
             packer.add_commit(commit, &self.filter);
-            self.position = commit.revision;
+            self.place.revision = commit.revision;
         }
         let mut filled = Filled::More;
         match reading.newest {
             None => {}
             // The token is of an instance that is ahead of this one.
-            Some(newest) if newest < self.position => return Filled::UpToDate,
+            Some(newest) if newest < self.place.revision => return Ok(Filled::UpToDate),
             Some(newest) => {
-                self.position = newest;
+                self.place.revision = newest;
                 packer.complete_to(newest);
                 self.pack_observed(reading, &mut packer);
                 if reading.observed.len() < limit {
@@ -240,6 +248,7 @@ impl<T: Resource> Subscription<T> {
                 }
             }
         }
+        self.refuse_laggard(packer.oldest(), now)?;
         for (changes, position) in packer.finish() {
             self.enqueue(changes, position);
         }
@@ -247,27 +256,27 @@ impl<T: Resource> Subscription<T> {
             self.knows_observed = true;
             self.note_synced();
         }
-        filled
+        Ok(filled)
     }
 
     fn pack_observed(&mut self, reading: &Reading<T>, packer: &mut Packer<T>) {
-        let read_up_to = self.observed;
+        let read_up_to = self.place.observed;
         for (place, entry) in &reading.observed {
             let exact = self.knows_observed && read_up_to >= entry.previous;
             packer.add_observed(entry, &self.filter, exact);
-            self.observed = *place;
+            self.place.observed = *place;
         }
     }
 
     /// The last message of what was missed says so; if nothing was, there is one that says it.
     fn note_synced(&mut self) {
-        if let Stage::Synced = self.stage {
+        if self.is_synced() {
             return;
         }
         self.stage = Stage::Synced;
         match self.queue.back_mut() {
             Some(last) => last.synced = true,
-            None => self.enqueue(Vec::new(), Some(self.position)),
+            None => self.enqueue(Vec::new(), Some(self.place.revision)),
         }
     }
 
@@ -276,25 +285,22 @@ impl<T: Resource> Subscription<T> {
         self.queue.push_back(Message {
             changes,
             resume_token: position.map(token).unwrap_or_default(),
-            synced: matches!(self.stage, Stage::Synced),
+            synced: self.is_synced(),
         });
     }
 
     fn read(&self) -> Result<Reading<T>, Status> {
         let common = &self.seat.common;
         common
-            .read_after(self.era, self.position, self.observed, common.options.chunk)
+            .read_after(self.place, common.options.chunk)
             .map_err(|lost| self.lost(&lost))
     }
 
-    fn refuse_laggard(&self, reading: &Reading<T>, now: Instant) -> Result<(), Status> {
+    /// Ends a watch whose next change has waited for too long.
+    fn refuse_laggard(&self, oldest: Option<Instant>, now: Instant) -> Result<(), Status> {
         let max_lag = self.seat.common.options.max_lag;
         let is_late = |at| now.saturating_duration_since(at) > max_lag;
-        if !reading
-            .commits
-            .first()
-            .is_some_and(|oldest| is_late(oldest.at))
-        {
+        if !self.is_synced() || !oldest.is_some_and(is_late) {
             return Ok(());
         }
         let message = format!(
@@ -308,8 +314,12 @@ impl<T: Resource> Subscription<T> {
         .into())
     }
 
+    fn is_synced(&self) -> bool {
+        matches!(self.stage, Stage::Synced)
+    }
+
     fn lost(&self, lost: &Lost) -> Status {
-        let position = self.position;
+        let position = self.place.revision;
         resume::history_changed(match lost {
             Lost::Reset => "the history that was watched is gone; list again".to_owned(),
             Lost::Compacted(Compacted { oldest }) => {
@@ -319,7 +329,10 @@ impl<T: Resource> Subscription<T> {
     }
 
     fn behind(&self) -> Status {
-        let message = format!("this instance has not yet seen revision {}", self.position);
+        let message = format!(
+            "this instance has not yet seen revision {}",
+            self.place.revision
+        );
         status::unavailable(ErrorReason::Behind, message, RETRY).into_status()
     }
 }

@@ -1,6 +1,21 @@
 //! What is refused, cut off and forgotten.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Wake, Waker};
+
 use super::*;
+
+/// A waker that counts.
+fn counting_waker() -> (Waker, Arc<AtomicUsize>) {
+    struct Counting(Arc<AtomicUsize>);
+    impl Wake for Counting {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    let woken = Arc::<AtomicUsize>::default();
+    (Waker::from(Arc::new(Counting(Arc::clone(&woken)))), woken)
+}
 
 #[tokio::test(start_paused = true)]
 async fn tokens_of_elsewhere_are_refused() {
@@ -99,6 +114,75 @@ async fn a_watcher_that_history_outran_must_list_again() {
     assert_eq!(ended.code, Code::OutOfRange);
     assert!(ended.is(ErrorReason::HistoryChanged));
     assert!(ended.message.contains("list again"), "{ended}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_of_others_outrun_nobody() {
+    let hub = hub_with(
+        0,
+        0,
+        Options {
+            history_revisions: 10,
+            ..Options::default()
+        },
+    );
+    hub.publish(1, [put("w1/a", 1)]);
+    let mut watch = hub.watch("", Filter::all().prefix("w1/")).unwrap();
+    assert_eq!(says(&mut watch), "+w1/a1 @1 synced");
+    for revision in 2..100 {
+        hub.publish(revision, [put("w2/a", revision)]);
+    }
+    hub.publish(100, [put("w1/a", 100)]);
+    advance(Duration::from_secs(20)).await;
+    hub.publish(101, [put("w2/a", 101), put("w1/b", 101)]);
+    assert_eq!(says(&mut watch), "+w1/a100 +w1/b101 @101 synced");
+    assert_eq!(says(&mut watch), "nothing");
+    // Nor do they make a slow watcher of one that is not told of them.
+    for revision in 102..150 {
+        hub.publish(revision, [put("w2/a", revision)]);
+        advance(Duration::from_secs(1)).await;
+    }
+    hub.publish(150, [put("w1/a", 150)]);
+    assert_eq!(says(&mut watch), "+w1/a150 @150 synced");
+    // But one that does not read what is its own is slow.
+    hub.publish(151, [put("w1/a", 151)]);
+    advance(Duration::from_secs(31)).await;
+    assert!(end(&mut watch).await.is(ErrorReason::WatcherTooSlow));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watcher_of_a_prefix_sleeps_through_the_changes_of_others() {
+    let hub = hub(0);
+    let mut watch = hub.watch("", Filter::all().prefix("w1/")).unwrap();
+    assert_eq!(says(&mut watch), "@0 synced");
+    let (waker, woken) = counting_waker();
+    let mut context = std::task::Context::from_waker(&waker);
+    assert!(watch.poll_next_unpin(&mut context).is_pending());
+    for revision in 1..100 {
+        hub.publish(
+            revision,
+            [
+                put("w2/a", revision),
+                put("w10/a", revision),
+                put("w1", revision),
+            ],
+        );
+    }
+    assert_eq!(woken.load(Ordering::Relaxed), 0);
+    hub.publish(100, [put("w1/a", 100)]);
+    assert_eq!(woken.load(Ordering::Relaxed), 1);
+    assert_eq!(says(&mut watch), "+w1/a100 @100 synced");
+}
+
+#[tokio::test(start_paused = true)]
+async fn prefixes_are_forgotten_with_their_watchers() {
+    let hub = hub(0);
+    let watch = |prefix: &str| hub.watch("", Filter::all().prefix(prefix)).unwrap();
+    let watches = ["w1/", "w2/", "w1/", "w10/", "é/", ""].map(watch);
+    assert_eq!(hub.prefixes(), (4, 4));
+    hub.publish(1, ["w", "w1/x", "é", "日本/x"].map(|key| put(key, 1)));
+    drop(watches);
+    assert_eq!(hub.prefixes(), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]

@@ -24,9 +24,27 @@ impl Record {
     }
 }
 
+/// What a follower asks to see.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Sight {
+    All,
+    Group(u64),
+    Prefix(&'static str),
+}
+
+impl Sight {
+    pub(super) fn sees(self, thing: &Thing) -> bool {
+        match self {
+            Self::All => true,
+            Self::Group(group) => thing.group == group,
+            Self::Prefix(prefix) => thing.name.starts_with(prefix),
+        }
+    }
+}
+
 /// The client's side of one watch, over any number of reconnects.
 pub(super) struct Follower {
-    pub(super) group: Option<u64>,
+    pub(super) sight: Sight,
     pub(super) state: State,
     /// Changes of which the token has not come yet.
     pending: Vec<Event<Thing>>,
@@ -36,9 +54,9 @@ pub(super) struct Follower {
 }
 
 impl Follower {
-    pub(super) fn new(group: Option<u64>) -> Self {
+    pub(super) fn new(sight: Sight) -> Self {
         Self {
-            group,
+            sight,
             state: State::new(),
             pending: Vec::new(),
             token: String::new(),
@@ -48,9 +66,10 @@ impl Follower {
     }
 
     pub(super) fn filter(&self) -> Filter<Thing> {
-        match self.group {
-            None => Filter::all(),
-            Some(group) => Filter::all().durable(move |thing: &Thing| thing.group == group),
+        match self.sight {
+            Sight::All => Filter::all(),
+            Sight::Group(group) => Filter::all().durable(move |thing: &Thing| thing.group == group),
+            Sight::Prefix(prefix) => Filter::all().prefix(prefix),
         }
     }
 
@@ -122,9 +141,7 @@ impl Follower {
     fn check(&self, truth: &State) {
         let durable = |thing: &Thing| (thing.name.clone(), thing.version, thing.group);
         let held: Vec<_> = self.state.values().map(durable).collect();
-        let seen = truth
-            .values()
-            .filter(|thing| self.group.is_none_or(|group| thing.group == group));
+        let seen = truth.values().filter(|thing| self.sight.sees(thing));
         assert_eq!(
             held,
             seen.map(durable).collect::<Vec<_>>(),

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use proptest::prelude::*;
 
-use super::follower::{Follower, Record, State};
+use super::follower::{Follower, Record, Sight, State};
 use super::*;
 use crate::backoff;
 
@@ -81,8 +81,13 @@ impl Writer {
 
 /// Reads until `done`, then to the newest revision; counts how often it had to begin anew.
 async fn follow(writer: Arc<Writer>, number: u64, done: Arc<AtomicBool>, cuts: Arc<AtomicUsize>) {
-    let group = [None, Some(0), Some(1)][usize::try_from(number % 3).unwrap()];
-    let mut follower = Follower::new(group);
+    let sights = [
+        Sight::All,
+        Sight::Group(0),
+        Sight::Prefix("t1"),
+        Sight::Prefix("t17"),
+    ];
+    let mut follower = Follower::new(sights[usize::try_from(number % 4).unwrap()]);
     let mut step = 0;
     loop {
         let mut watch = match writer.hub.watch(&follower.token, follower.filter()) {
@@ -132,7 +137,7 @@ async fn follow(writer: Arc<Writer>, number: u64, done: Arc<AtomicBool>, cuts: A
 fn finish(writer: &Writer, follower: &Follower) {
     let (_, truth) = writer.truth();
     let mut expected: Vec<_> = truth.into_values().collect();
-    expected.retain(|thing| follower.group.is_none_or(|group| thing.group == group));
+    expected.retain(|thing| follower.sight.sees(thing));
     let held: Vec<_> = follower
         .state
         .values()
@@ -225,13 +230,22 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 0..120)
 }
 
+fn sights() -> impl Strategy<Value = Sight> {
+    prop_oneof![
+        Just(Sight::All),
+        (0_u64..3).prop_map(Sight::Group),
+        Just(Sight::Prefix("t1")),
+        Just(Sight::Prefix("t17")),
+    ]
+}
+
 proptest! {
     #[test]
-    fn every_promise_holds_in_any_order_of_steps(steps in steps(), group in prop::option::of(0_u64..2), chunk in 1_usize..6) {
+    fn every_promise_holds_in_any_order_of_steps(steps in steps(), sight in sights(), chunk in 1_usize..6) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         runtime.block_on(async move {
             let writer = Writer::new(Options { chunk, ..Options::default() });
-            let mut follower = Follower::new(group);
+            let mut follower = Follower::new(sight);
             let mut watch = writer.hub.watch("", follower.filter()).unwrap();
             for step in steps.into_iter().chain([Step::Reconnect]) {
                 match step {
