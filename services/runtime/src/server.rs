@@ -18,6 +18,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic_reflection::server::Builder as Reflection;
@@ -46,8 +47,8 @@ pub(crate) const HEALTH: &str = "grpc.health.v1.Health";
 /// After an accept that failed for want of descriptors or memory, which time may give back.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
-/// For the last frames of streams that had to be ended.
-const GOODBYE: Duration = Duration::from_millis(500);
+/// How long streams without a bound may take to end by themselves when the server stops.
+const STREAMS_END_WITHIN: Duration = Duration::from_secs(2);
 
 /// What a shutdown step may take beyond what it waits for.
 const STEP_MARGIN: Duration = Duration::from_secs(1);
@@ -98,7 +99,7 @@ struct Serving {
 struct Ends {
     /// Nothing new is accepted; connections finish what they have.
     graceful: CancellationToken,
-    /// Streams that are still open end with a status.
+    /// Streams without a bound end with a status.
     last_call: CancellationToken,
     /// Connections end where they are.
     cut: CancellationToken,
@@ -289,18 +290,17 @@ fn add_shutdown_steps(context: &Context, serving: &Arc<Serving>) {
     );
 }
 
-/// Lets connections finish for `patience`, then ends their streams, then cuts what is left.
+/// Lets connections finish for `patience`, ends streams that would not, then cuts what is left.
 async fn drain(serving: &Serving, patience: Duration) {
     serving.ends.graceful.cancel();
     serving.connections.close();
-    for (wait, next) in [
-        (patience, &serving.ends.last_call),
-        (GOODBYE, &serving.ends.cut),
-    ] {
-        if tokio::time::timeout(wait, serving.connections.wait())
-            .await
-            .is_ok()
-        {
+    let streams = STREAMS_END_WITHIN.min(patience / 2);
+    let steps = [
+        (streams, &serving.ends.last_call),
+        (patience.saturating_sub(streams), &serving.ends.cut),
+    ];
+    for (wait, next) in steps {
+        if timeout(wait, serving.connections.wait()).await.is_ok() {
             return;
         }
         next.cancel();

@@ -12,7 +12,16 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
+    TraceService, TraceServiceServer,
+};
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
+use opentelemetry_proto::tonic::trace::v1::ResourceSpans;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -41,6 +50,22 @@ fn ended(args: &[&str]) -> (i32, String) {
     (status.code().unwrap(), String::from_utf8(stderr).unwrap())
 }
 
+/// A collector of spans, which keeps what it gets.
+#[derive(Clone, Default)]
+struct Collector(Arc<Mutex<Vec<ResourceSpans>>>);
+
+#[tonic::async_trait]
+impl TraceService for Collector {
+    async fn export(
+        &self,
+        request: tonic::Request<ExportTraceServiceRequest>,
+    ) -> Result<tonic::Response<ExportTraceServiceResponse>, tonic::Status> {
+        let spans = request.into_inner().resource_spans;
+        self.0.lock().unwrap().extend(spans);
+        Ok(tonic::Response::new(ExportTraceServiceResponse::default()))
+    }
+}
+
 /// A process that has said where it is.
 struct Running {
     child: Child,
@@ -51,7 +76,11 @@ struct Running {
 
 impl Running {
     fn start(args: &[&str]) -> Self {
-        let mut child = sample(args).spawn().unwrap();
+        Self::spawn(&mut sample(args))
+    }
+
+    fn spawn(command: &mut Command) -> Self {
+        let mut child = command.spawn().unwrap();
         let log = BufReader::new(child.stderr.take().unwrap());
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
         // Made first, so that the process ends with this whatever goes wrong below.
@@ -268,4 +297,69 @@ fn with_every_thread_stuck_it_is_not_live_and_still_ends() {
     assert_eq!(status.code(), Some(1), "{log}");
     assert!(log.contains("shutdown itself is stuck"), "{log}");
     assert!(took < Duration::from_secs(10), "{took:?}");
+}
+
+/// A call that is nobody's, in a trace, which is traced and answered UNIMPLEMENTED.
+async fn traced_call(address: SocketAddr) {
+    let channel = tonic::transport::Endpoint::from_shared(format!("http://{address}"));
+    let mut client = tonic::client::Grpc::new(channel.unwrap().connect().await.unwrap());
+    client.ready().await.unwrap();
+    let mut request = tonic::Request::new(());
+    let header = format!("00-{TRACE}-b7ad6b7169203331-01").parse().unwrap();
+    request.metadata_mut().insert("traceparent", header);
+    let path = http::uri::PathAndQuery::from_static("/no.Service/Call");
+    let codec = tonic_prost::ProstCodec::<(), ()>::default();
+    let status = client.unary(request, path, codec).await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::Unimplemented);
+}
+
+const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_spans_reach_the_collector_before_the_process_ends() {
+    let collector = Collector::default();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let served = tonic::transport::Server::builder()
+        .add_service(TraceServiceServer::new(collector.clone()))
+        .serve_with_incoming(tokio_stream::wrappers::TcpListenerStream::new(listener));
+    tokio::spawn(served);
+    let running = Running::spawn(sample(&[]).env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint));
+    running.until("/readyz", 200);
+    traced_call(running.address).await;
+    running.signal("TERM");
+    let (status, log, _) = tokio::task::spawn_blocking(|| running.end()).await.unwrap();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(log.contains("traces ok"), "{log}");
+    let received = collector.0.lock().unwrap();
+    let names: Vec<_> = received[0]
+        .resource
+        .iter()
+        .flat_map(|resource| &resource.attributes)
+        .collect();
+    assert!(format!("{names:?}").contains("sample"), "{names:?}");
+    let spans: Vec<_> = received
+        .iter()
+        .flat_map(|one| &one.scope_spans)
+        .flat_map(|one| &one.spans)
+        .collect();
+    assert_eq!(spans.len(), 1);
+    let trace: String = spans[0]
+        .trace_id
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    assert_eq!((spans[0].name.as_str(), trace.as_str()), ("_OTHER", TRACE));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_that_is_away_degrades_and_delays_nothing() {
+    let running =
+        Running::spawn(sample(&[]).env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1"));
+    running.until("/readyz", 200);
+    traced_call(running.address).await;
+    running.signal("TERM");
+    let (status, log, took) = tokio::task::spawn_blocking(|| running.end()).await.unwrap();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(took < Duration::from_secs(6), "{took:?}");
 }

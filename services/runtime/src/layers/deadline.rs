@@ -3,8 +3,8 @@
 //! in the request's extensions, to pass it on.
 //!
 //! A stream is bounded by what its caller asks for, and by the default only where the table of
-//! methods says so. A stream that is still open when the server is about to cut connections is
-//! ended with UNAVAILABLE.
+//! methods says so. One that is not bounded so is ended with UNAVAILABLE when the server stops: it
+//! would not end by itself.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -96,11 +96,14 @@ where
         if let Some(deadline) = limit {
             inbound.request.extensions_mut().insert(deadline);
         }
-        let stream_ends = inbound.entry.streams.then(|| Arc::clone(&self.last_call));
+        let streams = inbound.entry.streams;
+        let open_ended = streams && !inbound.entry.method.bounded;
+        let last_call = open_ended.then(|| Arc::clone(&self.last_call));
         Either::Right(TimedFuture {
             inner: self.inner.call(inbound),
             limit: Limit::new(limit),
-            stream_ends,
+            streams,
+            last_call,
         })
     }
 }
@@ -138,7 +141,8 @@ pin_project! {
         #[pin]
         inner: F,
         limit: Limit,
-        stream_ends: Option<Arc<CancellationToken>>,
+        streams: bool,
+        last_call: Option<Arc<CancellationToken>>,
     }
 }
 
@@ -155,12 +159,16 @@ where
             ready!(this.limit.poll_passed(context));
             return Poll::Ready(Ok(trailers::response(exceeded())));
         };
-        let Some(last_call) = this.stream_ends.take() else {
+        if !*this.streams {
             return Poll::Ready(Ok(response.map(TimedBody::bare)));
-        };
+        }
+        let last_call = this.last_call.take();
         let end = End {
             limit: std::mem::replace(this.limit, Limit::NONE),
-            last_call: Box::pin(CancellationToken::clone(&last_call).cancelled_owned()),
+            last_call: last_call.map(|token| {
+                let token = CancellationToken::clone(&token);
+                Box::pin(token.cancelled_owned())
+            }),
         };
         Poll::Ready(Ok(response.map(|inner| TimedBody {
             inner,
@@ -172,7 +180,7 @@ where
 /// What ends a stream from outside.
 struct End {
     limit: Limit,
-    last_call: Pin<Box<WaitForCancellationFutureOwned>>,
+    last_call: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 
 impl End {
@@ -180,7 +188,10 @@ impl End {
         if self.limit.poll_passed(context).is_ready() {
             return Poll::Ready(exceeded());
         }
-        self.last_call.as_mut().poll(context).map(|()| stopping())
+        match &mut self.last_call {
+            Some(last_call) => last_call.as_mut().poll(context).map(|()| stopping()),
+            None => Poll::Pending,
+        }
     }
 }
 

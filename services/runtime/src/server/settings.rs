@@ -79,13 +79,15 @@ impl Settings {
 
 impl From<&CommonArgs> for Settings {
     fn from(args: &CommonArgs) -> Self {
+        let defaults = Self::default();
         Self {
             default_deadline: args.default_deadline,
             max_deadline: args.max_deadline,
             max_in_flight: usize::try_from(args.max_in_flight).unwrap_or(usize::MAX),
             max_connections: usize::try_from(args.max_connections).unwrap_or(usize::MAX),
             lame_duck: args.lame_duck,
-            ..Self::default()
+            drain_timeout: defaults.drain_timeout.min(args.shutdown_timeout / 2),
+            ..defaults
         }
     }
 }

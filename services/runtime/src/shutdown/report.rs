@@ -58,7 +58,8 @@ pub struct Report {
     pub cause: String,
     /// How long it took, in milliseconds.
     pub ms: u64,
-    /// What the process exits with: 0 when it was asked for and every step went well, else 1.
+    /// What the process exits with: 0 when it was asked for and every step went well, but for those
+    /// of [`Phase::Telemetry`]; else 1.
     pub exit_code: u8,
     /// Each step, in order of phase and registration.
     pub steps: Vec<StepReport>,
@@ -66,11 +67,16 @@ pub struct Report {
 
 impl Report {
     pub(super) fn new(cause: &Cause, took: Duration, steps: Vec<StepReport>) -> Self {
-        let well = !cause.failed && steps.iter().all(|step| step.outcome == Outcome::Ok);
+        // A collector that is away is no reason for anyone to start the process again.
+        let counts = |step: &&StepReport| step.phase != Phase::Telemetry;
+        let well = steps
+            .iter()
+            .filter(counts)
+            .all(|step| step.outcome == Outcome::Ok);
         Self {
             cause: cause.to_string(),
             ms: millis(took),
-            exit_code: u8::from(!well),
+            exit_code: u8::from(cause.failed || !well),
             steps,
         }
     }

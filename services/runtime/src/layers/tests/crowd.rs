@@ -109,3 +109,34 @@ async fn a_call_in_flight_finishes_and_one_that_hangs_is_cut() {
         "the handler was dropped with its connection"
     );
 }
+
+#[tokio::test]
+async fn open_streams_end_long_before_a_call_in_flight_is_cut() {
+    let settings = Settings {
+        drain_timeout: Duration::from_millis(600),
+        ..Settings::default()
+    };
+    let mut running = Running::start(settings).await;
+    let mut stream = running
+        .client
+        .stream_backup(StreamBackupRequest {})
+        .await
+        .unwrap()
+        .into_inner();
+    let context = running.context.clone();
+    let begun = tokio::time::Instant::now();
+    let hanging = async {
+        running.told("hang").await.unwrap_err();
+        begun.elapsed()
+    };
+    let streaming = async {
+        waits_until(|| context.load.in_flight(Lane::Shared) == 2).await;
+        context.shutdown.begin(Cause::asked("test"));
+        while stream.message().await.is_ok() {}
+        begun.elapsed()
+    };
+    let (cut, ended) = tokio::join!(hanging, streaming);
+    // Due after 300 ms and 600 ms.
+    let between = cut.checked_sub(ended).unwrap();
+    assert!(between >= Duration::from_millis(200), "{ended:?}, {cut:?}");
+}
