@@ -1,0 +1,21 @@
+# What is done often. `just --list` names them.
+
+# The tests, as the README says.
+test:
+    cargo test --workspace
+
+# What has to hold before a change lands.
+check:
+    .ci/run
+
+# The figures, on this machine.
+bench name="all":
+    cargo run --release -p muster-tests --bin bench -- {{name}}
+
+# The tests that take long: full leases, many rounds.
+soak:
+    MUSTER_SOAK=1 cargo test --workspace --release -- --include-ignored
+
+# The product's story, live.
+demo:
+    cargo run --release -- demo
