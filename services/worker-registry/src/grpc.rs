@@ -2,18 +2,28 @@
 //! comes of it is decided elsewhere.
 
 mod access;
-mod agents;
 pub(crate) mod convert;
 mod events;
 mod failure;
 mod filter;
+mod heartbeat;
 mod operators;
 mod owners;
 mod peer;
 mod readers;
+mod register;
 mod service;
 mod tokens;
 
 pub(crate) use access::{AgentVerifier, METHODS};
 pub(crate) use peer::Peers;
 pub(crate) use service::Workers;
+
+/// The handlers, for tests that need no wire.
+#[cfg(test)]
+pub(crate) mod calls {
+    pub(crate) use super::heartbeat::heartbeat;
+    pub(crate) use super::operators::{delete, disable, drain, enable, resume};
+    pub(crate) use super::owners::{allocate, release};
+    pub(crate) use super::register::{activate, register};
+}

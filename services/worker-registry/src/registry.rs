@@ -355,3 +355,6 @@ fn observed(worker: &Worker, lives: &Lives) -> Observed {
 
 /// How long a caller that meets a registry in disorder is asked to wait.
 pub(crate) const RETRY: Duration = Duration::from_millis(200);
+
+#[cfg(test)]
+mod tests;

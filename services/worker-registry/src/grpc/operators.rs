@@ -10,7 +10,6 @@ use muster_runtime::status::Violations;
 use tonic::{Request, Status};
 
 use super::access::{actor, speaks_for};
-use super::agents::shown;
 use super::convert::{
     MAX_REASON, known, parse_capacity_type, parse_generation, parse_labels, parse_name,
     parse_price, parse_terms, parse_text, render_worker,
@@ -72,7 +71,7 @@ async fn decide_about(
 }
 
 /// Empties a worker.
-pub(super) async fn drain(
+pub(crate) async fn drain(
     registry: &Registry,
     request: Request<proto::DrainWorkerRequest>,
 ) -> Result<proto::DrainWorkerResponse, Status> {
@@ -145,7 +144,7 @@ fn would_fail(registry: &Registry, name: &str) -> Vec<String> {
 }
 
 /// Calls a drain off.
-pub(super) async fn resume(
+pub(crate) async fn resume(
     registry: &Registry,
     request: Request<proto::ResumeWorkerRequest>,
 ) -> Result<proto::ResumeWorkerResponse, Status> {
@@ -162,7 +161,7 @@ pub(super) async fn resume(
 }
 
 /// Takes a worker out of use.
-pub(super) async fn disable(
+pub(crate) async fn disable(
     registry: &Registry,
     request: Request<proto::DisableWorkerRequest>,
 ) -> Result<proto::DisableWorkerResponse, Status> {
@@ -180,7 +179,7 @@ pub(super) async fn disable(
 }
 
 /// Puts a worker back.
-pub(super) async fn enable(
+pub(crate) async fn enable(
     registry: &Registry,
     request: Request<proto::EnableWorkerRequest>,
 ) -> Result<proto::EnableWorkerResponse, Status> {
@@ -197,7 +196,7 @@ pub(super) async fn enable(
 }
 
 /// Forgets a worker.
-pub(super) async fn delete(
+pub(crate) async fn delete(
     registry: &Registry,
     request: Request<proto::DeleteWorkerRequest>,
 ) -> Result<proto::DeleteWorkerResponse, Status> {
@@ -213,7 +212,7 @@ pub(super) async fn delete(
 }
 
 /// Lets a zone's silent workers be judged.
-pub(super) async fn release_mass_loss(
+pub(crate) async fn release_mass_loss(
     registry: &Registry,
     request: Request<proto::ReleaseMassLossRequest>,
 ) -> Result<proto::ReleaseMassLossResponse, Status> {
@@ -235,7 +234,7 @@ pub(super) async fn release_mass_loss(
 }
 
 /// Changes what the operator says of a worker.
-pub(super) async fn update(
+pub(crate) async fn update(
     registry: &Registry,
     request: Request<proto::UpdateWorkerRequest>,
 ) -> Result<proto::UpdateWorkerResponse, Status> {
@@ -289,4 +288,14 @@ fn parse_edit(
         price: takes("price", price.is_some()).then_some(price),
         labels: takes_labels.then(|| parse_labels("worker.labels", worker.labels, violations)),
     }
+}
+
+/// The worker as it is durable now.
+pub(super) fn shown(registry: &Registry, name: &Text) -> Result<proto::Worker, Status> {
+    let view = registry.view();
+    let entry = view.worker(name);
+    let entry = entry.ok_or_else(|| status_of(Refused::NoWorker(name.clone()).into()))?;
+    let seen = registry.seen(entry);
+    drop(view);
+    Ok(render_worker(&seen, &registry.epoch))
 }

@@ -32,7 +32,7 @@ const MAX_BATCH: usize = 1000;
 const MAX_TOGETHER: usize = 12;
 
 /// Takes room on a worker.
-pub(super) async fn allocate(
+pub(crate) async fn allocate(
     registry: &Registry,
     request: Request<proto::AllocateRequest>,
 ) -> Result<proto::AllocateResponse, Status> {
@@ -143,7 +143,7 @@ fn no_capacity(registry: &Registry, item: &Item) -> Status {
 }
 
 /// Takes room for several at once.
-pub(super) async fn batch_allocate(
+pub(crate) async fn batch_allocate(
     registry: &Registry,
     request: Request<proto::BatchAllocateRequest>,
 ) -> Result<proto::BatchAllocateResponse, Status> {
@@ -232,7 +232,7 @@ fn render_result(
 }
 
 /// Gives room back.
-pub(super) async fn release(
+pub(crate) async fn release(
     registry: &Registry,
     request: Request<proto::ReleaseRequest>,
 ) -> Result<proto::ReleaseResponse, Status> {
@@ -260,7 +260,7 @@ pub(super) async fn release(
 }
 
 /// Raises an owner's term.
-pub(super) async fn claim(
+pub(crate) async fn claim(
     registry: &Registry,
     request: Request<proto::ClaimOwnerRequest>,
 ) -> Result<proto::ClaimOwnerResponse, Status> {

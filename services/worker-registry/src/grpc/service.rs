@@ -5,7 +5,7 @@ use muster_proto::workers::v1::workers_service_server::WorkersService;
 use tonic::{Request, Response, Status};
 
 use super::readers::Watch;
-use super::{agents, events, operators, owners, readers, tokens};
+use super::{events, heartbeat, operators, owners, readers, register, tokens};
 use crate::registry::Registry;
 
 /// The calls of the worker-registry.
@@ -21,21 +21,27 @@ impl WorkersService for Workers {
         &self,
         request: Request<proto::RegisterWorkerRequest>,
     ) -> Result<Response<proto::RegisterWorkerResponse>, Status> {
-        agents::register(&self.0, request).await.map(Response::new)
+        register::register(&self.0, request)
+            .await
+            .map(Response::new)
     }
 
     async fn activate_worker(
         &self,
         request: Request<proto::ActivateWorkerRequest>,
     ) -> Result<Response<proto::ActivateWorkerResponse>, Status> {
-        agents::activate(&self.0, request).await.map(Response::new)
+        register::activate(&self.0, request)
+            .await
+            .map(Response::new)
     }
 
     async fn heartbeat(
         &self,
         request: Request<proto::HeartbeatRequest>,
     ) -> Result<Response<proto::HeartbeatResponse>, Status> {
-        agents::heartbeat(&self.0, request).await.map(Response::new)
+        heartbeat::heartbeat(&self.0, request)
+            .await
+            .map(Response::new)
     }
 
     async fn get_worker(
