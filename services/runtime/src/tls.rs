@@ -7,7 +7,7 @@ mod files;
 mod server;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::io;
 use std::path::PathBuf;

@@ -38,11 +38,12 @@ pub(crate) fn parse<C: Component>(words: &[OsString]) -> Result<Parsed<C>, clap:
         Some(path) => read_table(Path::new(&path)).map_err(|words| usage(&mut command, words))?,
         None => Table::new(),
     };
-    command = defaults_from(command, &mut table);
+    let from_file;
+    (command, from_file) = defaults_from(command, &mut table);
     let matches = command.try_get_matches_from_mut(words)?;
     let common = CommonArgs::from_arg_matches(&matches)?;
     let own = C::Args::from_arg_matches(&matches)?;
-    let shown = show(&command, &matches, &table);
+    let shown = show(&command, &matches, &from_file, &table);
     let auth = table
         .remove("auth")
         .unwrap_or_else(|| Value::Array(Vec::new()));
@@ -105,8 +106,9 @@ fn read_table(path: &Path) -> Result<Table, String> {
         .map_err(|error| format!("config file {path_shown}: {error}"))
 }
 
-/// Makes what the file says of flags their default, and takes it out of `table`.
-fn defaults_from(mut command: Command, table: &mut Table) -> Command {
+/// Makes what the file says of flags their default, takes it out of `table`, and names the flags.
+fn defaults_from(mut command: Command, table: &mut Table) -> (Command, Vec<String>) {
+    let mut found = Vec::new();
     let ids: Vec<String> = command
         .get_arguments()
         .map(|arg| arg.get_id().to_string())
@@ -118,8 +120,9 @@ fn defaults_from(mut command: Command, table: &mut Table) -> Command {
         };
         table.remove(&id);
         command = command.mut_arg(&id, |arg| arg.default_values(values).required(false));
+        found.push(id);
     }
-    command
+    (command, found)
 }
 
 /// A flag's values as they would stand on the command line; `None` for what no flag can hold.
@@ -137,7 +140,7 @@ fn as_words(value: &Value) -> Option<Vec<String>> {
 
 /// Every flag with its value and where that came from, and what else the file says: a file that
 /// leads to the same settings.
-fn show(command: &Command, matches: &ArgMatches, rest: &Table) -> String {
+fn show(command: &Command, matches: &ArgMatches, from_file: &[String], rest: &Table) -> String {
     let mut text = String::new();
     for arg in command.get_arguments() {
         let id = arg.get_id().as_str();
@@ -147,7 +150,8 @@ fn show(command: &Command, matches: &ArgMatches, rest: &Table) -> String {
         let source = match matches.value_source(id) {
             Some(ValueSource::CommandLine) => "flag",
             Some(ValueSource::EnvVariable) => "environment",
-            Some(_) => "default or file",
+            Some(_) if from_file.iter().any(|found| found == id) => "file",
+            Some(_) => "default",
             None => {
                 let _ = writeln!(text, "# {id} is not set");
                 continue;

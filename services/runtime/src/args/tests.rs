@@ -170,6 +170,16 @@ fn what_is_printed_leads_to_the_same_settings() {
     assert_eq!(again.common.listen, printed.common.listen);
     assert_eq!(again.own.label, printed.own.label);
     assert_eq!(again.common.ops_listen, printed.common.ops_listen);
+    assert!(
+        again.shown.contains("listen = \"[::1]:9\"  # file"),
+        "{}",
+        again.shown
+    );
+    assert!(
+        printed.shown.contains("threads = \"2\"  # default"),
+        "{}",
+        printed.shown
+    );
     assert_eq!(again.common.max_deadline, printed.common.max_deadline);
 }
 
