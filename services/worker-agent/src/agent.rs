@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use muster_proto::replicas::v1 as wire;
-use muster_proto::replicas::v1::run_spec::Runtime;
 use muster_runtime::backoff;
 use muster_runtime::context::Context;
 use muster_runtime::shutdown::Phase as ShutdownPhase;
@@ -418,7 +417,7 @@ impl Agent {
             let was_well = attempt.ready_time().is_some();
             let dir = self.data.attempt(id);
             let begin = |kind, terms: Terms, local: &Local| {
-                question(id, kind, terms, local, &dir).map(|question| {
+                question(&self.config, id, kind, terms, local, &dir).map(|question| {
                     Prober::begin(&self.context.tasks, question, was_well, self.inbox.clone())
                 })
             };
@@ -559,22 +558,30 @@ fn spec_of(
         .as_ref()
         .and_then(|stop| stop.grace.as_ref());
     let grace = grace.map_or(Duration::from_secs(30), convert::parse_duration);
-    let Some(Runtime::Process(_)) = &run.runtime else {
-        return Err("containers cannot be run here".to_owned());
+    let container = plan::container(assignment, ports, &config.docker_socket);
+    let (env, working_dir) = match &container {
+        None => (
+            plan::process_env(assignment, ports, |name| std::env::var(name).ok())?,
+            plan::working_dir(assignment).unwrap_or_else(|| dir.work_path()),
+        ),
+        Some(_) => (
+            plan::container_env(assignment, ports)?,
+            plan::working_dir(assignment).unwrap_or_default(),
+        ),
     };
     Ok(Spec {
         attempt_id: assignment.attempt_id.clone(),
         launcher_args: launcher_args(config),
         command: run.command.clone(),
-        env: plan::process_env(assignment, ports, |name| std::env::var(name).ok())?,
-        working_dir: plan::working_dir(assignment).unwrap_or_else(|| dir.work_path()),
+        env,
+        working_dir,
         cgroup: None,
         log: config.log,
         fence: fenced.then(|| Fence {
             lease: data.lease_path(),
             grace,
         }),
-        container: None,
+        container,
     })
 }
 
@@ -585,6 +592,7 @@ fn launcher_args(config: &Config) -> Vec<String> {
 }
 
 fn question(
+    config: &Config,
     id: &AttemptId,
     kind: Kind,
     terms: Terms,
@@ -605,5 +613,6 @@ fn question(
         terms,
         working_dir: plan::working_dir(&local.assignment).unwrap_or_else(|| dir.work_path()),
         env: env.unwrap_or_default(),
+        container: plan::container(&local.assignment, &local.ports, &config.docker_socket),
     })
 }

@@ -67,14 +67,25 @@ pub struct Container {
     pub image: String,
     /// Published ports: in the container, on the host, and "tcp" or "udp".
     pub ports: Vec<(u16, u16, String)>,
-    /// Mounts as the engine writes them: `HOST:CONTAINER[:ro]`.
-    pub binds: Vec<String>,
+    /// What of the host it sees.
+    pub mounts: Vec<Mount>,
     /// Accelerators, by the vendor's identifiers.
     pub gpu_uuids: Vec<String>,
     /// Processors in thousandths; 0 is no limit.
     pub cpu_milli: i64,
     /// Main memory in bytes; 0 is no limit.
     pub memory_bytes: i64,
+}
+
+/// A part of the host that a container sees.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// On the host.
+    pub source: String,
+    /// In the container.
+    pub target: String,
+    /// It may only be read.
+    pub read_only: bool,
 }
 
 /// What runs. Written by the supervisor at its own start, and again once the command runs.

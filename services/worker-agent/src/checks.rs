@@ -18,6 +18,7 @@ use tonic::Request;
 
 use crate::config::Config;
 use crate::domain::ports;
+use crate::engine::Engine;
 use crate::files::{self, Durability};
 use crate::grpc::convert;
 use crate::shared::Shared;
@@ -137,8 +138,9 @@ async fn run_all(shared: &Shared) -> Vec<WorkerCheck> {
         }),
         timed("ports", context, blocking(move || check_ports(&range))),
         timed("supervisor", context, check_supervisor(config)),
+        timed("container-engine", context, check_engine(config)),
     );
-    vec![checks.0, checks.1, checks.2, checks.3, checks.4]
+    vec![checks.0, checks.1, checks.2, checks.3, checks.4, checks.5]
 }
 
 async fn timed(name: &str, context: &Context, check: impl Future<Output = Found>) -> WorkerCheck {
@@ -226,6 +228,14 @@ async fn check_supervisor(config: &Config) -> Found {
         let said = String::from_utf8_lossy(&output.stderr);
         Err(format!("{}: {}", output.status, said.trim()))
     }
+}
+
+/// Whether containers can be run. A machine without an engine still runs processes.
+async fn check_engine(config: &Config) -> Found {
+    Ok(match Engine::new(&config.docker_socket).version().await {
+        Ok(version) => format!("version {version}"),
+        Err(error) => format!("containers cannot be run here: {error}"),
+    })
 }
 
 #[cfg(test)]

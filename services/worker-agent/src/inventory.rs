@@ -10,6 +10,9 @@ use muster_proto::types::v1::{CpuArchitecture, Gpu, GpuVendor, MachineCapacity};
 
 use crate::config::Config;
 
+/// What the identifiers of accelerators begin with that are not there.
+pub const SIMULATED: &str = "GPU-simulated-";
+
 /// Reads what the machine has. `data` is on the disk that replicas use.
 pub fn read(config: &Config) -> MachineCapacity {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
@@ -71,7 +74,7 @@ fn simulated(name: &str, declared: &GpuRequest) -> Vec<Gpu> {
     let (canonical, memory) = gpu::identify(canonical.as_str(), declared.memory_mib.min);
     (0..count)
         .map(|index| Gpu {
-            uuid: format!("GPU-simulated-{name}-{index}"),
+            uuid: format!("{SIMULATED}{name}-{index}"),
             name: canonical.as_str().to_owned(),
             vendor: canonical
                 .vendor()

@@ -8,6 +8,7 @@ mod checks;
 pub mod config;
 pub mod data_dir;
 pub mod domain;
+mod engine;
 pub mod files;
 pub mod grpc;
 mod http;

@@ -18,11 +18,13 @@ use muster_runtime::shutdown::Phase;
 use rustix::process::{Signal, kill_process};
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use crate::agent::{Heard, Inbox};
 use crate::attempt_dir::{AttemptDir, Lock, Running, Spec, Stop};
 use crate::domain::end::{Exit, ExitCause, StopCause};
 use crate::domain::ids::AttemptId;
+use crate::engine::Engine;
 use crate::log::reader;
 use crate::machine;
 use crate::plan::Port;
@@ -34,6 +36,9 @@ const STARTS: u32 = 3;
 const BEGIN_PAUSE: Duration = Duration::from_millis(5);
 /// Between looks at processes that were killed.
 const KILL_PAUSE: Duration = Duration::from_millis(5);
+/// Tries of the engine to remove a container without its supervisor, and the time for one.
+const REMOVE_TRIES: u32 = 3;
+const REMOVE_TIME: Duration = Duration::from_secs(10);
 /// Lines of output that a failure is told with.
 const LAST_LINES: usize = 20;
 
@@ -238,6 +243,7 @@ impl Minder {
     /// Ends what is left of a replica whose supervisor has died, and says so for good.
     async fn bury(&self, lock: Lock, running: Running) -> Exit {
         let rebooted = running.boot_id != machine::boot_id();
+        self.remove_container().await;
         if !rebooted {
             self.kill_remains().await;
         }
@@ -254,6 +260,25 @@ impl Minder {
             ..self.failure(message.to_owned())
         };
         self.conclude(lock, exit).await
+    }
+
+    /// Has the engine remove the attempt's container, if it has one. An engine that is away is not
+    /// waited for: what runs of it is killed by its processes.
+    async fn remove_container(&self) {
+        let dir = self.dir.clone();
+        let spec = blocking(move || dir.spec()).await;
+        let Some(container) = spec.ok().and_then(|spec| spec.container) else {
+            return;
+        };
+        let engine = Engine::new(&container.socket);
+        for _ in 0..REMOVE_TRIES {
+            match timeout(REMOVE_TIME, engine.remove(&container.name)).await {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => tracing::warn!(attempt = %self.id, %error, "a container is left"),
+                Err(_) => tracing::warn!(attempt = %self.id, "a container is left: no answer"),
+            }
+            tokio::time::sleep(KILL_PAUSE).await;
+        }
     }
 
     async fn kill_remains(&self) {

@@ -3,13 +3,16 @@
 //! words, and fails the attempt as CONFIG.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use muster_proto::replicas::v1::env_var::Source;
 use muster_proto::replicas::v1::probe::Check;
 use muster_proto::replicas::v1::run_spec::Runtime;
-use muster_proto::replicas::v1::{Assignment, PortProtocol, Probe, RunSpec};
+use muster_proto::replicas::v1::{Assignment, PortProtocol, Probe, RunSpec, Volume, volume};
 use serde::{Deserialize, Serialize};
+
+use crate::attempt_dir::{Container, Mount};
+use crate::inventory;
 
 /// What of the agent's own environment a process sees, where it is set.
 const INHERITED: [&str; 8] = [
@@ -125,6 +128,9 @@ fn check(assignment: &Assignment) -> Result<(), String> {
         }
         Some(Runtime::Container(container)) if container.image.is_empty() => {
             Err("the image is missing".to_owned())
+        }
+        Some(Runtime::Container(_)) if !run.volumes.iter().all(is_mountable) => {
+            Err("a volume needs two absolute paths".to_owned())
         }
         Some(Runtime::Process(_) | Runtime::Container(_)) => Ok(()),
         None => Err("the runtime is neither a process nor a container".to_owned()),
@@ -266,6 +272,50 @@ fn muster_env(
     };
     env.extend(ports.iter().map(each));
     env
+}
+
+/// The container that an assignment asks for; nothing for a process.
+pub fn container(assignment: &Assignment, ports: &[Port], socket: &Path) -> Option<Container> {
+    let run = assignment.run.as_ref()?;
+    let Some(Runtime::Container(container)) = &run.runtime else {
+        return None;
+    };
+    let protocol = |port: &Port| if port.udp { "udp" } else { "tcp" }.to_owned();
+    let real = |uuid: &&String| !uuid.starts_with(inventory::SIMULATED);
+    Some(Container {
+        socket: socket.to_owned(),
+        name: container_name(&assignment.attempt_id),
+        image: container.image.clone(),
+        ports: ports
+            .iter()
+            .map(|port| (port.logical, port.real, protocol(port)))
+            .collect(),
+        mounts: run.volumes.iter().filter_map(mount).collect(),
+        gpu_uuids: assignment.gpu_uuids.iter().filter(real).cloned().collect(),
+        cpu_milli: i64::from(assignment.cpu_milli),
+        memory_bytes: i64::from(assignment.memory_mib) << 20,
+    })
+}
+
+/// The name of an attempt's container.
+pub fn container_name(attempt: &str) -> String {
+    format!("muster-{attempt}")
+}
+
+fn is_mountable(volume: &Volume) -> bool {
+    mount(volume)
+        .is_some_and(|mount| mount.source.starts_with('/') && mount.target.starts_with('/'))
+}
+
+fn mount(volume: &Volume) -> Option<Mount> {
+    let Some(volume::Source::HostPath(source)) = &volume.source else {
+        return None;
+    };
+    Some(Mount {
+        source: source.clone(),
+        target: volume.mount_path.clone(),
+        read_only: volume.read_only,
+    })
 }
 
 /// The folder that a replica starts in, if its spec names one.

@@ -10,19 +10,24 @@ use muster_proto::health::v1::health_check_response::ServingStatus;
 use muster_proto::health::v1::health_client::HealthClient;
 use muster_runtime::task::{Handle, Tasks};
 use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::AsyncReadExt as _;
 use tokio::process::Command;
 use tokio::time::{Instant, sleep_until, timeout};
 use tonic::transport::Endpoint;
 
 use crate::agent::{Heard, Inbox};
+use crate::attempt_dir::Container;
 use crate::domain::holdings::Input;
 use crate::domain::ids::AttemptId;
 use crate::domain::probe::{Counter, Kind, Outcome, Terms, Verdict};
+use crate::engine::Engine;
 use crate::http;
 use crate::plan::Target;
 
 /// What is told of a command's failure, in characters of its last line.
 const SAID: usize = 200;
+/// An engine closes the connections that it cannot pass on within this time.
+const CLOSED_AT_ONCE: Duration = Duration::from_millis(100);
 
 /// Asks one thing of one replica, again and again. Dropping it ends that.
 #[derive(Debug)]
@@ -46,6 +51,8 @@ pub(crate) struct Question {
     /// For commands: where, and with what environment.
     pub(crate) working_dir: PathBuf,
     pub(crate) env: Vec<(String, String)>,
+    /// The container that it is; absent for a process.
+    pub(crate) container: Option<Container>,
 }
 
 impl Prober {
@@ -82,17 +89,52 @@ async fn ask(question: &Question) -> Outcome {
     let late = || Err(format!("no answer within {limit:?}"));
     match &question.target {
         // A command is ended by itself: it must not run on.
-        Target::Exec { command } => execute(command, question, limit).await,
+        Target::Exec { command } => match &question.container {
+            // A command is ended by itself: it must not run on.
+            None => execute(command, question, limit).await,
+            Some(container) => timeout(limit, execute_in(container, command))
+                .await
+                .unwrap_or_else(|_| late()),
+        },
         Target::Http { port, path } => timeout(limit, ask_http(*port, path))
             .await
             .unwrap_or_else(|_| late()),
-        Target::Tcp { port } => match timeout(limit, http::connect(*port)).await {
-            Ok(connected) => connected.map(|_| ()),
-            Err(_) => late(),
-        },
+        Target::Tcp { port } => {
+            let published = question.container.is_some();
+            timeout(limit, ask_tcp(*port, published))
+                .await
+                .unwrap_or_else(|_| late())
+        }
         Target::Grpc { port, service } => timeout(limit, grpc(*port, service))
             .await
             .unwrap_or_else(|_| late()),
+    }
+}
+
+/// A connection is a success. A published port is an engine's: it takes every connection, and
+/// closes those at once that nobody in the container takes.
+async fn ask_tcp(port: u16, published: bool) -> Outcome {
+    let mut stream = http::connect(port).await?;
+    if !published {
+        return Ok(());
+    }
+    match timeout(CLOSED_AT_ONCE, stream.read(&mut [0])).await {
+        Err(_) | Ok(Ok(1..)) => Ok(()),
+        Ok(Ok(0) | Err(_)) => Err(format!("port {port}: closed at once")),
+    }
+}
+
+/// Runs a command in a container. It runs on there if it is given up: the engine cannot end it.
+async fn execute_in(container: &Container, command: &[String]) -> Outcome {
+    let engine = Engine::new(&container.socket);
+    match engine.execute(&container.name, command).await {
+        Ok((0, _)) => Ok(()),
+        Ok((code, said)) => Err(format!(
+            "{:?}: exit code {code}: {}",
+            command[0],
+            last_line(&said)
+        )),
+        Err(error) => Err(error.to_string()),
     }
 }
 
@@ -152,15 +194,13 @@ async fn execute(command: &[String], question: &Question, limit: Duration) -> Ou
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    let said: String = said
-        .trim_end()
-        .lines()
-        .last()
-        .unwrap_or_default()
-        .chars()
-        .take(SAID)
-        .collect();
+    let said = last_line(&said);
     Err(format!("{program:?}: {}: {said}", output.status))
+}
+
+fn last_line(said: &str) -> String {
+    let line = said.trim_end().lines().last().unwrap_or_default();
+    line.chars().take(SAID).collect()
 }
 
 /// Kills what is left of a command's process group when it is given up.

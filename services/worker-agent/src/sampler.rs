@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use muster_proto::replicas::v1::run_spec::Runtime;
 use muster_proto::replicas::v1::scaling_policy::Metric;
 use muster_proto::replicas::v1::{AttemptPhase, AttemptSample, ScalingPolicy};
 use muster_runtime::shutdown::Phase;
@@ -73,7 +74,7 @@ impl Sampler {
         let metrics = join_all(running.iter().map(|(_, seen)| scrape(seen))).await;
         let mut attempts = BTreeMap::new();
         for ((id, seen), metric) in running.into_iter().zip(metrics) {
-            let usage = table.below(seen.running.supervisor_pid);
+            let usage = usage(&table, seen);
             let used = before.attempts.get(id).copied();
             attempts.insert(id.clone(), usage.cpu);
             let sample = AttemptSample {
@@ -100,6 +101,15 @@ fn is_running(seen: &Seen) -> bool {
             seen.report.phase(),
             AttemptPhase::Starting | AttemptPhase::Ready | AttemptPhase::Unready
         )
+}
+
+/// A container is no descendant of its supervisor, but of its engine.
+fn usage(table: &Table, seen: &Seen) -> Usage {
+    let run = seen.assignment.run.as_ref();
+    match run.and_then(|run| run.runtime.as_ref()) {
+        Some(Runtime::Container(_)) => table.of(seen.running.pid),
+        Some(Runtime::Process(_)) | None => table.below(seen.running.supervisor_pid),
+    }
 }
 
 /// Processors in use, in thousandths, from processor time then and now; absent where either is.

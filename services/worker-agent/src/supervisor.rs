@@ -11,6 +11,7 @@ use std::process::ExitCode;
 
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
 
+mod container;
 mod launch;
 mod orders;
 mod output;

@@ -57,7 +57,8 @@ async fn it_registers_proves_itself_and_beats() {
             "clock",
             "gpu-inventory",
             "ports",
-            "supervisor"
+            "supervisor",
+            "container-engine"
         ]
     );
     assert!(

@@ -50,9 +50,30 @@ impl Table {
         self.children.entry(process.parent).or_default().push(pid);
     }
 
+    /// What a process and all its descendants use.
+    pub fn of(&self, pid: i32) -> Usage {
+        match self.processes.get(&pid) {
+            Some(process) => self.sum(pid, *process),
+            None => Usage::default(),
+        }
+    }
+
     /// What all descendants of a process use, without the process itself.
     pub fn below(&self, pid: i32) -> Usage {
-        let (mut cpu, mut memory) = (0_u64, 0_u64);
+        let nothing = Process {
+            parent: 0,
+            cpu: 0,
+            memory: 0,
+        };
+        self.sum(pid, nothing)
+    }
+
+    fn sum(&self, pid: i32, first: Process) -> Usage {
+        let Process {
+            mut cpu,
+            mut memory,
+            ..
+        } = first;
         let mut seen = BTreeSet::from([pid]);
         let mut left = vec![pid];
         while let Some(parent) = left.pop() {
@@ -144,7 +165,9 @@ mod tests {
         table.add(21, process(20, 1));
         let page = rustix::param::page_size() as u64;
         assert_eq!(table.below(1).memory, 14 * page);
+        assert_eq!(table.of(2).memory, 6 * page);
         assert_eq!(table.below(3), Usage::default());
+        assert_eq!(table.of(77), Usage::default());
         assert_eq!(table.below(20).memory, page);
     }
 

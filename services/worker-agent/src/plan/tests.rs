@@ -139,7 +139,7 @@ fn what_can_never_run_is_told() {
         run(a).env = vec![variable("A", Some(Source::Value("\0".into())))];
     });
     check("volumes", &|a| {
-        run(a).volumes = vec![wire::Volume::default()];
+        run(a).volumes = vec![Volume::default()];
     });
     check("image", &|a| {
         run(a).runtime = Some(Runtime::Container(wire::ContainerRuntime::default()));

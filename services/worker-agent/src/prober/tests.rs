@@ -16,6 +16,7 @@ fn question(target: Target, limit: Duration) -> Question {
         },
         working_dir: "/".into(),
         env: vec![("PATH".into(), "/usr/bin:/bin".into())],
+        container: None,
     }
 }
 

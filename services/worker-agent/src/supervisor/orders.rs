@@ -4,11 +4,15 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 
+use super::complain;
+use super::output::STACK;
 use super::run::timespec;
 use crate::attempt_dir::{AttemptDir, Fence, Stop};
 use crate::domain::lease::{Lease, Verdict};
@@ -118,8 +122,26 @@ impl Shared {
     }
 }
 
+/// Starts reading the orders of an attempt; the other end of the socket gets a byte when they
+/// differ.
+pub(super) fn begin(dir: &AttemptDir, fence: Option<&Fence>) -> io::Result<(Shared, UnixStream)> {
+    let (changed, changed_end) = UnixStream::pair()?;
+    changed.set_nonblocking(true)?;
+    changed_end.set_nonblocking(true)?;
+    let orders = Shared::default();
+    let wake = dir.wake_end()?;
+    orders.read(dir, fence);
+    let (shared, dir, fence) = (orders.clone(), dir.clone(), fence.cloned());
+    thread::Builder::new().stack_size(STACK).spawn(move || {
+        if let Err(error) = watch(&shared, &dir, fence.as_ref(), &wake, changed_end) {
+            complain(&format!("no longer sees its orders: {error}"));
+        }
+    })?;
+    Ok((orders, changed))
+}
+
 /// Reads the files whenever woken, and now and then; writes a byte to `changed` if they differ.
-pub(super) fn watch(
+fn watch(
     shared: &Shared,
     dir: &AttemptDir,
     fence: Option<&Fence>,

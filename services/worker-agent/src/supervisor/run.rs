@@ -7,16 +7,15 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{getpid, set_child_subreaper, setsid};
 
 use super::complain;
+use super::container;
 use super::launch::Failure;
 use super::orders::{self, Due, End, Shared, Why};
-use super::output::STACK;
 use super::process::Process;
 use crate::attempt_dir::{AttemptDir, Lock, Running, Spec};
 use crate::domain::end::{Exit, ExitCause};
@@ -55,9 +54,18 @@ fn supervise(dir: &AttemptDir) -> io::Result<()> {
     let spec = dir.spec()?;
     let _alive = dir.alive_end()?;
     detach();
-    let mut run = Run::new(dir, &spec)?;
-    dir.set_running(&run.running)?;
-    let exit = run.until_the_end()?;
+    let running = Running {
+        boot_id: machine::boot_id(),
+        supervisor: getpid().as_raw_pid(),
+        process: None,
+        start_time: None,
+    };
+    let (orders, changed) = orders::begin(dir, spec.fence.as_ref())?;
+    dir.set_running(&running)?;
+    let exit = match &spec.container {
+        None => Run::new(dir, &spec, running, orders, changed).until_the_end()?,
+        Some(container) => container::run(dir, &spec, container, running, orders, changed)?,
+    };
     remove_cgroup(&spec);
     leave_exit(dir, &lock, &exit);
     Ok(())
@@ -110,39 +118,27 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(dir: &'a AttemptDir, spec: &'a Spec) -> io::Result<Self> {
-        let (changed, changed_end) = UnixStream::pair()?;
-        changed.set_nonblocking(true)?;
-        changed_end.set_nonblocking(true)?;
-        let orders = Shared::default();
-        let wake = dir.wake_end()?;
-        orders.read(dir, spec.fence.as_ref());
-        let watched = (orders.clone(), dir.clone(), spec.fence.clone());
-        thread::Builder::new().stack_size(STACK).spawn(move || {
-            let (orders, dir, fence) = watched;
-            if let Err(error) = orders::watch(&orders, &dir, fence.as_ref(), &wake, changed_end) {
-                complain(&format!("no longer sees its orders: {error}"));
-            }
-        })?;
-        Ok(Self {
+    fn new(
+        dir: &'a AttemptDir,
+        spec: &'a Spec,
+        running: Running,
+        orders: Shared,
+        changed: UnixStream,
+    ) -> Self {
+        Self {
             dir,
             spec,
-            running: Running {
-                boot_id: machine::boot_id(),
-                supervisor: getpid().as_raw_pid(),
-                process: None,
-                start_time: None,
-            },
+            running,
             orders,
             changed,
             launched: false,
             ending: None,
             failure: None,
-        })
+        }
     }
 
     /// Runs it until nothing of it is left.
-    fn until_the_end(&mut self) -> io::Result<Exit> {
+    fn until_the_end(mut self) -> io::Result<Exit> {
         if let Due::End(end) = self.due() {
             self.ending = Some(end);
             return Ok(self.exit(None));
@@ -264,31 +260,33 @@ impl<'a> Run<'a> {
             .due(&self.running.boot_id, machine::since_boot(), fence)
     }
 
-    fn exit(&self, process: Option<&Process>) -> Exit {
-        let status = process.and_then(Process::status);
-        let cause = match (&self.failure, self.ending.map(|end| end.why)) {
-            (Some(failure), None) => failure.cause,
-            (_, Some(Why::Told)) => ExitCause::Stopped,
-            (_, Some(Why::Fenced)) => ExitCause::Fenced,
-            (None, None) => ExitCause::Exited,
-        };
+    fn exit(self, process: Option<&Process>) -> Exit {
         let ran = self.failure.is_none();
+        let status = process.and_then(Process::status).filter(|_| ran);
         Exit {
-            cause,
-            code: status
-                .filter(|_| ran)
-                .and_then(|status| status.exit_status()),
-            signal: status
-                .filter(|_| ran)
-                .and_then(|status| status.terminating_signal()),
+            code: status.and_then(|status| status.exit_status()),
+            signal: status.and_then(|status| status.terminating_signal()),
             out_of_memory: self.spec.cgroup.as_deref().is_some_and(was_out_of_memory),
-            time: machine::wall_time(),
-            message: self
-                .failure
-                .as_ref()
-                .map(|failure| failure.message.clone())
-                .unwrap_or_default(),
+            ..finish(self.ending.map(|end| end.why), self.failure, String::new())
         }
+    }
+}
+
+/// How something ended that was being stopped, or failed to start, or neither.
+pub(super) fn finish(why: Option<Why>, failure: Option<Failure>, message: String) -> Exit {
+    let cause = match (&failure, why) {
+        (Some(failure), None) => failure.cause,
+        (_, Some(Why::Told)) => ExitCause::Stopped,
+        (_, Some(Why::Fenced)) => ExitCause::Fenced,
+        (None, None) => ExitCause::Exited,
+    };
+    Exit {
+        cause,
+        code: None,
+        signal: None,
+        out_of_memory: false,
+        time: machine::wall_time(),
+        message: failure.map_or(message, |failure| failure.message),
     }
 }
 
@@ -303,7 +301,7 @@ fn was_out_of_memory(cgroup: &Path) -> bool {
 }
 
 /// Tells the agent, which waits for the end of our output, to look at the folder.
-fn close_stdout() {
+pub(super) fn close_stdout() {
     if let Ok(null) = std::fs::File::options().write(true).open("/dev/null") {
         let _ = rustix::stdio::dup2_stdout(null);
     }

@@ -1,0 +1,352 @@
+//! A replica that is a container: made, watched, stopped and removed through the engine of this
+//! machine. It obeys the same orders as a process, and leaves the same files. An engine that goes
+//! away and comes back is waited for; what has to end meanwhile is killed without it.
+
+use std::io;
+use std::pin::pin;
+use std::time::Duration;
+
+use rustix::process::{Signal, kill_process};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::UnixStream;
+use tokio::time::{sleep, timeout};
+
+use super::launch::Failure;
+use super::orders::{Due, End, Shared};
+use super::run::{close_stdout, finish};
+use crate::attempt_dir::{AttemptDir, Container, Running, Spec};
+use crate::domain::end::{Exit, ExitCause};
+use crate::engine::{self, Engine, Frames, Output, State};
+use crate::log::Stream;
+use crate::log::writer::{Cutter, Writer};
+use crate::machine;
+
+/// For a signal to be taken by the engine; then it is sent without it.
+const SIGNAL_TIME: Duration = Duration::from_secs(1);
+/// Between kills of what does not end.
+const KILL_EVERY: Duration = Duration::from_millis(200);
+/// Between questions to an engine that does not answer.
+const RETRY: Duration = Duration::from_millis(200);
+/// What is left of the output once the container has ended.
+const OUTPUT_TIME: Duration = Duration::from_secs(1);
+/// For the engine to remove what has ended.
+const REMOVE_TIME: Duration = Duration::from_secs(10);
+/// The longest sleep: longer ones are no different.
+const LONG: Duration = Duration::from_secs(3600);
+
+/// Runs a container until it has ended and is removed.
+pub(super) fn run(
+    dir: &AttemptDir,
+    spec: &Spec,
+    container: &Container,
+    running: Running,
+    orders: Shared,
+    changed: std::os::unix::net::UnixStream,
+) -> io::Result<Exit> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let run = Run {
+            dir,
+            spec,
+            container,
+            engine: Engine::new(&container.socket),
+            running,
+            orders,
+            changed: UnixStream::from_std(changed)?,
+            ending: None,
+            asked: false,
+        };
+        Ok(run.until_the_end().await)
+    })
+}
+
+/// One run of one container.
+struct Run<'a> {
+    dir: &'a AttemptDir,
+    spec: &'a Spec,
+    container: &'a Container,
+    engine: Engine,
+    running: Running,
+    orders: Shared,
+    changed: UnixStream,
+    ending: Option<End>,
+    asked: bool,
+}
+
+impl Run<'_> {
+    async fn until_the_end(mut self) -> Exit {
+        let engine = self.engine.clone();
+        let (spec, container) = (self.spec, self.container);
+        let up = {
+            let mut up = pin!(bring_up(&engine, spec, container));
+            loop {
+                tokio::select! {
+                    up = &mut up => break Some(up),
+                    () = self.until_due() => if self.ending.is_some() {
+                        break None;
+                    }
+                }
+            }
+        };
+        let (state, failure) = match up {
+            Some(Ok(id)) => {
+                self.note_running(&id).await;
+                (self.until_ended(&id).await, None)
+            }
+            Some(Err(failure)) => (None, Some(failure)),
+            None => (None, None),
+        };
+        self.remove().await;
+        self.exit(state.as_ref(), failure)
+    }
+
+    async fn note_running(&mut self, id: &str) {
+        let pid = self.engine.state(id).await.map_or(0, |state| state.pid);
+        self.running.process = Some(pid);
+        self.running.start_time = Some(machine::wall_time());
+        if let Err(error) = self.dir.set_running(&self.running) {
+            super::complain(&format!("cannot say that it runs: {error}"));
+        }
+        close_stdout();
+    }
+
+    /// Until nothing of it runs; how it was then, if the engine knows.
+    async fn until_ended(&mut self, id: &str) -> Option<State> {
+        let (engine, dir, limits) = (self.engine.clone(), self.dir.clone(), self.spec.log);
+        let mut ended = pin!(ended(&engine, id));
+        let mut output = pin!(keep_output(&engine, id, Writer::new(dir.path(), limits)));
+        let mut kept = false;
+        let state = loop {
+            tokio::select! {
+                state = &mut ended => break state,
+                () = &mut output, if !kept => kept = true,
+                () = self.until_due() => if self.act(id).await {
+                    break None;
+                }
+            }
+        };
+        if !kept {
+            let _ = timeout(OUTPUT_TIME, output).await;
+        }
+        state
+    }
+
+    /// Until an order has come or its time has; notes what it asks for.
+    async fn until_due(&mut self) {
+        let now = machine::since_boot();
+        let fence = self.spec.fence.as_ref().map(|fence| fence.grace);
+        let due = self.orders.get().due(&self.running.boot_id, now, fence);
+        let wake_at = match (due, self.ending) {
+            (Due::End(end), None) => {
+                self.ending = Some(end);
+                return;
+            }
+            (Due::End(end), Some(begun)) => {
+                let kill_at = begun.kill_at.min(end.kill_at);
+                self.ending = Some(End { kill_at, ..begun });
+                kill_at
+            }
+            (Due::Nothing(_), Some(begun)) => begun.kill_at,
+            (Due::Nothing(until), None) => until,
+        };
+        // Past its time it is killed again and again.
+        let wait = if wake_at > now {
+            (wake_at - now).min(LONG)
+        } else {
+            KILL_EVERY
+        };
+        let mut bytes = [0; 64];
+        tokio::select! {
+            () = sleep(wait) => {}
+            _ = self.changed.read(&mut bytes) => {}
+        }
+    }
+
+    /// Sends the signal that is due; true if nothing is left although the engine is away.
+    async fn act(&mut self, id: &str) -> bool {
+        let Some(end) = self.ending else {
+            return false;
+        };
+        let kill = end.kill_at <= machine::since_boot();
+        // Asked once: many take a second time for impatience.
+        if std::mem::replace(&mut self.asked, true) && !kill {
+            return false;
+        }
+        let (name, signal) = if kill {
+            ("SIGKILL", Signal::KILL)
+        } else {
+            ("SIGTERM", Signal::TERM)
+        };
+        let sent = timeout(SIGNAL_TIME, self.engine.kill(id, name)).await;
+        if matches!(sent, Ok(Ok(()))) {
+            return false;
+        }
+        let left = machine::processes_with(&format!("MUSTER_ATTEMPT={}", self.spec.attempt_id));
+        for pid in &left {
+            let _ = kill_process(*pid, signal);
+        }
+        kill && left.is_empty() && matches!(sent, Ok(Err(engine::Error::Unreachable { .. })))
+    }
+
+    async fn remove(&self) {
+        let removed = timeout(REMOVE_TIME, self.engine.remove(&self.container.name)).await;
+        match removed {
+            Ok(Ok(()) | Err(engine::Error::Unreachable { .. })) => {}
+            Ok(Err(error)) => super::complain(&format!("the container is left: {error}")),
+            Err(_) => super::complain("the container is left: the engine does not answer"),
+        }
+    }
+
+    fn exit(&self, state: Option<&State>, failure: Option<Failure>) -> Exit {
+        let message = match (state, &failure, &self.ending) {
+            (None, None, None) => "the container was removed".to_owned(),
+            (Some(state), ..) => state.error.clone(),
+            (None, ..) => String::new(),
+        };
+        Exit {
+            code: state.map(|state| state.exit_code),
+            out_of_memory: state.is_some_and(|state| state.oom_killed),
+            ..finish(self.ending.map(|end| end.why), failure, message)
+        }
+    }
+}
+
+/// Brings the image here if it is not, makes the container, and starts it; its id comes back.
+async fn bring_up(engine: &Engine, spec: &Spec, container: &Container) -> Result<String, Failure> {
+    let image = |error: engine::Error| Failure {
+        cause: ExitCause::NoImage,
+        message: format!("image {}: {error}", container.image),
+    };
+    if !engine.has_image(&container.image).await.map_err(image)? {
+        engine.pull(&container.image).await.map_err(image)?;
+    }
+    let body = engine::body(
+        &spec.attempt_id,
+        container,
+        &spec.command,
+        &spec.env,
+        &spec.working_dir,
+    );
+    let failed = |error: engine::Error| Failure {
+        cause: classify(&error.to_string()),
+        message: error.to_string(),
+    };
+    let id = engine
+        .create(&container.name, &body)
+        .await
+        .map_err(failed)?;
+    engine.start(&id).await.map_err(failed)?;
+    Ok(id)
+}
+
+/// What an engine's words mean. It has no codes for them.
+fn classify(message: &str) -> ExitCause {
+    let says = |words: &[&str]| words.iter().any(|word| message.contains(word));
+    if says(&[
+        "address already in use",
+        "port is already allocated",
+        "context deadline",
+    ]) {
+        ExitCause::NotStarted
+    } else if says(&[
+        "executable file not found",
+        "exec format error",
+        "exec:",
+        "no command specified",
+        "No command specified",
+        "bind source path does not exist",
+        "invalid mount",
+        "mounting",
+        "working directory",
+    ]) {
+        ExitCause::NotExecutable
+    } else {
+        ExitCause::NoImage
+    }
+}
+
+/// Waits until a container does not run; nothing if it is gone.
+async fn ended(engine: &Engine, id: &str) -> Option<State> {
+    loop {
+        // However this comes out, the state is what counts.
+        let _ = engine.wait(id).await;
+        match engine.state(id).await {
+            Ok(state) if !state.running => return Some(state),
+            Err(error) if error.is_not_found() => return None,
+            Ok(_) | Err(_) => sleep(RETRY).await,
+        }
+    }
+}
+
+/// Keeps a container's output until its end; taken up again after the engine was away.
+async fn keep_output(engine: &Engine, id: &str, mut log: Writer) {
+    let (mut out, mut err) = (Cutter::new(Stream::Out), Cutter::new(Stream::Err));
+    let mut since = 0;
+    loop {
+        let streamed = engine.logs(id, since).await;
+        let over = streamed.is_ok();
+        if let Ok(mut streamed) = streamed {
+            let mut frames = Frames::default();
+            while let Ok(Some(bytes)) = streamed.next().await {
+                frames.add(&bytes);
+                let now = machine::wall_time();
+                while let Some((output, text)) = frames.take() {
+                    let cutter = match output {
+                        Output::Out => &mut out,
+                        Output::Err => &mut err,
+                    };
+                    log.add(&cutter.take(&text, now), now);
+                }
+            }
+        }
+        let now = machine::wall_time();
+        since = now
+            .duration_since(std::time::SystemTime::UNIX_EPOCH)
+            .map_or(since, |at| at.as_secs());
+        match engine.state(id).await {
+            Ok(state) if state.running => sleep(RETRY).await,
+            Err(error) if !error.is_not_found() => sleep(RETRY).await,
+            Ok(_) | Err(_) if over => {
+                log.add(&out.rest(now), now);
+                log.add(&err.rest(now), now);
+                return;
+            }
+            Ok(_) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_engine_says_has_a_class() {
+        for (message, cause) in [
+            ("No such image: nope:latest", ExitCause::NoImage),
+            ("pull access denied for nope", ExitCause::NoImage),
+            (
+                "OCI runtime create failed: runc create failed: unable to start container process: exec: \"nope\": executable file not found in $PATH: unknown",
+                ExitCause::NotExecutable,
+            ),
+            ("No command specified", ExitCause::NotExecutable),
+            (
+                "invalid mount config for type \"bind\": bind source path does not exist: /nowhere",
+                ExitCause::NotExecutable,
+            ),
+            (
+                "driver failed programming external connectivity: Bind for 0.0.0.0:80 failed: port is already allocated",
+                ExitCause::NotStarted,
+            ),
+            (
+                "could not select device driver \"nvidia\"",
+                ExitCause::NoImage,
+            ),
+        ] {
+            assert_eq!(classify(message), cause, "{message}");
+        }
+    }
+}
