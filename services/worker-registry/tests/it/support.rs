@@ -248,3 +248,15 @@ pub(crate) async fn get(client: &mut Client, name: &str) -> Result<proto::Worker
 pub(crate) fn reason<T: std::fmt::Debug>(result: Result<T, Status>) -> String {
     Details::of(&result.unwrap_err()).reason
 }
+
+/// Waits until `test` says yes, at most ten seconds.
+pub(crate) async fn until(what: &str, test: impl AsyncFn() -> bool) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    while !test().await {
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "not in time: {what}"
+        );
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
