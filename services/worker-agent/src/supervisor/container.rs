@@ -18,6 +18,7 @@ use crate::attempt_dir::{AttemptDir, Container, Running, Spec};
 use crate::domain::end::{Exit, ExitCause};
 use crate::engine::{self, Engine, Frames, Output, State};
 use crate::log::Stream;
+use crate::log::reader;
 use crate::log::writer::{Cutter, Writer};
 use crate::machine;
 
@@ -93,7 +94,9 @@ impl Run<'_> {
         let (state, failure) = match up {
             Some(Ok(id)) => {
                 self.note_running(&id).await;
-                (self.until_ended(&id).await, None)
+                let state = self.until_ended(&id).await;
+                let failure = state.as_ref().and_then(|state| self.init_failure(state));
+                (state.filter(|_| failure.is_none()), failure)
             }
             Some(Err(failure)) => (None, Some(failure)),
             None => (None, None),
@@ -190,6 +193,20 @@ impl Run<'_> {
         kill && left.is_empty() && matches!(sent, Ok(Err(engine::Error::Unreachable { .. })))
     }
 
+    /// Whether the container ran its init alone, because that could not execute the command: the
+    /// engine takes this for a start like any other.
+    fn init_failure(&self, state: &State) -> Option<Failure> {
+        if ![126, 127].contains(&state.exit_code) {
+            return None;
+        }
+        let lines = reader::last(self.dir.path(), 1).ok()?;
+        let said = lines.last().filter(|line| is_of_init(&line.text))?;
+        Some(Failure {
+            cause: ExitCause::NotExecutable,
+            message: said.text.clone(),
+        })
+    }
+
     async fn remove(&self) {
         let removed = timeout(REMOVE_TIME, self.engine.remove(&self.container.name)).await;
         match removed {
@@ -267,6 +284,11 @@ fn classify(message: &str) -> ExitCause {
     }
 }
 
+/// What docker's and podman's inits say when they cannot execute a command.
+fn is_of_init(line: &str) -> bool {
+    line.starts_with("[FATAL tini") || line.contains("(catatonit:")
+}
+
 /// Waits until a container does not run; nothing if it is gone.
 async fn ended(engine: &Engine, id: &str) -> Option<State> {
     loop {
@@ -322,6 +344,17 @@ async fn keep_output(engine: &Engine, id: &str, mut log: Writer) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_init_without_a_command_is_told() {
+        assert!(is_of_init(
+            "[FATAL tini (7)] exec /x failed: No such file or directory"
+        ));
+        assert!(is_of_init(
+            "ERROR (catatonit:2): failed to exec pid1: No such file or directory"
+        ));
+        assert!(!is_of_init("sh: x: not found"));
+    }
 
     #[test]
     fn what_an_engine_says_has_a_class() {
