@@ -11,6 +11,7 @@ import tempfile
 import unittest
 
 import grpc
+import grpc_tools
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_tools import protoc
 
@@ -22,7 +23,10 @@ ADDRESSES = ["127.0.0.1:7400", "127.0.0.1:7401", "127.0.0.1:7402"]
 def generate(out: pathlib.Path) -> None:
     """Generates the client's modules into `out`."""
     files = sorted(str(path) for path in (PROTO / "muster").rglob("*.proto"))
-    code = protoc.main(["protoc", f"-I{PROTO}", f"--python_out={out}", f"--grpc_python_out={out}", *files])
+    # The well-known types come with the generator.
+    known = pathlib.Path(grpc_tools.__file__).parent / "_proto"
+    paths = [f"-I{PROTO}", f"-I{known}", f"--python_out={out}", f"--grpc_python_out={out}"]
+    code = protoc.main(["protoc", *paths, *files])
     if code != 0:
         raise SystemExit(f"protoc ended with {code}")
 
