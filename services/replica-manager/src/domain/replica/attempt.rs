@@ -113,16 +113,14 @@ impl fmt::Display for Exit {
     }
 }
 
-/// In one line: `exited with code 1 (ERROR): message`.
+/// In one line: `killed by SIGKILL (ERROR)`.
 impl fmt::Display for End {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let exit = self.exit.map(|exit| exit.to_string());
-        match (&exit, self.message.is_empty()) {
-            (Some(exit), true) => formatter.write_str(exit)?,
-            (Some(exit), false) if *exit == self.message => formatter.write_str(exit)?,
-            (Some(exit), false) => write!(formatter, "{exit}: {}", self.message)?,
-            (None, false) => formatter.write_str(&self.message)?,
-            (None, true) => formatter.write_str("ended")?,
+        // The agent's words name the exit too, and know more of it.
+        match self.exit {
+            _ if !self.message.is_empty() => formatter.write_str(&self.message)?,
+            Some(exit) => write!(formatter, "{exit}")?,
+            None => formatter.write_str("ended")?,
         }
         match self.class {
             Some(class) => write!(formatter, " ({class})"),
