@@ -8,6 +8,7 @@
 
 mod args;
 mod commands;
+mod context;
 mod convert;
 mod demo;
 mod failure;
@@ -18,16 +19,15 @@ mod stack;
 mod text;
 mod up;
 
-use std::{fs, path::Path, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
-use muster_runtime::connect::{Connector, Credential, Endpoints, Options};
 use worker_agent::supervisor;
 
 use crate::{
-    args::{Addresses as Typed, Cli, Command, Format, Global, Local, Remote},
+    args::{Cli, Command, Format, Local, Remote},
     failure::Failure,
-    session::{Addresses, Session},
+    session::Session,
 };
 
 /// The version, and the commit if it is known.
@@ -82,7 +82,7 @@ fn begin(cli: Cli) -> Result<ExitCode, Failure> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Remote(command) => {
-            let session = session(&cli.global)?;
+            let session = context::session(&cli.global)?;
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()?;
@@ -98,47 +98,6 @@ fn stack_runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .worker_threads(2)
         .enable_all()
         .build()?)
-}
-
-fn session(global: &Global) -> Result<Session, Failure> {
-    let credential = Credential::none();
-    if let Some(file) = &global.token_file {
-        let token = read(file)?;
-        let refused = |_| {
-            Failure::Usage(format!(
-                "{}: the token cannot stand in a header",
-                file.display()
-            ))
-        };
-        credential.set(&token).map_err(refused)?;
-    }
-    let connector = Connector::new(Options::default()).with_credential(credential);
-    Ok(Session::new(
-        addresses(&global.addresses)?,
-        connector,
-        global.output,
-    ))
-}
-
-fn read(file: &Path) -> Result<String, Failure> {
-    fs::read_to_string(file).map_err(|error| Failure::Usage(format!("{}: {error}", file.display())))
-}
-
-fn addresses(typed: &Typed) -> Result<Addresses, Failure> {
-    let parse = |flag: &str, typed: &Option<String>, default: &str| -> Result<Endpoints, Failure> {
-        let text = typed.as_deref().unwrap_or(default);
-        text.parse()
-            .map_err(|error| Failure::Usage(format!("--{flag}: {error}")))
-    };
-    Ok(Addresses {
-        gateway: parse("offers-addr", &typed.offers_addr, "http://127.0.0.1:7400")?,
-        registry: parse("workers-addr", &typed.workers_addr, "http://127.0.0.1:7401")?,
-        manager: parse(
-            "replicas-addr",
-            &typed.replicas_addr,
-            "http://127.0.0.1:7402",
-        )?,
-    })
 }
 
 async fn ask(session: &Session, command: Remote) -> Result<(), Failure> {
