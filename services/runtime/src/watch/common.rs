@@ -13,7 +13,7 @@ use super::history::{Change, Commit, Compacted, History};
 use super::observed::{Entry, Observed};
 use super::seat::Seats;
 use super::shared::Held;
-use super::snapshot::{FRESH, Recent, Snapshot};
+use super::snapshot::{Recent, Snapshot};
 use super::{Options, Resource, Update};
 
 /// How long a watcher of everything lets changes gather before it takes the next, for each such
@@ -33,7 +33,7 @@ pub(super) struct Common<T> {
     pub(super) bells: Bells,
     pub(super) seats: Seats,
     inner: RwLock<Inner<T>>,
-    recent: Recent<T>,
+    pub(super) recent: Recent<T>,
 }
 
 pub(super) struct Inner<T> {
@@ -93,14 +93,13 @@ impl<T: Resource> Common<T> {
 }
 
 impl<T> Common<T> {
-    /// A state to begin with, of the keys that begin with `prefix`; at most [`FRESH`] old.
+    /// A state to begin with, of the keys that begin with `prefix`; at most a second old.
     pub(super) fn snapshot(&self, prefix: &str, now: Instant) -> Arc<Snapshot<T>> {
         if !prefix.is_empty() {
             return Arc::new(self.take_snapshot(prefix, now));
         }
         let usable = |snapshot: &Snapshot<T>| {
-            let fresh = now.saturating_duration_since(snapshot.taken) < FRESH;
-            fresh && self.read_after(snapshot.place, 1).is_ok()
+            snapshot.is_fresh(now) && self.read_after(snapshot.place, 1).is_ok()
         };
         self.recent
             .or_take(usable, || self.take_snapshot(prefix, now))

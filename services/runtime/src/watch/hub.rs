@@ -46,10 +46,11 @@ impl<T: Resource> Hub<T> {
             .into_iter()
             .filter_map(|update| inner.apply(update))
             .collect();
+        let now = Instant::now();
         let commit = Commit {
             revision,
             changes,
-            at: Instant::now(),
+            at: now,
         };
         if commit.changes.is_empty() {
             inner.history.advance(revision);
@@ -62,6 +63,7 @@ impl<T: Resource> Hub<T> {
         drop(inner);
         // Freed after the lock: the last handle to a resource may be among them.
         drop(forgotten);
+        common.recent.expire(now);
         common.bells.ring_for_everyone();
         true
     }

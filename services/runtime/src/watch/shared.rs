@@ -64,8 +64,8 @@ impl<T> Shared<T> {
     }
 
     /// The encoded event; `encode` is called by the first of all watchers.
-    pub(super) fn encoded(&self, encode: impl FnOnce() -> Bytes) -> &Bytes {
-        self.0.encoded.get_or_init(encode)
+    pub(super) fn encoded(&self, encode: impl FnOnce() -> Bytes) -> Bytes {
+        self.0.encoded.get_or_init(encode).clone()
     }
 }
 

@@ -11,7 +11,10 @@ use super::common::Place;
 
 /// How old a state may be that a watcher begins with; what happened since follows before it is
 /// called synced.
-pub(super) const FRESH: Duration = Duration::from_secs(1);
+const FRESH: Duration = Duration::from_secs(1);
+
+/// The most encoded bytes of a small state.
+const SMALL: usize = 8 << 20;
 
 /// The state of a hub at a place.
 pub(super) struct Snapshot<T> {
@@ -20,12 +23,28 @@ pub(super) struct Snapshot<T> {
     pub(super) resources: Vec<Shared<T>>,
 }
 
-/// The last snapshot of a whole state, for as long as a watcher is being sent it.
-pub(super) struct Recent<T>(Mutex<Weak<Snapshot<T>>>);
+impl<T> Snapshot<T> {
+    /// Whether a watcher may begin with it at `now`.
+    pub(super) fn is_fresh(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.taken) < FRESH
+    }
+}
+
+/// The last snapshot of a whole state: a small one until it is stale, a large one for as long as a
+/// watcher is being sent it.
+pub(super) struct Recent<T>(Mutex<Kept<T>>);
+
+struct Kept<T> {
+    last: Weak<Snapshot<T>>,
+    small: Option<Arc<Snapshot<T>>>,
+}
 
 impl<T> Recent<T> {
     pub(super) fn none() -> Self {
-        Self(Mutex::new(Weak::new()))
+        Self(Mutex::new(Kept {
+            last: Weak::new(),
+            small: None,
+        }))
     }
 
     /// The last one if it is `usable`, else one that is taken now.
@@ -34,12 +53,25 @@ impl<T> Recent<T> {
         usable: impl FnOnce(&Snapshot<T>) -> bool,
         take: impl FnOnce() -> Snapshot<T>,
     ) -> Arc<Snapshot<T>> {
-        let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(snapshot) = recent.upgrade().filter(|snapshot| usable(snapshot)) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(snapshot) = kept.last.upgrade().filter(|snapshot| usable(snapshot)) {
             return snapshot;
         }
         let snapshot = Arc::new(take());
-        *recent = Arc::downgrade(&snapshot);
+        let size: usize = snapshot.resources.iter().map(Shared::size).sum();
+        kept.last = Arc::downgrade(&snapshot);
+        kept.small = (size <= SMALL).then(|| Arc::clone(&snapshot));
         snapshot
+    }
+
+    /// Lets a stale one go.
+    pub(super) fn expire(&self, now: Instant) {
+        // Whoever holds the lock is about to replace it.
+        let Ok(mut kept) = self.0.try_lock() else {
+            return;
+        };
+        let stale = kept.small.take_if(|snapshot| !snapshot.is_fresh(now));
+        drop(kept);
+        drop(stale);
     }
 }

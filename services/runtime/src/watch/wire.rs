@@ -28,7 +28,11 @@ const SYNCED: u32 = 3;
 /// What gRPC puts before each message: no compression, and the length.
 const PREFIX: usize = 5;
 
-type Encoded = BoxStream<'static, Result<Bytes, Status>>;
+/// A piece of a message, made when the connection takes it: large enough for few writes, small
+/// enough that memory is used again and not asked of the system each time.
+const PIECE: usize = 64 << 10;
+
+type Encoded = BoxStream<'static, Result<Pieces, Status>>;
 
 /// A watch's answer: `render` makes the contract's `XChange` of an event, or nothing where the
 /// event is not told. All watchers of a hub are told the same, so `render` must depend on nothing
@@ -54,7 +58,12 @@ where
 pub(crate) fn hand_over(mut response: http::Response<Body>) -> http::Response<Body> {
     let handed = response.extensions_mut().remove::<HandedOver>();
     match handed.and_then(|handed| handed.take()) {
-        Some(encoded) => response.map(|_| Body::new(EncodedBody(Some(encoded)))),
+        Some(encoded) => response.map(|_| {
+            Body::new(EncodedBody {
+                messages: Some(encoded),
+                pieces: None,
+            })
+        }),
         None => response,
     }
 }
@@ -74,41 +83,67 @@ where
     R: prost::Message + Default + 'static,
 {
     let messages = stream::once(async move { handed.take() });
-    messages
-        .flat_map(|taken| taken.unwrap_or_else(|| stream::empty().boxed()))
-        .map(|message| R::decode(&message?[PREFIX..]).map_err(|_| crate::status::internal()))
+    let messages = messages.flat_map(|taken| taken.unwrap_or_else(|| stream::empty().boxed()));
+    messages.map(|pieces| {
+        let message: Vec<u8> = pieces?.flatten().collect();
+        R::decode(&message[PREFIX..]).map_err(|_| crate::status::internal())
+    })
 }
 
-/// A message with gRPC's prefix.
+/// An encoded message with gRPC's prefix, piece by piece.
+struct Pieces {
+    parts: std::vec::IntoIter<Bytes>,
+    left: usize,
+}
+
+impl Iterator for Pieces {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        let first = self.parts.next()?;
+        if first.len() >= PIECE {
+            self.left -= first.len();
+            return Some(first);
+        }
+        let mut piece = BytesMut::with_capacity(PIECE.min(self.left));
+        piece.put_slice(&first);
+        while let Some(part) = self.parts.as_slice().first() {
+            if piece.len() + part.len() > PIECE {
+                break;
+            }
+            piece.put_slice(part);
+            self.parts.next();
+        }
+        self.left -= piece.len();
+        Some(piece.freeze())
+    }
+}
+
 fn encode<T, C: prost::Message>(
     message: &Message<T>,
     render: impl Fn(&Event<T>) -> Option<C>,
-) -> Bytes {
-    let changes: Vec<&Bytes> = message
-        .changes
-        .iter()
-        .map(|event| event.resource().encoded(|| encode_change(render(event))))
-        .collect();
-    let (token, synced) = (&message.resume_token, message.synced);
-    let token_len = match token.is_empty() {
-        true => 0,
-        false => encoding::string::encoded_len(RESUME_TOKEN, token),
-    };
-    let synced_len = if synced {
-        encoding::bool::encoded_len(SYNCED, &synced)
-    } else {
-        0
-    };
-    let size = changes.iter().map(|change| change.len()).sum::<usize>() + token_len + synced_len;
-    let mut buffer = BytesMut::with_capacity(PREFIX + size);
-    buffer.put_u8(0);
+) -> Pieces {
+    let mut parts = Vec::with_capacity(message.changes.len() + 2);
+    parts.push(Bytes::new()); // the prefix, once the size is known
+    let changes = message.changes.iter();
+    parts.extend(changes.map(|event| event.resource().encoded(|| encode_change(render(event)))));
+    parts.push(encode_rest(&message.resume_token, message.synced));
+    let size = parts.iter().map(Bytes::len).sum::<usize>();
+    let mut prefix = [0; PREFIX];
     // A message is 2 MiB or a single item; one of 4 GiB was refused long before.
-    buffer.put_u32(u32::try_from(size).unwrap_or(u32::MAX));
-    for change in changes {
-        buffer.put_slice(change);
+    prefix[1..].copy_from_slice(&u32::try_from(size).unwrap_or(u32::MAX).to_be_bytes());
+    parts[0] = Bytes::copy_from_slice(&prefix);
+    Pieces {
+        parts: parts.into_iter(),
+        left: PREFIX + size,
     }
-    if !token.is_empty() {
-        encoding::string::encode(RESUME_TOKEN, token, &mut buffer);
+}
+
+/// What follows the changes.
+fn encode_rest(resume_token: &String, synced: bool) -> Bytes {
+    let mut buffer = BytesMut::new();
+    if !resume_token.is_empty() {
+        encoding::string::encode(RESUME_TOKEN, resume_token, &mut buffer);
     }
     if synced {
         encoding::bool::encode(SYNCED, &synced, &mut buffer);
@@ -131,7 +166,11 @@ fn encode_change(change: Option<impl prost::Message>) -> Bytes {
 }
 
 /// Encoded messages, then the status in the trailers.
-struct EncodedBody(Option<Encoded>);
+struct EncodedBody {
+    messages: Option<Encoded>,
+    /// What is left of a message.
+    pieces: Option<Pieces>,
+}
 
 impl http_body::Body for EncodedBody {
     type Data = Bytes;
@@ -141,15 +180,23 @@ impl http_body::Body for EncodedBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let Some(messages) = &mut self.0 else {
-            return Poll::Ready(None);
-        };
-        let status = match std::task::ready!(messages.poll_next_unpin(context)) {
-            Some(Ok(message)) => return Poll::Ready(Some(Ok(Frame::data(message)))),
-            Some(Err(status)) => status,
-            None => Status::ok(""),
-        };
-        self.0 = None;
-        Poll::Ready(Some(Ok(trailers::frame(&status))))
+        loop {
+            if let Some(piece) = self.pieces.as_mut().and_then(Iterator::next) {
+                return Poll::Ready(Some(Ok(Frame::data(piece))));
+            }
+            let Some(messages) = &mut self.messages else {
+                return Poll::Ready(None);
+            };
+            let status = match std::task::ready!(messages.poll_next_unpin(context)) {
+                Some(Ok(pieces)) => {
+                    self.pieces = Some(pieces);
+                    continue;
+                }
+                Some(Err(status)) => status,
+                None => Status::ok(""),
+            };
+            self.messages = None;
+            return Poll::Ready(Some(Ok(trailers::frame(&status))));
+        }
     }
 }

@@ -120,6 +120,7 @@ async fn a_message_ends_at_two_mebibytes() {
     for expected in ["+a2 synced", "+b2 synced", "+c2 synced", "+d2 @2 synced"] {
         assert_eq!(says(&mut watch), expected);
     }
+    advance(Duration::from_secs(2)).await;
     let mut state = hub.watch("", Filter::all()).unwrap();
     for expected in ["+a2", "+b2", "+c2", "+d2 @2 synced"] {
         assert_eq!(says(&mut state), expected);
