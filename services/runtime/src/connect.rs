@@ -56,7 +56,8 @@ pub struct Options {
     pub connect_timeout: Duration,
     /// For a call that brings no deadline, and for the first answer of a stream that has none.
     pub default_deadline: Duration,
-    /// A connection silent for this long is pinged, also while no call is open.
+    /// A connection silent for this long is pinged, also while no call is open; less often where
+    /// the endpoint says that this is too often.
     pub keepalive_interval: Duration,
     /// A ping unanswered for this long ends the connection.
     pub keepalive_timeout: Duration,
@@ -72,6 +73,9 @@ pub struct Options {
     pub max_retry_delay: Duration,
     /// What the calls are sent as, such as `worker-agent/0.1.0`.
     pub user_agent: HeaderValue,
+    /// Decides which endpoint is used first, and jitter. `None` draws one for each channel, so that
+    /// callers spread; a simulation sets it, to be repeatable.
+    pub seed: Option<u64>,
 }
 
 impl Default for Options {
@@ -87,6 +91,7 @@ impl Default for Options {
             backoff: backoff::Policy::doubling(Duration::from_millis(50), Duration::from_secs(1)),
             max_retry_delay: Duration::from_secs(5),
             user_agent: HeaderValue::from_static(concat!("muster/", env!("CARGO_PKG_VERSION"))),
+            seed: None,
         }
     }
 }

@@ -56,8 +56,8 @@ impl Channel {
         metrics: Option<CallMetrics>,
         options: Arc<Options>,
     ) -> Self {
-        // Where to begin, and when to repeat, differs from process to process.
-        let seed = getrandom::u64().unwrap_or_else(|_| backoff::seed(&endpoints.to_string()));
+        let drawn = || getrandom::u64().unwrap_or_else(|_| backoff::seed(&endpoints.to_string()));
+        let seed = options.seed.unwrap_or_else(drawn);
         let link = |endpoint: &super::Endpoint| {
             Arc::new(Link::new(
                 endpoint.clone(),

@@ -1,7 +1,8 @@
 //! One HTTP/2 connection: opened within a time, shared by all calls, cut when it is given up.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
@@ -24,6 +25,31 @@ const STREAM_WINDOW: u32 = 2 << 20;
 /// What all calls together may: several that do not read must not stop the others.
 const CONNECTION_WINDOW: u32 = 32 << 20;
 
+/// The longest that a connection goes without a ping.
+const MAX_KEEPALIVE: Duration = Duration::from_secs(600);
+
+/// How often connections to one endpoint are pinged: as configured, until the endpoint says that
+/// this is too often. Servers in other languages allow one ping in five minutes by default, and
+/// close the connection of a client that exceeds it.
+#[derive(Debug)]
+pub(super) struct Keepalive(Mutex<Duration>);
+
+impl Keepalive {
+    pub(super) fn new(interval: Duration) -> Self {
+        Self(Mutex::new(interval))
+    }
+
+    pub(super) fn interval(&self) -> Duration {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Half as often from the next connection on.
+    fn ease(&self) {
+        let mut interval = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *interval = MAX_KEEPALIVE.min(*interval * 2).max(*interval);
+    }
+}
+
 /// A handle to an open connection. Clones share it; it closes once all are dropped and their calls
 /// have ended.
 #[derive(Clone)]
@@ -45,6 +71,7 @@ impl Connection {
         endpoint: &Endpoint,
         dialer: &Dialer,
         options: &Options,
+        keepalive: &Arc<Keepalive>,
     ) -> Result<Self, ConnectFailed> {
         let failed = |reason: String| ConnectFailed {
             endpoint: endpoint.clone(),
@@ -57,7 +84,7 @@ impl Connection {
                 .map_err(|error| failed(chain(&error)))?;
             let handshake = http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())
-                .keep_alive_interval(options.keepalive_interval)
+                .keep_alive_interval(keepalive.interval())
                 .keep_alive_timeout(options.keepalive_timeout)
                 .keep_alive_while_idle(true)
                 .initial_stream_window_size(STREAM_WINDOW)
@@ -71,6 +98,7 @@ impl Connection {
             .map_err(|_| failed(format!("no answer within {limit:?}")))??;
         let cut = Arc::new(Notify::new());
         let is_cut = Arc::clone(&cut);
+        let keepalive = Arc::clone(keepalive);
         // The driver lives as long as the connection and belongs to its handles, not to a
         // component: it ends when they are dropped, or when it is cut.
         TokioExecutor::new().execute(async move {
@@ -78,6 +106,9 @@ impl Connection {
                 ended = driver => {
                     if let Err(error) = ended {
                         tracing::debug!(error = chain(&error), "connection ended");
+                        if failure::is_about_pings(&error) {
+                            keepalive.ease();
+                        }
                     }
                 }
                 () = is_cut.notified() => {}

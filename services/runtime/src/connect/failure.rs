@@ -52,6 +52,12 @@ pub(super) fn broken(endpoint: &Endpoint, error: &hyper::Error) -> Status {
     status::error(Code::Unavailable, ErrorReason::PeerUnreachable, message).into()
 }
 
+/// Whether the peer has ended a connection since it was pinged too often.
+pub(super) fn is_about_pings(error: &hyper::Error) -> bool {
+    let h2 = causes(error).find_map(|cause| cause.downcast_ref::<h2::Error>());
+    h2.is_some_and(|h2| h2.is_go_away() && h2.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM))
+}
+
 fn causes<'a>(
     error: &'a hyper::Error,
 ) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::body::Body;
 
-use super::connection::{Connection, SendFailed};
+use super::connection::{Connection, Keepalive, SendFailed};
 use super::failure::ConnectFailed;
 use super::probe::{self, Health};
 use super::transport::Dialer;
@@ -34,6 +34,7 @@ pub(super) struct Link {
     endpoint: Endpoint,
     dialer: Dialer,
     options: Arc<Options>,
+    keepalive: Arc<Keepalive>,
     state: Mutex<State>,
     ejected: AtomicBool,
 }
@@ -63,6 +64,7 @@ impl Link {
         Self {
             endpoint,
             dialer,
+            keepalive: Arc::new(Keepalive::new(options.keepalive_interval)),
             options,
             state: Mutex::new(State {
                 connection: Slot::Empty,
@@ -75,6 +77,11 @@ impl Link {
 
     pub(super) fn endpoint(&self) -> &Endpoint {
         &self.endpoint
+    }
+
+    #[cfg(test)]
+    pub(super) fn keepalive_interval(&self) -> Duration {
+        self.keepalive.interval()
     }
 
     /// Whether calls should go elsewhere.
@@ -173,7 +180,9 @@ impl Link {
         // Apart from the call that wants it: another may wait for the same connection when that
         // call is given up. It ends within the connect timeout.
         TokioExecutor::new().execute(async move {
-            let result = Connection::open(&link.endpoint, &link.dialer, &link.options).await;
+            let result =
+                Connection::open(&link.endpoint, &link.dialer, &link.options, &link.keepalive)
+                    .await;
             link.note(&result);
             opened.send_replace(Some(result));
         });

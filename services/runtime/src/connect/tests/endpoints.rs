@@ -185,3 +185,46 @@ async fn with_no_endpoint_in_service_calls_are_made_all_the_same() {
     let channel = channel_to(&urls, quick());
     assert_eq!(call(&channel, "GetThing").await.unwrap(), "recovered");
 }
+
+#[tokio::test]
+async fn any_transport_will_do() {
+    let peer = Peer::saying("in memory");
+    let (accept, accepted) = tokio::sync::mpsc::channel::<tokio::io::DuplexStream>(8);
+    peer.serve_on(tokio_stream::wrappers::ReceiverStream::new(accepted));
+    let transport: Transport = Arc::new(move |endpoint: Endpoint| {
+        let accept = accept.clone();
+        Box::pin(async move {
+            if endpoint.host() != "there" {
+                return Err(std::io::Error::other("no such machine"));
+            }
+            let (ours, theirs) = tokio::io::duplex(64 << 10);
+            accept.send(theirs).await.map_err(std::io::Error::other)?;
+            Ok(Box::new(ours) as Box<dyn Io>)
+        })
+    });
+    let connector = Connector::new(quick()).with_transport(transport);
+    let there = connector.channel(&"http://there:7400".parse().unwrap());
+    assert_eq!(call(&there, "CreateThing").await.unwrap(), "in memory");
+    let elsewhere = connector.channel(&"http://elsewhere:7400".parse().unwrap());
+    let failed = call(&elsewhere, "CreateThing").await.unwrap_err();
+    assert!(failed.message().contains("no such machine"), "{failed:?}");
+}
+
+#[tokio::test]
+async fn a_seed_decides_where_calls_go_first() {
+    let (left, right) = (Peer::saying("left"), Peer::saying("right"));
+    let (left_running, right_running) = (left.start().await, right.start().await);
+    let urls = format!("{},{}", left_running.url(), right_running.url());
+    for (seed, expected) in [(0, "left"), (1 << 48, "right")] {
+        for _ in 0..5 {
+            let channel = channel_to(
+                &urls,
+                Options {
+                    seed: Some(seed),
+                    ..quick()
+                },
+            );
+            assert_eq!(call(&channel, "GetThing").await.unwrap(), expected);
+        }
+    }
+}

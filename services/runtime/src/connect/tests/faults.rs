@@ -176,6 +176,60 @@ async fn keepalive_finds_a_dead_connection_while_idle() {
     assert_eq!(ended.unwrap_err().code(), Code::Unavailable);
 }
 
+/// As servers in other languages do.
+#[tokio::test]
+async fn a_peer_that_is_pinged_too_often_is_pinged_less() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (lived, mut lives) = tokio::sync::mpsc::channel(8);
+    spawn(async move {
+        while let Ok((io, _)) = listener.accept().await {
+            let began = Instant::now();
+            let mut connection = h2::server::handshake(io).await.unwrap();
+            let strike = sleep(Duration::from_millis(150));
+            tokio::pin!(strike);
+            loop {
+                tokio::select! {
+                    accepted = connection.accept() => match accepted {
+                        Some(Ok((_, mut respond))) => {
+                            respond.send_response(http::Response::new(()), false).unwrap();
+                        }
+                        Some(Err(_)) | None => break,
+                    },
+                    () = &mut strike, if began.elapsed() < Duration::from_millis(160) => {
+                        connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+                    }
+                }
+            }
+            lived.send(began.elapsed()).await.unwrap();
+        }
+    });
+    let options = Options {
+        keepalive_interval: Duration::from_millis(100),
+        ..quick()
+    };
+    let endpoint: Endpoint = url.parse().unwrap();
+    let dialer = Dialer::new(transport::tcp());
+    let link = Arc::new(link::Link::new(endpoint, dialer, Arc::new(options)));
+    for expected in [200, 400, 800] {
+        drop(
+            link.connection()
+                .await
+                .unwrap_or_else(|failed| panic!("{failed}")),
+        );
+        // Held open by the link until the peer ends it.
+        lives.recv().await.unwrap();
+        let eased = Duration::from_millis(expected);
+        timeout(Duration::from_secs(1), async {
+            while link.keepalive_interval() != eased {
+                sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await
+        .expect("eased");
+    }
+}
+
 #[tokio::test]
 async fn a_peer_that_accepts_and_says_nothing_costs_no_more_than_the_deadline() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

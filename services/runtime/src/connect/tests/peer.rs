@@ -109,6 +109,21 @@ impl Peer {
         }
     }
 
+    /// Serves whatever comes, for as long as the test runs.
+    pub(super) fn serve_on<I>(&self, incoming: I)
+    where
+        I: tokio_stream::Stream<Item = tokio::io::DuplexStream> + Send + 'static,
+    {
+        let incoming = incoming.map(Ok::<_, Infallible>);
+        let service = Both(self.clone());
+        super::spawn(async move {
+            Server::builder()
+                .serve_with_incoming(service, incoming)
+                .await
+                .unwrap();
+        });
+    }
+
     /// The methods called, in order.
     pub(super) fn methods(&self) -> Vec<String> {
         self.calls
