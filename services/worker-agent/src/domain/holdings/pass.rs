@@ -19,18 +19,30 @@ impl Holdings {
                 self.stop(&id, cause.clone(), None, now, actions);
             }
         }
-        for id in self.ids(|held| *held.attempt.phase() == Phase::Waiting) {
-            match self.way(&id) {
-                Way::Free => self.start(&id, now, actions),
-                Way::Blocked(others) => {
-                    for other in others {
-                        self.stop(&other, StopCause::Outranked, None, now, actions);
-                    }
-                }
-                Way::Closed(why) => self.event(&id, Event::Refuse(why), now, actions),
+        // What one of them does may close another's way, or show that it is in it. Each round but the
+        // last starts, refuses or stops an attempt, so there is a last.
+        loop {
+            let settled = actions.len();
+            for id in self.ids(|held| *held.attempt.phase() == Phase::Waiting) {
+                self.find_way(&id, now, actions);
+            }
+            if actions.len() == settled {
+                break;
             }
         }
         self.forget(actions);
+    }
+
+    fn find_way(&mut self, id: &AttemptId, now: Now, actions: &mut Vec<Action>) {
+        match self.way(id) {
+            Way::Free => self.start(id, now, actions),
+            Way::Blocked(others) => {
+                for other in others {
+                    self.stop(&other, StopCause::Outranked, None, now, actions);
+                }
+            }
+            Way::Closed(why) => self.event(id, Event::Refuse(why), now, actions),
+        }
     }
 
     /// Why nothing may run here, if nothing may.
