@@ -7,6 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use muster_runtime::args::CommonArgs;
 use muster_runtime::context::Context;
+use muster_runtime::operations::{Operations, StoreBacking};
 use muster_runtime::page::Sealer;
 use muster_runtime::process::{Component, NoFile};
 use muster_runtime::server::{Listeners, Server};
@@ -41,6 +42,7 @@ pub async fn serve(
         Some(folder) => Keeper::open(&folder.join("offers"))?,
         None => Keeper::none(),
     };
+    let operations = Operations::open(&context, StoreBacking::new(store.clone())).await?;
     // Positions are in this process's own history: another start is another one.
     let epoch = Epoch::begin().to_string();
     let board = Board::new(
@@ -73,6 +75,7 @@ pub async fn serve(
         backend_timeout: config.backend_timeout,
     });
     Server::new(&context)
+        .operations(&operations)
         .methods(METHODS)
         .service(OffersServer::new(offers))
         .serve(listeners)

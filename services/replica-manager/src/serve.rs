@@ -10,6 +10,7 @@ use muster_proto::replicas::v1::replicas_service_server::ReplicasServiceServer;
 use muster_proto::workers::v1::workers_service_client::WorkersServiceClient;
 use muster_runtime::context::Context;
 use muster_runtime::health::Tier;
+use muster_runtime::operations::{Operations, StoreBacking, Unavailable};
 use muster_runtime::page::Sealer;
 use muster_runtime::resume::Progress;
 use muster_runtime::server::{Listeners, Server};
@@ -42,6 +43,8 @@ pub struct Error(Cause);
 enum Cause {
     #[error("the store cannot be read")]
     Store(#[from] muster_store::Error),
+    #[error("the store cannot be read")]
+    Operations(#[from] Unavailable),
     #[error(transparent)]
     Unreadable(#[from] Unreadable),
     #[error("the system has no randomness")]
@@ -67,6 +70,7 @@ pub async fn serve(
     listeners: Listeners,
 ) -> Result<(), Error> {
     context.fail_when("store", store.failed());
+    let operations = Operations::open(&context, StoreBacking::new(store.clone())).await?;
     let listing = store.list("").await?;
     let (engine, hubs) = assemble(&config, &context, &store, &listing).await?;
     let term = engine.parts().leadership.term();
@@ -100,6 +104,7 @@ pub async fn serve(
     let following = credentials.clone().follow(api.registry.clone());
     run_loop(&context, "credential keys", following);
     let server = Server::new(&context)
+        .operations(&operations)
         .methods(METHODS)
         .verifier(Arc::new(credentials))
         .service(ReplicasServiceServer::new(api.clone()))

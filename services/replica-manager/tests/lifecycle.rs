@@ -4,6 +4,8 @@
 mod common;
 
 use common::sandbox::{Sandbox, at_once, spec};
+use muster_proto::ops::v1::SetMaintenanceRequest;
+use muster_proto::ops::v1::ops_service_client::OpsServiceClient;
 use muster_proto::replicas::v1::*;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -109,5 +111,20 @@ async fn a_drain_moves_replicas_one_at_a_time() {
         service.status.unwrap().phase,
         i32::from(ServicePhase::Healthy)
     );
+    sandbox.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn maintenance_takes_readiness_and_services_go_on() {
+    let mut sandbox = Sandbox::start(&[1]).await;
+    let mut ops = OpsServiceClient::new(sandbox.channel.clone());
+    let wanted = SetMaintenanceRequest {
+        on: true,
+        reason: "disk swap".to_owned(),
+    };
+    ops.set_maintenance(wanted).await.unwrap();
+    assert!(!sandbox.context.health.is_ready());
+    sandbox.create(spec("chat", 1)).await;
+    sandbox.until_phase("chat", ServicePhase::Healthy).await;
     sandbox.stop().await;
 }

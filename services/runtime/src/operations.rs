@@ -4,6 +4,7 @@
 mod backing;
 mod convert;
 mod maintenance;
+mod store_backing;
 
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ use crate::task::Failed;
 
 pub use backing::{Backing, Backup, File, Instance, Position, Unavailable, Unbacked};
 pub use maintenance::Maintenance;
+pub use store_backing::StoreBacking;
 
 /// Who may call what. A backup holds everything, keys too.
 pub(crate) const METHODS: [Method; 5] = [

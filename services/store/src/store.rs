@@ -96,6 +96,15 @@ impl Store {
         })
     }
 
+    /// The kind of the backend: `memory` or `embedded`.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match &*self.backend {
+            Backend::Memory(_) => "memory",
+            Backend::Embedded(_) => "embedded",
+        }
+    }
+
     /// The epoch, which stays the same until a restore.
     #[must_use]
     pub fn epoch(&self) -> Epoch {

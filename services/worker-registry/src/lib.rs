@@ -11,6 +11,7 @@ use muster_proto::workers::v1::peer_service_server::PeerServiceServer;
 use muster_proto::workers::v1::workers_service_server::WorkersServiceServer;
 use muster_runtime::args::CommonArgs;
 use muster_runtime::context::Context;
+use muster_runtime::operations::{Operations, StoreBacking};
 use muster_runtime::process::{Component, NoFile};
 use muster_runtime::server::{Listeners, Server};
 use muster_runtime::shutdown::Phase;
@@ -44,10 +45,12 @@ pub async fn serve(
     listeners: Listeners,
 ) -> anyhow::Result<()> {
     context.fail_when("store", store.failed());
+    let operations = Operations::open(&context, StoreBacking::new(store.clone())).await?;
     let registry = Registry::start(config, &context, store)
         .await
         .context("cannot start")?;
     Server::new(&context)
+        .operations(&operations)
         .methods(METHODS)
         .verifier(Arc::new(AgentVerifier(registry.clone())))
         .service(WorkersServiceServer::new(Workers(registry)))

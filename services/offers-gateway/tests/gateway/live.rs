@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use muster_proto::offers::v1 as pb;
+use muster_proto::ops::v1::ops_service_client::OpsServiceClient;
+use muster_proto::ops::v1::{GetStatusRequest, SetMaintenanceRequest};
 use muster_proto::types::v1 as types;
 use tokio::time::timeout;
 use tonic::Code;
@@ -371,5 +373,24 @@ async fn outcomes_that_make_no_sense_are_refused() {
         refused("nonsense", Launched, None).await,
         Code::InvalidArgument
     );
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn maintenance_takes_readiness_and_offers_are_still_given() {
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = gateway(&folder).await;
+    let url = format!("http://{}", gateway.context.bound.get().unwrap());
+    let mut ops = OpsServiceClient::connect(url).await.unwrap();
+    let wanted = SetMaintenanceRequest {
+        on: true,
+        reason: "disk swap".to_owned(),
+    };
+    ops.set_maintenance(wanted).await.unwrap();
+    assert!(!gateway.context.health.is_ready());
+    let offers = gateway.list(pb::ListOffersRequest::default()).await.offers;
+    assert!(!offers.is_empty());
+    let status = ops.get_status(GetStatusRequest {}).await.unwrap();
+    assert_eq!(status.into_inner().store, "memory");
     gateway.stop().await;
 }

@@ -1,4 +1,5 @@
 use muster_proto::ops::v1::ops_service_client::OpsServiceClient;
+use muster_store::{Options, Spec, Store, restore};
 use tonic::transport::Channel;
 
 use super::*;
@@ -205,4 +206,93 @@ async fn a_backup_comes_whole_with_its_checksum() {
         .await
         .unwrap_err();
     assert_eq!(status.code(), Code::Unimplemented);
+}
+
+async fn kept(running: &mut Running) -> proto::Maintenance {
+    let request = proto::GetMaintenanceRequest {};
+    let answer = running.client.get_maintenance(request).await.unwrap();
+    answer.into_inner().maintenance.unwrap()
+}
+
+/// The bytes of a backup, and its first message without its bytes.
+async fn back_up(running: &mut Running) -> (Vec<u8>, proto::StreamBackupResponse) {
+    let request = proto::StreamBackupRequest {};
+    let answer = running.client.stream_backup(request).await.unwrap();
+    let mut stream = answer.into_inner();
+    let mut first = stream.message().await.unwrap().unwrap();
+    let mut bytes = std::mem::take(&mut first.data);
+    while let Some(part) = stream.message().await.unwrap() {
+        bytes.extend(part.data);
+    }
+    (bytes, first)
+}
+
+#[tokio::test]
+async fn maintenance_kept_in_a_store_survives_reopening() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sample.db");
+    let embedded = || Store::embedded(&path, Options::default()).unwrap();
+    for (kind, store) in [("memory", Store::memory()), ("embedded", embedded())] {
+        let mut first = start(StoreBacking::new(store.clone())).await;
+        assert!(!kept(&mut first).await.on);
+        let wanted = set(true, "disk swap");
+        first.client.set_maintenance(wanted).await.unwrap();
+        let on = kept(&mut first).await;
+        assert_eq!((on.on, on.reason.as_str()), (true, "disk swap"));
+
+        let mut second = start(StoreBacking::new(store.clone())).await;
+        assert_eq!(kept(&mut second).await, on);
+        let request = proto::GetStatusRequest {};
+        let status = second.client.get_status(request).await.unwrap();
+        let status = status.into_inner();
+        assert_eq!(status.store, kind);
+        assert_eq!(status.epoch, store.epoch().to_string());
+        let instance = status.instance.unwrap();
+        let revision = store.revision().await.unwrap().0;
+        assert_eq!(u64::try_from(instance.revision).unwrap(), revision);
+        assert!(instance.leader);
+
+        store.close().await;
+        let refused = second.client.set_maintenance(set(false, "")).await;
+        assert_eq!(refused.unwrap_err().code(), Code::Unavailable);
+        assert_eq!(
+            kept(&mut second).await,
+            on,
+            "what was not kept is not shown"
+        );
+    }
+    let mut reopened = start(StoreBacking::new(embedded())).await;
+    assert_eq!(kept(&mut reopened).await.reason, "disk swap");
+    assert!(!reopened.context.health.is_ready());
+}
+
+#[tokio::test]
+async fn a_backup_of_a_store_restores_to_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let embedded = Store::embedded(at("sample.db"), Options::default()).unwrap();
+    for store in [Store::memory(), embedded] {
+        let value = bytes::Bytes::from(vec![7; 300_000]);
+        for key in ["a", "b", "c"] {
+            let put = muster_store::Transaction::new().put(key, value.clone());
+            let _committed = store.commit(put).await.unwrap();
+        }
+        let mut running = start(StoreBacking::new(store.clone())).await;
+        let wanted = set(true, "moving");
+        running.client.set_maintenance(wanted).await.unwrap();
+        let revision = store.revision().await.unwrap();
+        let (bytes, first) = back_up(&mut running).await;
+        assert_eq!(first.epoch, store.epoch().to_string());
+        assert_eq!(u64::try_from(first.revision).unwrap(), revision.0);
+
+        let (backup, target) = (at("backup"), at(&format!("{}.db", store.kind())));
+        std::fs::write(&backup, bytes).unwrap();
+        let spec = Spec::Embedded(target.clone());
+        let restored = restore(&backup, &spec, Options::default()).await.unwrap();
+        assert_eq!(restored.revision, revision);
+        let store = Store::embedded(target, Options::default()).unwrap();
+        assert_eq!(store.get("c").await.unwrap().unwrap().value, value);
+        let mut moved = start(StoreBacking::new(store)).await;
+        assert_eq!(kept(&mut moved).await.reason, "moving");
+    }
 }

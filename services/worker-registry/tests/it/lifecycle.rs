@@ -1,10 +1,12 @@
 //! A worker's life, and an allocation's.
 
+use muster_proto::ops::v1::SetMaintenanceRequest;
+use muster_proto::ops::v1::ops_service_client::OpsServiceClient;
 use muster_proto::workers::v1 as proto;
 use muster_proto::workers::v1::HeldPhase::{Ended, Running};
 use muster_proto::workers::v1::{AllocationState, WorkerLiveness, WorkerState};
 
-use crate::support::{Agent, Registry, allocate, get, reason, registration, release};
+use crate::support::{Agent, Registry, allocate, config, get, reason, registration, release};
 
 #[tokio::test]
 async fn a_worker_registers_activates_and_gives_room() {
@@ -90,14 +92,14 @@ async fn what_was_answered_is_there_after_a_restart() {
         muster_store::Store::embedded(folder.path().join("r.db"), muster_store::Options::default())
             .unwrap()
     };
-    let registry = Registry::with(crate::support::config(), open()).await;
+    let registry = Registry::with(config(), open()).await;
     let mut client = registry.client().await;
     let agent = Agent::join(&mut client, "w1").await;
     let held = allocate(&mut client, "r1", 4).await.unwrap();
     let before = get(&mut client, "w1").await.unwrap();
     registry.stop().await.close().await;
 
-    let registry = Registry::with(crate::support::config(), open()).await;
+    let registry = Registry::with(config(), open()).await;
     let mut client = registry.client().await;
     let mut after = get(&mut client, "w1").await.unwrap();
     assert_eq!(after.liveness(), WorkerLiveness::Unknown);
@@ -125,4 +127,31 @@ async fn what_was_answered_is_there_after_a_restart() {
     let kinds: Vec<_> = events.iter().map(|event| event.kind.as_str()).collect();
     assert_eq!(kinds, ["WorkerRegistered", "WorkerActivated"]);
     registry.stop().await.close().await;
+}
+
+#[tokio::test]
+async fn maintenance_outlives_the_process_and_disturbs_no_decision() {
+    let wanted = SetMaintenanceRequest {
+        on: true,
+        reason: "disk swap".to_owned(),
+    };
+    let registry = Registry::start().await;
+    let mut client = registry.client().await;
+    Agent::join(&mut client, "w1").await;
+    let url = format!("http://{}", registry.address);
+    let mut ops = OpsServiceClient::connect(url).await.unwrap();
+    ops.set_maintenance(wanted).await.unwrap();
+    assert!(!registry.context.health.is_ready());
+    allocate(&mut client, "r1", 1).await.unwrap();
+    ops.set_maintenance(SetMaintenanceRequest::default())
+        .await
+        .unwrap();
+    allocate(&mut client, "r2", 1).await.unwrap();
+    let store = registry.stop().await;
+
+    let registry = Registry::with(config(), store).await;
+    let mut client = registry.client().await;
+    let worker = get(&mut client, "w1").await.unwrap();
+    assert_eq!(worker.usage.unwrap().gpus, 2);
+    registry.stop().await;
 }
