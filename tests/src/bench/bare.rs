@@ -1,7 +1,10 @@
-//! A bare tonic server: `Health/Check` without any layer of ours, on as many threads as a component
-//! has. It is the floor of our own `Health/Check`, which is the floor of everything else.
+//! A bare tonic server on as many threads as a component has, without any layer of ours: the floor of
+//! our own `Health/Check`, which is the floor of everything else, and the limit of a page of offers.
+
+mod page;
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::pin::Pin;
 use std::process::ExitCode;
 
@@ -15,10 +18,12 @@ use muster_proto::health::v1::{
 use tonic::{Request, Response, Status};
 
 use super::say;
+use page::Page;
 
 const THREADS: usize = 2;
 
-/// Serves on the address after `--listen=` until it is killed.
+/// Serves on the address after `--listen=`, with the page in the file after `--page=` if there is one,
+/// until it is killed.
 pub(super) fn main() -> ExitCode {
     match serve() {
         Ok(()) => ExitCode::SUCCESS,
@@ -30,20 +35,27 @@ pub(super) fn main() -> ExitCode {
 }
 
 fn serve() -> anyhow::Result<()> {
-    let address: SocketAddr = std::env::args()
-        .find_map(|arg| arg.strip_prefix("--listen=").map(str::to_owned))
-        .context("--listen is missing")?
-        .parse()?;
+    let address: SocketAddr = flag("--listen=").context("--listen is missing")?.parse()?;
+    let page = match flag("--page=") {
+        Some(file) => Some(Page::read(Path::new(&file))?),
+        None => None,
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(THREADS)
         .enable_all()
         .build()?;
     runtime.block_on(async {
         let mut server = tonic::transport::Server::builder().tcp_nodelay(true);
-        let routes = server.add_service(HealthServer::new(Bare));
+        let routes = server
+            .add_service(HealthServer::new(Bare))
+            .add_optional_service(page);
         routes.serve(address).await
     })?;
     Ok(())
+}
+
+fn flag(name: &str) -> Option<String> {
+    std::env::args().find_map(|arg| arg.strip_prefix(name).map(str::to_owned))
 }
 
 struct Bare;

@@ -58,6 +58,11 @@ impl Plan {
         self
     }
 
+    pub(super) fn flag(mut self, flag: &str) -> Self {
+        self.args.push(format!("--{flag}").into());
+        self
+    }
+
     /// Starts it and waits until it is SERVING.
     pub(super) async fn start(&self) -> anyhow::Result<Child> {
         let (address, ops) = (free_port()?, free_port()?);
@@ -101,6 +106,11 @@ impl Plan {
 }
 
 impl Child {
+    /// Processor time used so far.
+    pub(super) fn cpu_time(&self) -> anyhow::Result<Duration> {
+        system::cpu_time(self.pid)
+    }
+
     pub(super) fn started_in(&self) -> Duration {
         self.started_in
     }
@@ -111,7 +121,7 @@ impl Child {
     }
 
     /// A connection of its own.
-    async fn connect(&self) -> anyhow::Result<Channel> {
+    pub(super) async fn connect(&self) -> anyhow::Result<Channel> {
         connect(self.address).await
     }
 

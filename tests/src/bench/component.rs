@@ -9,8 +9,10 @@ use muster_runtime::args::CommonArgs;
 use muster_runtime::context::Context;
 use muster_runtime::process::{self, NoArgs, NoFile};
 use muster_runtime::server::{Listeners, Server};
+use worker_agent::supervisor;
 
 use super::bare;
+use super::child::Plan;
 
 /// What can be a child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,19 +21,46 @@ pub(super) enum Component {
     Bare,
     /// What every process is made of, and no service.
     Empty,
+    /// offers-gateway.
+    Gateway,
+    /// worker-registry.
+    Registry,
+    /// worker-agent.
+    Agent,
 }
 
 impl Component {
-    const ALL: [Self; 2] = [Self::Bare, Self::Empty];
+    const ALL: [Self; 5] = [
+        Self::Bare,
+        Self::Empty,
+        Self::Gateway,
+        Self::Registry,
+        Self::Agent,
+    ];
 
     /// Those that are made of our own parts.
-    pub(super) const OURS: [Self; 1] = [Self::Empty];
+    pub(super) const OURS: [Self; 4] = [Self::Empty, Self::Gateway, Self::Registry, Self::Agent];
 
     /// The name under which the child is started.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Bare => "bench-bare",
             Self::Empty => <Empty as process::Component>::NAME,
+            Self::Gateway => <offers_gateway::Gateway as process::Component>::NAME,
+            Self::Registry => <worker_registry::WorkerRegistry as process::Component>::NAME,
+            Self::Agent => <worker_agent::Program as process::Component>::NAME,
+        }
+    }
+
+    /// How it is started with nothing stored, keeping what it stores in `folder`.
+    pub(super) fn on_empty(self, folder: &Path) -> Plan {
+        let plan = Plan::new(self, folder);
+        let inside = |name: &str| folder.join(name).display().to_string();
+        match self {
+            Self::Bare | Self::Empty => plan,
+            Self::Gateway => plan.arg("data", inside("data")),
+            Self::Registry => plan.arg("store", format!("embedded:{}", inside("store.db"))),
+            Self::Agent => plan.arg("data", inside("data")).arg("name", "bench"),
         }
     }
 
@@ -39,13 +68,20 @@ impl Component {
         match self {
             Self::Bare => bare::main(),
             Self::Empty => process::main::<Empty>(),
+            Self::Gateway => process::main::<offers_gateway::Gateway>(),
+            Self::Registry => process::main::<worker_registry::WorkerRegistry>(),
+            Self::Agent => process::main::<worker_agent::Program>(),
         }
     }
 }
 
 /// The whole of `main` for a child; `None` in the bench itself.
 pub fn main_if_child() -> Option<ExitCode> {
-    let name = std::env::args_os().next()?;
+    let mut args = std::env::args_os();
+    let name = args.next()?;
+    if args.next()? == supervisor::SUBCOMMAND {
+        return Some(supervisor::main(args));
+    }
     let name = Path::new(&name).file_name().and_then(OsStr::to_str)?;
     let component = Component::ALL.into_iter().find(|c| c.name() == name)?;
     Some(component.main())

@@ -32,10 +32,6 @@ pub(super) struct Figure {
 
 /// What a figure should be.
 #[derive(Debug, Clone, Copy, PartialEq)]
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the benches of the services use it")
-)]
 pub(super) enum Target {
     /// The value, in the figure's unit.
     AtMost(f64),
@@ -95,9 +91,13 @@ impl Figure {
     }
 
     /// Give the floor first: a target of the ratio is judged by it.
-    pub(super) fn target(mut self, target: Target) -> Self {
-        self.met = target.is_met(self.value, self.ratio);
-        self.target = Some(target);
+    pub(super) fn target(self, target: Target) -> Self {
+        self.target_if(Some(target))
+    }
+
+    pub(super) fn target_if(mut self, target: Option<Target>) -> Self {
+        self.met = target.and_then(|target| target.is_met(self.value, self.ratio));
+        self.target = target;
         self
     }
 }
@@ -125,12 +125,13 @@ impl Target {
 
 impl fmt::Display for Target {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::AtMost(limit) => write!(to, "<= {limit}"),
-            Self::AtLeast(limit) => write!(to, ">= {limit}"),
-            Self::RatioAtMost(limit) => write!(to, "ratio <= {limit}"),
-            Self::RatioAtLeast(limit) => write!(to, "ratio >= {limit}"),
-        }
+        let (words, limit) = match self {
+            Self::AtMost(limit) => ("<=", limit),
+            Self::AtLeast(limit) => (">=", limit),
+            Self::RatioAtMost(limit) => ("ratio <=", limit),
+            Self::RatioAtLeast(limit) => ("ratio >=", limit),
+        };
+        write!(to, "{words} {}", round(*limit))
     }
 }
 

@@ -19,6 +19,11 @@ const LONGEST: Duration = Duration::from_secs(120);
 pub(super) trait Call: Send + 'static {
     /// Does it once. Answers how much was done, where that is not one thing.
     fn call(&mut self) -> impl Future<Output = anyhow::Result<u64>> + Send;
+
+    /// Puts back what a window's calls have taken, while nothing is measured.
+    fn rest(&mut self) -> impl Future<Output = anyhow::Result<()>> + Send {
+        async { Ok(()) }
+    }
 }
 
 /// How often and for how long.
@@ -99,7 +104,19 @@ pub(super) async fn window<C: Call>(
         clients.push(client);
     }
     all.elapsed = start.elapsed();
+    rest(clients).await?;
     Ok(all)
+}
+
+async fn rest<C: Call>(clients: &mut Vec<C>) -> anyhow::Result<()> {
+    let mut running = JoinSet::new();
+    for mut client in clients.drain(..) {
+        running.spawn(async move { client.rest().await.map(|()| client) });
+    }
+    while let Some(joined) = running.join_next().await {
+        clients.push(joined??);
+    }
+    Ok(())
 }
 
 async fn call_until<C: Call>(mut client: C, end: Instant) -> anyhow::Result<(C, Window)> {

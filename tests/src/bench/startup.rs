@@ -50,7 +50,7 @@ async fn measure(setup: &Setup, component: Component) -> anyhow::Result<Outcome>
     let count = setup.size(11, 2);
     for start in 1..=count {
         let folder = setup.temporary()?;
-        let child = Plan::new(component, folder.path()).start().await?;
+        let child = component.on_empty(folder.path()).start().await?;
         starts.push(millis(child.started_in()));
         if start == count {
             let idle = setup.size(Duration::from_secs(2), Duration::from_millis(500));
