@@ -44,24 +44,14 @@ pub struct Plan {
 #[must_use]
 pub fn plan(now: SystemTime, service: &Service, world: &World<'_>) -> Plan {
     let mut draft = Draft::new(Time::from(now), service, world);
-    lost::judge(&mut draft);
-    settle::note(&mut draft);
-    failures::decide(&mut draft);
-    retries::check_limits(&mut draft);
     // One concern's act may be what another waits for.
     for _ in 0..MOST_ROUNDS {
         let before = draft.acts();
-        if draft.service.header.intent == Intent::Run {
-            keep_running(&mut draft);
-        } else {
-            wind_down::stop_all(&mut draft);
-        }
+        round(&mut draft);
         if draft.acts() == before {
             break;
         }
     }
-    finish::tell_and_remove(&mut draft);
-    retries::place_due(&mut draft);
     finish::show(&mut draft);
     draft.finish()
 }
@@ -69,8 +59,23 @@ pub fn plan(now: SystemTime, service: &Service, world: &World<'_>) -> Plan {
 /// Rounds after which a plan is taken as it is; two or three are usual.
 const MOST_ROUNDS: usize = 16;
 
+fn round(draft: &mut Draft<'_>) {
+    lost::judge(draft);
+    settle::note(draft);
+    failures::decide(draft);
+    retries::check_limits(draft);
+    if draft.service.header.intent == Intent::Run {
+        keep_running(draft);
+    } else {
+        wind_down::stop_all(draft);
+    }
+    finish::tell_and_remove(draft);
+    retries::place_due(draft);
+}
+
 fn keep_running(draft: &mut Draft<'_>) {
     scale::follow_load(draft);
+    members::revive(draft);
     update::judge(draft);
     moves::pace(draft);
     update::step(draft);

@@ -1,6 +1,7 @@
 //! A service with its replicas, as the records keep them: what a plan reads, and what actions and
 //! commands change. It decides nothing by itself.
 
+pub mod adopt;
 pub mod apply;
 pub mod command;
 
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::replica::{Replica, Role};
+use super::replica::{Replica, Role, StopWhy};
 use super::rollout::{Edition, Rollout};
 use super::scaling::Autoscaler;
 use super::spec::{Count, Spec};
@@ -247,12 +248,20 @@ impl Service {
         count(self.replicas.values().filter(|replica| !replica.at_rest()))
     }
 
-    /// The most copies that there may be.
+    /// The most copies that there may be: each move in flight allows one more.
     #[must_use]
     pub fn most_copies(&self) -> u32 {
-        let moves = self.replicas.values();
-        let moves = moves.filter(|replica| matches!(replica.role, Role::Move { .. }));
-        self.bounds().max + self.spec().update.max_surge + count(moves)
+        let moving = self.replicas.values().filter(|replica| !replica.at_rest());
+        let moving = moving.filter_map(|replica| match replica.role {
+            Role::Move { of } => Some(of),
+            Role::Member | Role::Spare { .. } | Role::Surge { .. } => None,
+        });
+        let moving: BTreeSet<u32> = moving.collect();
+        let in_flight = self.replicas.values().filter(|replica| {
+            let moved = replica.stop.is_some_and(|stop| stop.why == StopWhy::Moved);
+            !replica.at_rest() && (moved || moving.contains(&replica.ordinal))
+        });
+        self.bounds().max + self.spec().update.max_surge + count(in_flight)
     }
 
     /// The id of a replica's attempt: `uid.ordinal.number`.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::failure::Class;
-use super::replica::{Phase, Replica, Role, State};
+use super::replica::{Phase, Replica, Role, State, StopWhy};
 use super::rollout::Stage;
 use super::service::{Intent, Reached, Service, count};
 use super::time::Time;
@@ -222,7 +222,7 @@ fn phase(service: &Service, counts: &Counts, reached: Reached) -> ServicePhase {
             ServicePhase::Down
         };
     }
-    if !broken(service, counts) && counts.ready + counts.starting >= counts.wanted {
+    if !broken(service, counts) {
         return if reached.wanted {
             ServicePhase::Healthy
         } else {
@@ -243,7 +243,12 @@ fn broken(service: &Service, counts: &Counts) -> bool {
             !replica.first_start
         }
     });
-    away || counts.ready + counts.starting < counts.wanted
+    // One that is stopped for the update is followed by one that starts.
+    let replaced = service.replicas.values().filter(|replica| {
+        let why = replica.stop.map(|stop| stop.why);
+        !replica.at_rest() && matches!(why, Some(StopWhy::Update | StopWhy::Rollback))
+    });
+    away || counts.ready + counts.starting + count(replaced) < counts.wanted
 }
 
 fn reason(service: &Service, phase: ServicePhase, counts: &Counts) -> String {

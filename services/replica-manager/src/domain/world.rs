@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::scaling::Measure;
+use super::time::Time;
 
 /// The world at one instant, as one service's plan sees it.
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +65,8 @@ pub struct Worker {
     pub revoked_through: u64,
     /// Its drain; `None` unless it is draining.
     pub drain: Option<Drain>,
+    /// Its incarnation.
+    pub generation: u64,
     /// Its region; empty is none.
     pub region: String,
     /// Its zone; empty is none.
@@ -105,6 +108,10 @@ pub enum Liveness {
 pub struct Drain {
     /// How many moves off the worker may be unfinished at a time.
     pub max_parallel: u32,
+    /// When it began.
+    pub began: Time,
+    /// How many allocations had been moved when it was first heard of.
+    pub moved: u32,
 }
 
 impl Worker {
@@ -127,8 +134,12 @@ impl<'a> World<'a> {
     #[must_use]
     pub fn draining(&self, name: &str) -> Option<Drain> {
         let worker = self.worker(name)?;
-        let drain = worker.drain.unwrap_or(Drain { max_parallel: 1 });
-        (worker.state == WorkerState::Draining).then_some(drain)
+        let terms = worker.drain.unwrap_or(Drain {
+            max_parallel: 1,
+            began: Time::default(),
+            moved: 0,
+        });
+        (worker.state == WorkerState::Draining).then_some(terms)
     }
 
     /// Whether a worker is known to take nothing new.

@@ -27,10 +27,6 @@ pub(super) fn tell_and_remove(draft: &mut Draft<'_>) {
     for ordinal in draft.which(|replica| finished(replica, winding_down)) {
         draft.act(Action::Remove { ordinal });
     }
-    let header = &draft.service.header;
-    if header.intent == Intent::Delete && draft.service.replicas.is_empty() {
-        draft.act(Action::Delete);
-    }
 }
 
 /// Nothing of it is left, and nobody asks for it.
@@ -40,8 +36,12 @@ fn finished(replica: &Replica, winding_down: bool) -> bool {
     unwanted && replica.state == State::Stopped && replica.releases.is_empty()
 }
 
-/// Shows how the service is, if that is another way than before.
+/// Shows how the service is, if that is another way than before; forgets it if nothing is left of it.
 pub(super) fn show(draft: &mut Draft<'_>) {
+    if draft.service.header.intent == Intent::Delete && draft.service.replicas.is_empty() {
+        draft.act(Action::Delete);
+        return;
+    }
     let reached = status::reached(&draft.service, draft.now);
     let status = status::status(&draft.service, reached, draft.now);
     let header = &draft.service.header;

@@ -5,12 +5,12 @@ use std::cmp::Reverse;
 use super::Reason;
 use super::draft::Draft;
 use crate::domain::replica::{Replica, Role, State, StopWhy};
+use crate::domain::rollout::Rollout;
 use crate::domain::service::apply::Action;
 use crate::domain::service::count;
 
 pub(super) fn keep(draft: &mut Draft<'_>) {
     promote(draft);
-    revive(draft);
     let wanted = draft.service.wanted();
     while count(draft.service.members()) > wanted {
         if !stop_one(draft) {
@@ -27,9 +27,11 @@ pub(super) fn keep(draft: &mut Draft<'_>) {
 /// Extra copies take the places that are free; those whose replica is gone and that are not needed go.
 fn promote(draft: &mut Draft<'_>) {
     let aim = draft.service.aim();
+    let rollout = draft.service.header.rollout.as_ref();
+    let updating = rollout.is_some_and(Rollout::active);
     let mut extra: Vec<(bool, u32)> = Vec::new();
     for replica in draft.service.replicas.values() {
-        let gone = replica.role.of().is_some_and(|of| draft.gone(of));
+        let gone = is_gone(draft, replica, updating);
         let candidate = match replica.role {
             Role::Member => false,
             Role::Surge { .. } => gone || replica.edition.same(&aim),
@@ -42,8 +44,8 @@ fn promote(draft: &mut Draft<'_>) {
     extra.sort_unstable();
     for (_, ordinal) in extra {
         let short = count(draft.service.members()) < draft.service.wanted();
-        let role = draft.replica(ordinal).map(|replica| replica.role);
-        let gone = role.and_then(Role::of).is_some_and(|of| draft.gone(of));
+        let replica = draft.replica(ordinal);
+        let gone = replica.is_some_and(|replica| is_gone(draft, replica, updating));
         if short {
             draft.act(Action::Promote { ordinal });
         } else if gone {
@@ -52,8 +54,14 @@ fn promote(draft: &mut Draft<'_>) {
     }
 }
 
+/// Whether what it stands for is gone: a replica, or the update.
+fn is_gone(draft: &Draft<'_>, replica: &Replica, updating: bool) -> bool {
+    let ended = matches!(replica.role, Role::Surge { .. }) && !updating;
+    ended || replica.role.of().is_some_and(|of| draft.gone(of))
+}
+
 /// Members that were stopped with the service, or restarted, come back.
-fn revive(draft: &mut Draft<'_>) {
+pub(super) fn revive(draft: &mut Draft<'_>) {
     let edition = draft.service.aim();
     for ordinal in draft.which(|replica| replica.stop.is_some_and(|stop| !stop.why.removes())) {
         let Some(replica) = draft.replica(ordinal) else {
@@ -62,7 +70,11 @@ fn revive(draft: &mut Draft<'_>) {
         if replica.state != State::Stopped && !matches!(replica.state, State::Failed { .. }) {
             continue;
         }
-        if replica.role == Role::Member {
+        let member = replica.role == Role::Member;
+        let (copies, most) = (draft.service.copies(), draft.service.most_copies());
+        if member && copies >= most {
+            draft.explain(Reason::TooManyCopies { copies, most });
+        } else if member {
             draft.act(Action::Revive { ordinal, edition });
         } else {
             draft.stop(ordinal, StopWhy::ScaleDown);
@@ -99,13 +111,7 @@ fn stop_one(draft: &mut Draft<'_>) -> bool {
     else {
         return false;
     };
-    if !stop_if_spared(draft, ordinal, StopWhy::ScaleDown) {
-        return false;
-    }
-    for companion in draft.which(|r| r.role.of() == Some(ordinal) && !r.leaving()) {
-        draft.stop(companion, StopWhy::ScaleDown);
-    }
-    true
+    stop_if_spared(draft, ordinal, StopWhy::ScaleDown)
 }
 
 fn stop_if_spared(draft: &mut Draft<'_>, ordinal: u32, why: StopWhy) -> bool {

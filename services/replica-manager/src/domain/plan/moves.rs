@@ -26,7 +26,8 @@ fn finish(draft: &mut Draft<'_>) {
         if old.leaving() {
             continue;
         }
-        if !draining(draft, old) && !new.ready() {
+        let needed = draining(draft, old) && !replaced_by_update(&draft.service, old);
+        if !needed && !new.ready() {
             draft.explain(Reason::Stops {
                 ordinal,
                 why: StopWhy::MoveUndone,
@@ -80,11 +81,10 @@ fn begin(draft: &mut Draft<'_>) {
         let Some(drain) = draft.world.draining(&worker) else {
             continue;
         };
-        if draft
-            .service
-            .companion(Role::Move { of: ordinal })
-            .is_some()
-        {
+        // Also one that is on its way out: it is a copy still.
+        let begun = Role::Move { of: ordinal };
+        let mut replicas = draft.service.replicas.values();
+        if replicas.any(|replica| replica.role == begun) {
             continue;
         }
         if replaced_by_update(&draft.service, replica) {
@@ -98,8 +98,14 @@ fn begin(draft: &mut Draft<'_>) {
             continue;
         }
         let edition = replica.edition;
+        // A move may be beside all others, but not beside what is above that still.
+        let (copies, most) = (draft.service.copies(), draft.service.most_copies() + 1);
+        if copies >= most {
+            draft.explain(Reason::TooManyCopies { copies, most });
+            continue;
+        }
         draft.act(Action::Create {
-            role: Role::Move { of: ordinal },
+            role: begun,
             edition,
         });
     }

@@ -22,8 +22,8 @@ pub(super) fn keep(draft: &mut Draft<'_>) {
         {
             continue;
         }
-        let staying = draft.service.replicas.values().filter(|r| !r.leaving());
-        if count(staying) >= draft.service.bounds().max {
+        // Those of an update will be members.
+        if staying(draft) >= draft.service.bounds().max {
             return;
         }
         let (copies, most) = (draft.service.copies(), draft.service.most_copies());
@@ -39,6 +39,12 @@ pub(super) fn keep(draft: &mut Draft<'_>) {
             edition,
         });
     }
+}
+
+/// Copies that stay, but for moves, which are beyond max by themselves.
+fn staying(draft: &Draft<'_>) -> u32 {
+    let replicas = draft.service.replicas.values();
+    count(replicas.filter(|r| !matches!(r.role, Role::Move { .. }) && !r.leaving()))
 }
 
 /// In BACKOFF for long enough to be worth a stand-in. Where there is no room for it, there is none for a

@@ -53,6 +53,7 @@ pub(super) fn judge(draft: &mut Draft<'_>) {
         draft.act(Action::Roll(done));
         return;
     }
+    wake_when_proven(draft, &rollout);
     if rollout.forward() {
         let next = pause_or_go_on(draft, &rollout);
         keep_deadline(draft, &next);
@@ -68,6 +69,18 @@ fn complete(draft: &Draft<'_>, rollout: &Rollout) -> bool {
         .values()
         .all(|replica| replica.edition.same(&aim));
     all && (rollout.stage == Stage::RollingBack || available(draft) >= service.wanted())
+}
+
+/// What is ready counts once it has been so for `min_ready`.
+fn wake_when_proven(draft: &mut Draft<'_>, rollout: &Rollout) {
+    let aim = rollout.aim();
+    let min_ready = draft.service.spec().update.min_ready;
+    let replicas = draft.service.replicas.values();
+    let young = replicas.filter(|replica| replica.edition.same(&aim));
+    let times = young.filter_map(|replica| Some(replica.ready_since()? + min_ready));
+    if let Some(at) = times.filter(|at| *at > draft.now).min() {
+        draft.wake(at);
+    }
 }
 
 /// Waiting for room or for a lost machine stops the progress clock.
@@ -176,6 +189,7 @@ fn retire_old(draft: &mut Draft<'_>, rollout: &Rollout) {
         .replicas
         .values()
         .filter(|replica| !replica.edition.same(&aim) && !replica.leaving())
+        .filter(|replica| !is_moving(&draft.service, replica))
         .map(|replica| {
             let draining = replica
                 .worker()
@@ -199,6 +213,13 @@ fn retire_old(draft: &mut Draft<'_>, rollout: &Rollout) {
             wait_for_ready(draft, ordinal, ready);
         }
     }
+}
+
+/// Moves come to their end first: what they leave behind is replaced afterwards.
+fn is_moving(service: &Service, replica: &Replica) -> bool {
+    let of = replica.ordinal;
+    let moved = service.companion(Role::Move { of }).is_some();
+    moved || matches!(replica.role, Role::Move { .. })
 }
 
 /// No copy of the new edition is there, and none may be added.
@@ -242,7 +263,7 @@ fn add_new(draft: &mut Draft<'_>) {
         let extra = service.replicas.values();
         let extra =
             extra.filter(|r| !r.at_rest() && !matches!(r.role, Role::Member | Role::Surge { .. }));
-        let most = service.wanted() + surge + count(extra);
+        let most = (service.wanted() + surge + count(extra)).min(service.most_copies());
         let members = service.members();
         let unattended = members
             .filter(|r| !r.edition.same(&aim) && r.stop.is_none())

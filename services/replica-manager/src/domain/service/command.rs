@@ -34,6 +34,9 @@ pub enum Refused {
     /// The replica is on its way out.
     #[error("the replica is being stopped for good")]
     Leaving,
+    /// The replica has an attempt that runs, or is about to.
+    #[error("the replica has another attempt that runs: stop it first")]
+    Attended,
 }
 
 impl Service {
@@ -146,7 +149,9 @@ impl Service {
     fn roll_to(&mut self, edition: Edition, now: Time) {
         let stable = self.stable();
         self.header.edition = edition;
-        let running = self.header.intent == Intent::Run && !self.replicas.is_empty();
+        let mut replicas = self.replicas.values();
+        let running =
+            replicas.any(|replica| !replica.at_rest() || self.header.intent == Intent::Run);
         self.header.rollout = running.then(|| Rollout {
             stage: Stage::Running,
             target: edition,
@@ -194,12 +199,13 @@ impl Service {
         }
         self.header.failure = None;
         self.header.reached = Reached::default();
-        self.header.rollout = self.header.rollout.take().and_then(|mut rollout| {
-            // Nothing is left to be replaced step by step; only what was rolled back stays so.
-            let back = matches!(rollout.stage, Stage::RollingBack | Stage::RolledBack);
-            rollout.stage = Stage::RolledBack;
-            back.then_some(rollout)
-        });
+        if let Some(rollout) = &mut self.header.rollout {
+            // The time that it was stopped is none without progress.
+            rollout.progress = now;
+            if rollout.forward() {
+                rollout.stage = Stage::Running;
+            }
+        }
         self.intend(Intent::Run, reason, now);
         Ok(())
     }
@@ -281,14 +287,14 @@ impl Service {
         self.header.updated = now;
     }
 
-    fn refuse_if_deleting(&self) -> Result<(), Refused> {
+    pub(super) fn refuse_if_deleting(&self) -> Result<(), Refused> {
         match self.header.intent {
             Intent::Delete => Err(Refused::Deleting),
             Intent::Run | Intent::Stop | Intent::Failed => Ok(()),
         }
     }
 
-    fn refuse_unless_running(&self) -> Result<(), Refused> {
+    pub(super) fn refuse_unless_running(&self) -> Result<(), Refused> {
         match self.header.intent {
             Intent::Run => Ok(()),
             Intent::Delete | Intent::Stop | Intent::Failed => Err(Refused::NotRunning),

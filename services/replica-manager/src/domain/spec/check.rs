@@ -84,9 +84,7 @@ fn counts(spec: &Spec, found: &mut Found) {
         let message = format!("must be at most {MAX_REPLICAS}, not {}", count.max);
         found.add("replicas.max", message);
     }
-    if spec.min_healthy == 0 {
-        found.add("min_healthy", "must be at least 1");
-    } else if count.min > 0 && spec.min_healthy > count.min {
+    if count.min > 0 && spec.min_healthy > count.min {
         let message = format!(
             "must be at most replicas.min, which is {}, not {}",
             count.min, spec.min_healthy
@@ -239,6 +237,12 @@ fn update(spec: &Spec, found: &mut Found) {
     let update = spec.update;
     if update.max_surge == 0 && update.max_unavailable == 0 {
         let message = "must not be 0 while max_unavailable is 0: nothing could be replaced";
+        found.add("update.max_surge", message);
+    } else if update.max_surge == 0 && spec.min_healthy >= spec.replicas.min.max(1) {
+        let message = format!(
+            "must not be 0 while min_healthy is {}: nothing could be replaced",
+            spec.min_healthy
+        );
         found.add("update.max_surge", message);
     }
     if update.progress_deadline <= update.min_ready {

@@ -59,6 +59,22 @@ fn min_healthy_is_free_where_a_service_may_scale_to_zero() {
 }
 
 #[test]
+fn an_update_must_be_possible() {
+    let stop_first = |spec: &mut Spec| {
+        spec.update.max_surge = 0;
+        spec.update.max_unavailable = 1;
+    };
+    check(stop_first, &["update.max_surge"]);
+    check(
+        |spec| {
+            stop_first(spec);
+            spec.min_healthy = 0;
+        },
+        &[],
+    );
+}
+
+#[test]
 fn probes_name_ports_that_exist() {
     check(
         |s| s.probes.ready = Some(probe_of(Check::Tcp { port: 8000 })),

@@ -1,0 +1,202 @@
+//! Scaling by load, spares, and what users ask for.
+
+use std::time::Duration;
+
+use super::harness::{Birth, Life, Sim, secs};
+use super::retrying::retrying;
+use crate::domain::failure::Class;
+use crate::domain::replica::{Role, StopWhy};
+use crate::domain::spec::{Count, Metric, Scaling, Spec, defaults};
+use crate::domain::status::ServicePhase;
+
+fn by_load(min: u32, max: u32) -> Spec {
+    Spec {
+        replicas: Count { min, max },
+        scaling: Some(Scaling {
+            metric: Metric::Load,
+            target: 10.0,
+            up_delay: defaults::UP_DELAY,
+            down_delay: defaults::DOWN_DELAY,
+            port: 0,
+            path: "/metrics".to_owned(),
+        }),
+        ..retrying(min, |_| ())
+    }
+}
+
+/// Reports this load every five seconds for a while.
+fn feed(sim: &mut Sim, load: f64, span: Duration) {
+    let until = sim.now + span;
+    while sim.now < until {
+        sim.load(load);
+        sim.run(secs(5));
+    }
+}
+
+#[test]
+fn load_rises_one_odd_sample_falls() {
+    let mut sim = Sim::new(by_load(1, 8), &[("w1", 8)]);
+    sim.run_to_phase(secs(10), ServicePhase::Healthy);
+    feed(&mut sim, 35.0, secs(20));
+    assert_eq!(sim.ready(), 1);
+    feed(&mut sim, 3.0, secs(5));
+    feed(&mut sim, 35.0, secs(10));
+    assert_eq!(sim.service.wanted(), 4);
+    sim.run(secs(5));
+    assert_eq!(sim.ready(), 4);
+    assert_eq!(sim.phase(), ServicePhase::Healthy);
+    feed(&mut sim, 5.0, secs(290));
+    assert_eq!(sim.ready(), 4);
+    feed(&mut sim, 5.0, secs(20));
+    assert_eq!(sim.ready(), 1);
+    assert_eq!(sim.service.spec().replicas, Count { min: 1, max: 8 });
+}
+
+#[test]
+fn to_zero_and_back() {
+    let mut sim = Sim::new(by_load(0, 3), &[("w1", 3)]);
+    sim.run(secs(5));
+    assert_eq!(sim.phase(), ServicePhase::Healthy);
+    assert!(sim.service.header.status.scaled_to_zero);
+    feed(&mut sim, 12.0, secs(10));
+    assert_eq!(sim.ready(), 2);
+    assert!(!sim.phases_seen().contains(&ServicePhase::Down));
+    feed(&mut sim, 0.0, secs(400));
+    assert_eq!(sim.service.copies(), 0);
+    assert!(sim.service.header.status.scaled_to_zero);
+    feed(&mut sim, 5.0, secs(10));
+    assert_eq!(sim.ready(), 1);
+    assert!(!sim.phases_seen().contains(&ServicePhase::Down));
+}
+
+#[test]
+fn a_spare_stands_in_for_one_of_four_and_goes_when_it_is_back() {
+    let spec = Spec {
+        replicas: Count { min: 4, max: 6 },
+        ..retrying(4, |retry| retry.interval = secs(300))
+    };
+    let mut sim = Sim::new(spec, &[("w1", 4), ("w2", 4)]);
+    sim.run_to_phase(secs(10), ServicePhase::Healthy);
+    sim.kill(0, Class::Error);
+    sim.run(secs(20));
+    let spare = sim.service.companion(Role::Spare { of: 0 }).unwrap();
+    assert!(spare.ready(), "a spare runs");
+    assert_eq!(sim.phase(), ServicePhase::Healthy, "four are ready");
+    let failed_on = sim
+        .replica(0)
+        .last_placed()
+        .unwrap()
+        .allocation
+        .clone()
+        .unwrap()
+        .worker;
+    assert_ne!(spare.worker(), Some(failed_on.as_str()), "elsewhere");
+    sim.run_to(secs(320), "back", |sim| sim.is_ready(0));
+    sim.run_to(secs(20), "the spare gone", |sim| {
+        sim.service.companion(Role::Spare { of: 0 }).is_none()
+    });
+    sim.run(secs(10));
+    assert_eq!(sim.ready(), 4);
+    assert_eq!(sim.ordinals(), [0, 1, 2, 3]);
+    assert_eq!(sim.stops(StopWhy::SpareNotNeeded), 1);
+}
+
+#[test]
+fn spares_stay_within_max_and_are_not_started_for_short_waits() {
+    let spec = Spec {
+        replicas: Count { min: 4, max: 5 },
+        ..retrying(4, |retry| retry.interval = secs(300))
+    };
+    let mut sim = Sim::new(spec, &[("w1", 9), ("w2", 9)]);
+    sim.run_to_phase(secs(10), ServicePhase::Healthy);
+    sim.kill(0, Class::Error);
+    sim.kill(1, Class::Error);
+    sim.run(secs(20));
+    assert_eq!(sim.service.copies(), 5);
+
+    let spec = Spec {
+        replicas: Count { min: 2, max: 6 },
+        ..retrying(2, |retry| retry.interval = secs(5))
+    };
+    let mut sim = Sim::new(spec, &[("w1", 9), ("w2", 9)]);
+    sim.run_to_phase(secs(10), ServicePhase::Healthy);
+    sim.kill(0, Class::Error);
+    sim.run(secs(20));
+    assert_eq!(sim.ordinals(), [0, 1]);
+}
+
+#[test]
+fn a_user_scales_up_and_down_and_the_next_apply_puts_the_specs_number_back() {
+    let mut sim = Sim::new(retrying(2, |_| ()), &[("w1", 9)]);
+    sim.run_to_phase(secs(10), ServicePhase::Healthy);
+    sim.ask(|service, now| service.scale(5, now).unwrap());
+    sim.run(secs(10));
+    assert_eq!(sim.ready(), 5);
+    assert!(!sim.phases_seen().contains(&ServicePhase::Degraded));
+    sim.apply(|spec| {
+        spec.labels.insert("a".to_owned(), "b".to_owned());
+    });
+    sim.run(secs(20));
+    assert_eq!(sim.ready(), 2);
+    assert_eq!(sim.ordinals(), [0, 1], "the newest go first");
+}
+
+#[test]
+fn those_that_do_not_serve_go_first() {
+    let mut sim = Sim::new(retrying(4, |_| ()), &[("w1", 9)]).script(|birth: &Birth| {
+        if birth.ordinal == 1 {
+            Life::crash(secs(5))
+        } else {
+            Life::healthy()
+        }
+    });
+    sim.run(secs(20));
+    sim.ask(|service, now| service.scale(3, now).unwrap());
+    sim.run(secs(20));
+    assert_eq!(sim.ordinals(), [0, 2, 3]);
+    assert_eq!(sim.phase(), ServicePhase::Healthy);
+}
+
+#[test]
+fn stop_and_start_keep_the_replicas_and_delete_forgets_them() {
+    let mut sim = Sim::new(retrying(2, |_| ()), &[("w1", 2)]);
+    sim.run_to_phase(secs(10), ServicePhase::Healthy);
+    sim.ask(|service, now| service.stop("by a test", now).unwrap());
+    sim.run_to_phase(secs(10), ServicePhase::Stopped);
+    assert_eq!(sim.ordinals(), [0, 1]);
+    sim.run(secs(2));
+    assert_eq!(sim.rooms_held(), 0);
+    sim.ask(|service, now| service.start("by a test", now).unwrap());
+    sim.run_to_phase(secs(10), ServicePhase::Healthy);
+    assert_eq!(sim.ordinals(), [0, 1]);
+    sim.ask(|service, now| service.delete("by a test", now));
+    sim.run_to(secs(20), "gone", |sim| sim.gone);
+    assert_eq!(sim.rooms_held(), 0);
+}
+
+#[test]
+fn a_start_while_it_is_still_stopping_brings_it_back() {
+    let mut sim = Sim::new(retrying(2, |_| ()), &[("w1", 2)]);
+    sim.run_to_phase(secs(10), ServicePhase::Healthy);
+    sim.ask(|service, now| service.stop("by a test", now).unwrap());
+    sim.run(Duration::from_millis(100));
+    sim.ask(|service, now| service.start("by a test", now).unwrap());
+    sim.run_to_phase(secs(20), ServicePhase::Healthy);
+    assert_eq!(sim.ready(), 2);
+}
+
+#[test]
+fn a_restarted_replica_stays_on_its_worker_and_its_room() {
+    let mut sim = Sim::new(retrying(2, |_| ()), &[("w1", 1), ("w2", 1)]);
+    sim.run_to_phase(secs(10), ServicePhase::Healthy);
+    let worker = sim.replica(0).worker().unwrap().to_owned();
+    sim.ask(|service, now| service.restart_replica(0, now).unwrap());
+    sim.run(Duration::from_millis(1500));
+    sim.run_to_phase(secs(10), ServicePhase::Healthy);
+    assert_eq!(sim.replica(0).worker(), Some(worker.as_str()));
+    assert_eq!(sim.replica(0).attempts, 2);
+    assert!(
+        sim.replica(0).episode.is_none(),
+        "what we did ourselves is no failure"
+    );
+}

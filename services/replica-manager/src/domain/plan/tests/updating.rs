@@ -1,0 +1,321 @@
+//! Rolling updates and their rollback.
+
+use super::harness::{Birth, Life, Sim, secs};
+use super::retrying::retrying;
+use crate::domain::failure::Class;
+use crate::domain::replica::{Role, StopWhy};
+use crate::domain::rollout::Stage;
+use crate::domain::service::Intent;
+use crate::domain::spec::diff::Effect;
+use crate::domain::spec::{Spec, Update};
+use crate::domain::status::ServicePhase;
+
+fn new_command(spec: &mut Spec) {
+    spec.run.command.push("-v2".to_owned());
+}
+
+fn stage(sim: &Sim) -> Stage {
+    sim.service.header.rollout.as_ref().unwrap().stage
+}
+
+fn running(sim: &Sim) -> Sim {
+    let spec = (*sim.service.applied).clone();
+    Sim::new(spec, &[])
+}
+
+fn three() -> Sim {
+    let mut sim = Sim::new(retrying(3, |_| ()), &[("w1", 3), ("w2", 3)]);
+    sim.run_to_phase(secs(20), ServicePhase::Healthy);
+    sim.run(secs(20));
+    sim.least_ready = u32::MAX;
+    sim
+}
+
+#[test]
+fn every_replica_is_replaced_and_none_is_missed_meanwhile() {
+    let mut sim = three();
+    assert_eq!(sim.apply(new_command), Effect::Rolling);
+    sim.run_to(secs(200), "complete", |sim| stage(sim) == Stage::Complete);
+    assert_eq!(sim.least_ready, 3);
+    assert_eq!(sim.most_copies, 4);
+    assert!(
+        sim.service
+            .replicas
+            .values()
+            .all(|r| r.edition.version == 2)
+    );
+    assert!(
+        sim.service
+            .replicas
+            .values()
+            .all(|r| r.role == Role::Member)
+    );
+    assert_eq!(sim.phases_seen().last(), Some(&ServicePhase::Healthy));
+    sim.run(secs(10));
+    assert_eq!(sim.rooms_held(), 3);
+    assert!(running(&sim).service.header.rollout.is_none());
+}
+
+#[test]
+fn max_unavailable_without_surge_stops_first() {
+    let mut sim = Sim::new(
+        Spec {
+            update: Update {
+                max_surge: 0,
+                max_unavailable: 1,
+                ..retrying(3, |_| ()).update
+            },
+            ..retrying(3, |_| ())
+        },
+        &[("w1", 3)],
+    );
+    sim.run_to_phase(secs(20), ServicePhase::Healthy);
+    sim.run(secs(20));
+    sim.least_ready = u32::MAX;
+    sim.apply(new_command);
+    sim.run_to(secs(300), "complete", |sim| stage(sim) == Stage::Complete);
+    assert_eq!(sim.least_ready, 2);
+    assert_eq!(sim.most_copies, 3);
+    assert!(!sim.phases_seen().contains(&ServicePhase::Degraded));
+}
+
+#[test]
+fn a_new_version_that_never_gets_ready_is_rolled_back_at_its_deadline() {
+    let mut sim = three();
+    sim.rescript(|birth: &Birth| match birth.version {
+        1 => Life::healthy(),
+        _ => Life::never_ready(),
+    });
+    sim.apply(new_command);
+    sim.run_to(secs(700), "rolled back", |sim| {
+        stage(sim) == Stage::RolledBack
+    });
+    assert!(
+        (600.0..700.0).contains(&(sim.elapsed() - 22.0)),
+        "{}",
+        sim.elapsed()
+    );
+    assert_eq!(
+        sim.least_ready, 3,
+        "the old version is never below its number"
+    );
+    assert_eq!(sim.service.header.version, 2, "the spec stays as applied");
+    assert!(
+        sim.service
+            .replicas
+            .values()
+            .all(|r| r.edition.version == 1)
+    );
+    assert!(sim.reason().contains("rolled back"), "{}", sim.reason());
+    assert_eq!(sim.phase(), ServicePhase::Healthy);
+}
+
+#[test]
+fn a_new_version_that_crashes_is_rolled_back_at_once() {
+    let mut sim = three();
+    sim.rescript(|birth: &Birth| match birth.version {
+        1 => Life::healthy(),
+        _ => Life::crash(secs(1)),
+    });
+    sim.apply(new_command);
+    sim.run_to(secs(20), "rolled back", |sim| {
+        stage(sim) == Stage::RolledBack
+    });
+    assert_eq!(sim.least_ready, 3);
+    assert!(sim.reason().contains("code 1"), "{}", sim.reason());
+}
+
+#[test]
+fn rollback_comes_before_fail_fast() {
+    let spec = Spec {
+        retry: None,
+        ..retrying(3, |_| ())
+    };
+    let mut sim = Sim::new(spec, &[("w1", 4)]).script(|birth: &Birth| match birth.version {
+        1 => Life::healthy(),
+        _ => Life::crash(secs(1)),
+    });
+    sim.run(secs(30));
+    sim.apply(new_command);
+    sim.run(secs(30));
+    assert_eq!(stage(&sim), Stage::RolledBack);
+    assert_eq!(sim.service.header.intent, Intent::Run);
+    assert_eq!(sim.ready(), 3);
+}
+
+#[test]
+fn once_proven_a_failure_is_no_reason_to_go_back() {
+    let mut sim = three();
+    sim.apply(new_command);
+    sim.run_to(secs(100), "proven", |sim| {
+        sim.service
+            .header
+            .proven
+            .is_some_and(|proven| proven.version == 2)
+    });
+    let newest = *sim.ordinals().last().unwrap();
+    sim.kill(newest, Class::Error);
+    sim.run_to(secs(400), "complete", |sim| stage(sim) == Stage::Complete);
+}
+
+#[test]
+fn no_capacity_only_pauses_an_update() {
+    let mut sim = Sim::new(retrying(3, |_| ()), &[("w1", 3)]);
+    sim.run(secs(30));
+    sim.apply(new_command);
+    sim.run(secs(3000));
+    assert!(
+        matches!(stage(&sim), Stage::Paused { .. }),
+        "{:?}",
+        stage(&sim)
+    );
+    assert_eq!(sim.ready(), 3);
+    assert!(sim.reason().contains("paused"), "{}", sim.reason());
+    sim.add_worker("w2", 1, "");
+    sim.run_to(secs(300), "complete", |sim| stage(sim) == Stage::Complete);
+}
+
+#[test]
+fn the_same_spec_again_after_a_rollback_changes_nothing_and_another_is_tried() {
+    let mut sim = three();
+    sim.rescript(|birth: &Birth| match birth.version {
+        2 => Life::crash(secs(1)),
+        _ => Life::healthy(),
+    });
+    sim.apply(new_command);
+    sim.run_to(secs(20), "rolled back", |sim| {
+        stage(sim) == Stage::RolledBack
+    });
+    assert_eq!(sim.apply(|_| ()), Effect::None);
+    sim.run(secs(60));
+    assert_eq!(stage(&sim), Stage::RolledBack);
+    assert_eq!(sim.service.header.version, 2);
+    sim.apply(new_command);
+    sim.run_to(secs(200), "complete", |sim| stage(sim) == Stage::Complete);
+    assert!(
+        sim.service
+            .replicas
+            .values()
+            .all(|r| r.edition.version == 3)
+    );
+    assert_eq!(sim.least_ready, 3);
+}
+
+#[test]
+fn a_restart_of_the_service_tries_a_rolled_back_version_again() {
+    let mut sim = three();
+    sim.rescript(|birth: &Birth| match birth.version {
+        2 => Life::crash(secs(1)),
+        _ => Life::healthy(),
+    });
+    sim.apply(new_command);
+    sim.run_to(secs(20), "rolled back", |sim| {
+        stage(sim) == Stage::RolledBack
+    });
+    sim.rescript(|_| Life::healthy());
+    sim.ask(|service, now| service.restart(now).unwrap());
+    sim.run_to(secs(200), "complete", |sim| stage(sim) == Stage::Complete);
+    assert!(
+        sim.service
+            .replicas
+            .values()
+            .all(|r| r.edition.version == 2)
+    );
+}
+
+#[test]
+fn a_restart_replaces_every_replica_as_an_update_does() {
+    let mut sim = three();
+    let before = sim.ordinals();
+    sim.ask(|service, now| service.restart(now).unwrap());
+    sim.run_to(secs(200), "complete", |sim| stage(sim) == Stage::Complete);
+    assert!(
+        sim.ordinals()
+            .iter()
+            .all(|ordinal| !before.contains(ordinal))
+    );
+    assert_eq!(sim.least_ready, 3);
+    assert_eq!(sim.service.header.version, 1);
+}
+
+#[test]
+fn a_change_in_place_restarts_nothing() {
+    let mut sim = three();
+    let before = sim.starts.len();
+    assert_eq!(sim.apply(|spec| spec.stop_grace = secs(3)), Effect::InPlace);
+    sim.run(secs(100));
+    assert_eq!(sim.starts.len(), before);
+    assert!(
+        sim.service
+            .replicas
+            .values()
+            .all(|r| r.edition.version == 2)
+    );
+}
+
+#[test]
+fn a_broken_version_is_replaced_by_the_one_that_mends_it() {
+    let mut sim =
+        Sim::new(retrying(3, |_| ()), &[("w1", 4)]).script(|birth: &Birth| match birth.version {
+            1 => Life::crash(secs(1)),
+            _ => Life::healthy(),
+        });
+    sim.run(secs(100));
+    assert_eq!(sim.phase(), ServicePhase::Down);
+    sim.apply(new_command);
+    sim.run_to_phase(secs(100), ServicePhase::Healthy);
+    sim.run_to(secs(100), "complete", |sim| stage(sim) == Stage::Complete);
+}
+
+#[test]
+fn an_update_in_the_middle_of_an_update_goes_to_the_last() {
+    let mut sim = three();
+    sim.apply(new_command);
+    sim.run(secs(5));
+    sim.apply(new_command);
+    sim.run_to(secs(300), "complete", |sim| stage(sim) == Stage::Complete);
+    assert!(
+        sim.service
+            .replicas
+            .values()
+            .all(|r| r.edition.version == 3)
+    );
+    assert_eq!(sim.least_ready, 3);
+}
+
+#[test]
+fn an_old_replica_leaves_the_endpoints_before_it_is_told_to_stop() {
+    let mut sim = three();
+    sim.apply(new_command);
+    sim.run_to(secs(60), "leaving", |sim| sim.stops(StopWhy::Update) > 0);
+    let leaving = sim
+        .service
+        .replicas
+        .values()
+        .find(|r| r.stop.is_some())
+        .unwrap();
+    let weight = crate::domain::endpoints::weight(leaving);
+    assert_eq!((weight, leaving.stop.unwrap().told), (Some(0), false));
+    let ordinal = leaving.ordinal;
+    sim.run_to(secs(2), "told", |sim| {
+        sim.replica(ordinal).stop.unwrap().told
+    });
+    assert_eq!(crate::domain::endpoints::weight(sim.replica(ordinal)), None);
+}
+
+#[test]
+fn scaling_goes_on_during_an_update() {
+    let mut sim = three();
+    sim.apply(new_command);
+    sim.run(secs(3));
+    sim.ask(|service, now| service.scale(5, now).unwrap());
+    sim.run_to(secs(400), "complete", |sim| stage(sim) == Stage::Complete);
+    sim.run(secs(10));
+    assert_eq!(sim.ready(), 5);
+    sim.apply(|spec| spec.run.command.push("-v3".to_owned()));
+    sim.run(secs(3));
+    sim.ask(|service, now| service.scale(1, now).unwrap());
+    sim.run_to(secs(400), "complete", |sim| stage(sim) == Stage::Complete);
+    sim.run(secs(20));
+    assert_eq!(sim.ready(), 1);
+}

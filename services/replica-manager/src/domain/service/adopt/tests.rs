@@ -1,0 +1,65 @@
+use super::*;
+use crate::domain::replica::observe::ReportedPhase;
+use crate::domain::service::command::Identity;
+use crate::domain::spec::testing::spec;
+
+fn service(now: Time) -> Service {
+    let identity = Identity {
+        project: "default".to_owned(),
+        uid: "uid".to_owned(),
+    };
+    Service::create(identity, spec("chat"), true, now)
+}
+
+fn orphan(ordinal: u32, number: u32) -> Orphan {
+    Orphan {
+        ordinal,
+        number,
+        version: 1,
+        room: Allocation {
+            id: "a-1".to_owned(),
+            worker: "w1".to_owned(),
+            generation: 1,
+            region: String::new(),
+            gpu_uuids: Vec::new(),
+            fencing_token: String::new(),
+            replaces: String::new(),
+            host_ports: Vec::new(),
+            at: Time::default(),
+        },
+        report: Report {
+            phase: ReportedPhase::Ready,
+            started: None,
+            ready: None,
+            addresses: Vec::new(),
+        },
+    }
+}
+
+#[test]
+fn an_unknown_replica_is_a_member_again_and_its_numbers_are_not_used_twice() {
+    let now = Time::default();
+    let mut service = service(now);
+    service.adopt(orphan(4, 7), now).unwrap();
+    let replica = &service.replicas[&4];
+    assert!(replica.ready());
+    assert_eq!(replica.worker(), Some("w1"));
+    assert_eq!((replica.attempts, service.header.next_ordinal), (7, 5));
+}
+
+#[test]
+fn a_replica_that_waits_is_given_its_attempt_and_one_that_runs_keeps_its_own() {
+    let now = Time::default();
+    let mut service = service(now);
+    service.adopt(orphan(0, 2), now).unwrap();
+    assert_eq!(service.adopt(orphan(0, 3), now), Err(Refused::Attended));
+    assert_eq!(service.replicas[&0].attempts, 2);
+}
+
+#[test]
+fn a_service_that_does_not_run_adopts_nothing() {
+    let now = Time::default();
+    let mut service = service(now);
+    service.stop("by a test", now).unwrap();
+    assert_eq!(service.adopt(orphan(0, 1), now), Err(Refused::NotRunning));
+}
