@@ -2,6 +2,7 @@
 //! transaction. The intent of every outside act is durable before anything else sees it.
 
 pub(crate) mod commit;
+pub(crate) mod forget;
 pub(crate) mod journal;
 pub(crate) mod passes;
 

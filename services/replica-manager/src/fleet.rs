@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use crate::domain::world::Worker;
+use crate::domain::world::{Drain, Liveness, Worker, WorkerState};
 
 /// The workers as they were last told. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -47,6 +47,17 @@ impl Fleet {
 
     pub(crate) fn with_worker<T>(&self, name: &str, read: impl FnOnce(Option<&Worker>) -> T) -> T {
         read(self.read().workers.get(name))
+    }
+
+    /// The workers that are being emptied.
+    pub(crate) fn draining(&self) -> BTreeMap<String, (Drain, Liveness)> {
+        let inner = self.read();
+        let draining = inner.workers.iter();
+        let draining = draining.filter(|(_, worker)| worker.state == WorkerState::Draining);
+        let terms = |worker: &Worker| Some((worker.drain?, worker.liveness));
+        draining
+            .filter_map(|(name, worker)| Some((name.clone(), terms(worker)?)))
+            .collect()
     }
 
     /// A worker is as told now. The answer says whether anything of it changed, and whether that may

@@ -3,5 +3,6 @@
 pub(crate) mod calls;
 pub(crate) mod claim;
 pub(crate) mod credentials;
+pub(crate) mod drains;
 pub(crate) mod orphans;
 pub(crate) mod watching;

@@ -19,7 +19,7 @@ use muster_store::{Listing, Store, Watch};
 use tokio::sync::watch;
 
 use crate::config::Serving;
-use crate::engine::{Engine, Parts, passes};
+use crate::engine::{Engine, Parts, forget, passes};
 use crate::executor::Executor;
 use crate::fleet::Fleet;
 use crate::grpc::{Api, METHODS};
@@ -27,6 +27,7 @@ use crate::load::Loads;
 use crate::metrics::Metrics;
 use crate::registry::calls::Owner;
 use crate::registry::credentials::Credentials;
+use crate::registry::drains::Drains;
 use crate::registry::watching::Follower;
 use crate::state::hubs::Hubs;
 use crate::state::record::Unreadable;
@@ -160,6 +161,11 @@ fn run(context: &Context, follower: &Follower, watch: Watch, every: Duration) {
         follower.clone().allocations(),
     );
     run_loop(context, "reconcile", follower.clone().reconcile(every));
+    let drains = Drains::default();
+    let (registry, owner) = (follower.registry.clone(), follower.owner.clone());
+    let reporting = drains.report(engine.clone(), registry, owner, every);
+    run_loop(context, "report drains", reporting);
+    run_loop(context, "forget", forget::old(engine.clone(), FORGET_EVERY));
     begin(engine, &executor);
     let closing = hubs.clone();
     context
@@ -168,6 +174,9 @@ fn run(context: &Context, follower: &Follower, watch: Watch, every: Duration) {
             closing.close();
         });
 }
+
+/// How often old events and request ids are let go of.
+const FORGET_EVERY: Duration = Duration::from_secs(60);
 
 /// How long ending the watches may take: it only tells them.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);

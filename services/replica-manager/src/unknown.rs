@@ -39,6 +39,10 @@ impl Unknown {
         self.lock().remove(attempt_id)
     }
 
+    pub(crate) fn get(&self, attempt_id: &str) -> Option<Reported> {
+        self.lock().get(attempt_id).cloned()
+    }
+
     /// A worker runs these attempts and no others.
     pub(crate) fn keep_only(&self, worker: &str, attempts: &BTreeSet<&str>) {
         self.lock()

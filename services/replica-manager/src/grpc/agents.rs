@@ -34,6 +34,7 @@ impl AssignmentsService for Api {
     ) -> Result<Response<Self::WatchAssignmentsStream>, Status> {
         speaks_for_itself(&Principal::of(&request), &request.get_ref().worker)?;
         let asked = request.into_inner();
+        self.refuse_fenced(&asked.worker, asked.generation)?;
         if asked.worker.is_empty() {
             return Err(status::invalid_field("worker", "is required"));
         }
@@ -68,6 +69,7 @@ impl AssignmentsService for Api {
             }
         }
         faults.into_result()?;
+        self.refuse_fenced(&asked.worker, asked.generation)?;
         let whole = asked.whole.then(|| {
             let ids = asked.reports.iter().map(|report| report.attempt_id.clone());
             ids.collect::<BTreeSet<String>>()
@@ -97,6 +99,20 @@ struct Sorted {
 }
 
 impl Api {
+    /// An incarnation of a worker that a later one has followed is not listened to.
+    fn refuse_fenced(&self, worker: &str, generation: i64) -> Result<(), Status> {
+        let fleet = &self.engine.parts().fleet;
+        let current = fleet.with_worker(worker, |known| known.map_or(0, |known| known.generation));
+        if u64::try_from(generation).unwrap_or(0) >= current {
+            return Ok(());
+        }
+        let message = format!("generation {generation} of {worker} was followed by {current}");
+        let error = status::error(Code::FailedPrecondition, ErrorReason::Fenced, message);
+        Err(error
+            .metadata("generation", current.to_string())
+            .into_status())
+    }
+
     fn sort(&self, worker: &str, report: wire::AttemptReport, sorted: &mut Sorted) {
         let ended = report.phase == i32::from(wire::AttemptPhase::Ended);
         let id = parse_attempt_id(&report.attempt_id);

@@ -33,11 +33,6 @@ pub(super) fn wrong_state(message: impl Into<String>) -> Status {
     status::error(Code::FailedPrecondition, ErrorReason::WrongState, message).into_status()
 }
 
-pub(super) fn not_implemented(what: &str) -> Status {
-    let message = format!("{what} is not served yet");
-    status::error(Code::Unimplemented, ErrorReason::NotImplemented, message).into_status()
-}
-
 pub(super) fn store(error: &muster_store::Error) -> Status {
     match error {
         muster_store::Error::Unavailable(_)

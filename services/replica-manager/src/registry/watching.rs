@@ -20,6 +20,7 @@ use super::{claim, orphans};
 use crate::domain::world::{Drain, Liveness, Worker, WorkerState};
 use crate::engine::Engine;
 use crate::fleet::Told;
+use crate::grpc::convert::parse_time;
 use crate::state::hubs::Hubs;
 
 /// The delays between tries to reach the registry.
@@ -260,7 +261,14 @@ fn parse_worker(worker: wire::Worker) -> (String, Worker) {
         revoked_through: u64::try_from(worker.revoked_through).unwrap_or(0),
         drain: drain.map(|drain| Drain {
             max_parallel: u32::try_from(drain.max_parallel).unwrap_or(1).max(1),
+            began: drain
+                .start_time
+                .as_ref()
+                .and_then(parse_time)
+                .unwrap_or_default(),
+            moved: u32::try_from(drain.moved).unwrap_or(0),
         }),
+        generation: u64::try_from(worker.generation).unwrap_or(0),
         region: worker.region,
         zone: worker.zone,
         agent_address: worker.agent_address,
