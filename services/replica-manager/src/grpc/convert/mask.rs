@@ -1,11 +1,21 @@
 //! Which fields of a spec an update takes: all, those named, or those that are set.
 
+use std::sync::LazyLock;
+
 use muster_proto::replicas::v1::ServiceSpec;
 use muster_runtime::status::Violations;
 use prost::Message as _;
-use prost_reflect::{DescriptorPool, DynamicMessage, ReflectMessage as _, Value};
+use prost_reflect::{
+    DescriptorPool, DynamicMessage, MessageDescriptor, ReflectMessage as _, Value,
+};
 
 const SPEC: &str = "muster.replicas.v1.ServiceSpec";
+
+/// How a spec is built: a constant that takes milliseconds to read, and is needed only by updates.
+static DESCRIPTOR: LazyLock<Option<MessageDescriptor>> = LazyLock::new(|| {
+    let pool = DescriptorPool::decode(muster_proto::DESCRIPTORS).ok()?;
+    pool.get_message_by_name(SPEC)
+});
 
 /// The spec that comes of taking the fields that `paths` name (`*` is all, nothing those that are set)
 /// of `given` into `current`.
@@ -44,8 +54,7 @@ pub(crate) fn merge(
 }
 
 fn reflect(spec: &ServiceSpec) -> Option<DynamicMessage> {
-    let pool = DescriptorPool::decode(muster_proto::DESCRIPTORS).ok()?;
-    let descriptor = pool.get_message_by_name(SPEC)?;
+    let descriptor = DESCRIPTOR.clone()?;
     DynamicMessage::decode(descriptor, spec.encode_to_vec().as_slice()).ok()
 }
 
