@@ -40,6 +40,22 @@ impl Agent {
         agent
     }
 
+    /// The same agent, with all that it runs, at another manager.
+    pub fn reconnect(self, channel: Channel) -> Self {
+        let agent = Self {
+            worker: self.worker.clone(),
+            client: AssignmentsServiceClient::new(channel),
+            inner: Arc::clone(&self.inner),
+        };
+        let looping = agent.clone();
+        #[allow(
+            clippy::disallowed_methods,
+            reason = "a played peer has no runtime of ours"
+        )]
+        tokio::spawn(async move { looping.run().await });
+        agent
+    }
+
     /// Starts replicas that never get ready.
     pub fn never_ready(&self, unready: bool) {
         self.inner.lock().unwrap().unready = unready;
@@ -104,6 +120,7 @@ impl Agent {
             };
             if let Ok(stream) = self.client.clone().watch_assignments(request).await {
                 let mut stream = stream.into_inner();
+                self.report_whole().await;
                 while let Ok(Some(message)) = stream.message().await {
                     for change in message.changes {
                         if let Some(assignment_change::Change::Put(assignment)) = change.change {
@@ -114,6 +131,34 @@ impl Agent {
             }
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
+    }
+
+    /// What an agent does after each new connection.
+    async fn report_whole(&self) {
+        let (running, unready) = {
+            let inner = self.inner.lock().unwrap();
+            (inner.running.clone(), inner.unready)
+        };
+        let phase = if unready {
+            AttemptPhase::Starting
+        } else {
+            AttemptPhase::Ready
+        };
+        let reports = running.into_iter().map(|(id, assignment)| AttemptReport {
+            attempt_id: id,
+            allocation_id: assignment.allocation_id.clone(),
+            phase: phase.into(),
+            assignment: Some(assignment),
+            ..AttemptReport::default()
+        });
+        let request = ReportReplicasRequest {
+            worker: self.worker.clone(),
+            generation: 1,
+            reports: reports.collect(),
+            whole: true,
+        };
+        // The next connection tells it again.
+        let _ = self.client.clone().report_replicas(request).await;
     }
 
     async fn take(&self, assignment: Assignment) {

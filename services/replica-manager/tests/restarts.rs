@@ -1,0 +1,156 @@
+//! The manager ends at any moment, and the next one over the same store goes on: nothing is lost, nothing
+//! is started twice, and no room is left behind.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use common::agent::Agent;
+use common::sandbox::{Sandbox, at_once, launch, spec};
+use muster_proto::replicas::v1::replicas_service_client::ReplicasServiceClient;
+use muster_proto::replicas::v1::*;
+use muster_store::{Options, Store};
+use tokio::time::Instant;
+
+/// Ends the manager without any step of shutdown: its tasks are cut off where they are.
+async fn kill(sandbox: &Sandbox) {
+    sandbox.context.tasks.cut();
+    sandbox.context.tasks.ended().await;
+}
+
+/// Another manager over the same store, with the same surroundings.
+async fn again(sandbox: &mut Sandbox) {
+    let (context, channel) = launch(&sandbox.serving, &sandbox.store).await;
+    sandbox.client = ReplicasServiceClient::new(channel.clone());
+    sandbox.context = context;
+    sandbox.channel = channel;
+    let workers: Vec<String> = sandbox.agents.iter().map(|a| a.worker.clone()).collect();
+    let old = std::mem::take(&mut sandbox.agents);
+    for (agent, worker) in old.into_iter().zip(workers) {
+        assert_eq!(agent.worker, worker);
+        sandbox
+            .agents
+            .push(agent.reconnect(sandbox.channel.clone()));
+    }
+}
+
+fn running(agents: &[Agent]) -> Vec<String> {
+    let all = agents.iter().flat_map(Agent::running);
+    all.map(|assignment| assignment.replica).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_any_moment_nothing_is_lost_doubled_or_left() {
+    for moment in [0, 1, 2, 3, 5, 8, 13, 30] {
+        let mut sandbox = Sandbox::start(&[3, 3]).await;
+        let mut wanted = spec("chat", 3);
+        wanted.retry = Some(at_once());
+        sandbox.create(wanted).await;
+        tokio::time::sleep(Duration::from_millis(moment)).await;
+        kill(&sandbox).await;
+        again(&mut sandbox).await;
+        sandbox.until_phase("chat", ServicePhase::Healthy).await;
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        let replicas = running(&sandbox.agents);
+        let distinct: BTreeSet<&String> = replicas.iter().collect();
+        assert_eq!(replicas.len(), 3, "killed after {moment} ms: {replicas:?}");
+        assert_eq!(distinct.len(), 3, "killed after {moment} ms: {replicas:?}");
+        assert_eq!(sandbox.registry.allocations().len(), 3, "after {moment} ms");
+        sandbox.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn away_for_a_while_every_replica_runs_on_and_nothing_is_restarted() {
+    let mut sandbox = Sandbox::start(&[2, 2]).await;
+    let mut wanted = spec("chat", 3);
+    wanted.retry = Some(at_once());
+    sandbox.create(wanted).await;
+    sandbox.until_phase("chat", ServicePhase::Healthy).await;
+    let before = sandbox.replicas().await;
+    kill(&sandbox).await;
+    sandbox.registry.set_down(true);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    again(&mut sandbox).await;
+    sandbox.registry.set_down(false);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let after = sandbox.replicas().await;
+    let attempts = |replicas: &[Replica]| -> Vec<Option<Attempt>> {
+        replicas
+            .iter()
+            .map(|replica| replica.attempt.clone())
+            .collect()
+    };
+    assert_eq!(attempts(&before), attempts(&after));
+    sandbox.until_phase("chat", ServicePhase::Healthy).await;
+    sandbox.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acknowledged_is_there_after_a_kill() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("manager.db");
+    let store = Store::embedded(&path, Options::default()).unwrap();
+    let mut sandbox = Sandbox::with_store(&[3], store).await;
+    let created = sandbox.create(spec("chat", 1)).await;
+    kill(&sandbox).await;
+    sandbox.store.close().await;
+    sandbox.store = Store::embedded(&path, Options::default()).unwrap();
+    again(&mut sandbox).await;
+    assert_eq!(sandbox.service("chat").await.uid, created.uid);
+    sandbox.until_phase("chat", ServicePhase::Healthy).await;
+    sandbox.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unknown_room_of_our_epoch_is_given_back_and_older_is_kept() {
+    let sandbox = Sandbox::start(&[3]).await;
+    let epoch = sandbox.store.epoch().to_string();
+    sandbox.registry.plant("a-ours", "gone.0.1", &epoch);
+    sandbox
+        .registry
+        .plant("a-older", "gone.0.2", "000000000000-00000000");
+    let deadline = Instant::now() + common::sandbox::PATIENCE;
+    loop {
+        let left = sandbox.registry.allocations();
+        let ids: Vec<&str> = left.iter().map(|room| room.id.as_str()).collect();
+        if ids == ["a-older"] {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{ids:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    sandbox.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_is_answered_within_the_target() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::embedded(folder.path().join("m.db"), Options::default()).unwrap();
+    let mut sandbox = Sandbox::with_store(&[20], store).await;
+    let mut wanted = spec("chat", 10);
+    wanted.retry = Some(at_once());
+    sandbox.create(wanted).await;
+    sandbox.until_phase("chat", ServicePhase::Healthy).await;
+    let mut took = Vec::new();
+    for replica in sandbox.replicas().await {
+        let id = replica.attempt.unwrap().id;
+        let before = sandbox.agent("w1").started().len();
+        let killed = Instant::now();
+        sandbox.agent("w1").exit(&id, 1).await;
+        while sandbox.agent("w1").started().len() == before {
+            assert!(killed.elapsed() < Duration::from_secs(10));
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        took.push(killed.elapsed());
+    }
+    took.sort_unstable();
+    println!(
+        "kill to the next start: p50 {:?}, worst {:?}",
+        took[5], took[9]
+    );
+    assert!(took[5] < Duration::from_millis(200), "{took:?}");
+    sandbox.stop().await;
+}
