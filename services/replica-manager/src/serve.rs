@@ -153,6 +153,7 @@ fn run(context: &Context, follower: &Follower, watch: Watch, every: Duration) {
     let following = passes::follow(engine.clone(), watch, hubs.clone(), executor.clone());
     run_loop(context, "follow the store", following);
     run_loop(context, "plan", passes::plan_due(engine.clone()));
+    run_loop(context, "count time", passes::count_time(engine.clone()));
     let check = context.health.check("worker-registry", Tier::Auxiliary);
     run_loop(context, "follow workers", follower.clone().workers(check));
     run_loop(
@@ -190,6 +191,10 @@ fn begin(engine: &Engine, executor: &Executor) {
             .map(|(uid, service)| (Arc::clone(uid), Arc::clone(service)))
             .collect()
     };
+    let known = services
+        .iter()
+        .map(|(uid, service)| (uid, service.as_ref()));
+    parts.metrics.begin(known, engine.now());
     for (_, service) in &services {
         executor.consider(service);
     }

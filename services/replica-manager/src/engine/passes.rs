@@ -38,6 +38,7 @@ pub(crate) async fn follow(
         hubs.publish(revision, &folded);
         parts.progress.advance(revision);
         for touched in &folded.services {
+            parts.metrics.changed(touched, engine.now());
             match &touched.after {
                 Some(service) => executor.consider(service),
                 None => {
@@ -48,6 +49,17 @@ pub(crate) async fn follow(
         }
     }
 }
+
+/// Counts the time that services spend in their phases, for ever.
+pub(crate) async fn count_time(engine: Engine) {
+    loop {
+        tokio::time::sleep(COUNTED_EVERY).await;
+        engine.parts().metrics.catch_up(engine.now());
+    }
+}
+
+/// More often than metrics are scraped.
+const COUNTED_EVERY: Duration = Duration::from_secs(5);
 
 /// Plans whatever is to be planned, for ever.
 pub(crate) async fn plan_due(engine: Engine) {
