@@ -101,6 +101,15 @@ pub(crate) fn nothing() -> String {
     "-".to_owned()
 }
 
+/// The text, or what stands where nothing is known.
+pub(crate) fn or_nothing(text: &str) -> String {
+    if text.is_empty() {
+        nothing()
+    } else {
+        text.to_owned()
+    }
+}
+
 /// The word of an enum's value: `WORKER_STATE_ACTIVE` is `ACTIVE`.
 pub(crate) fn word(name: &'static str, prefix: &str) -> &'static str {
     let word = name.strip_prefix(prefix).unwrap_or(name);

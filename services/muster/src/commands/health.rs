@@ -149,20 +149,13 @@ fn table(session: &Session, found: &[Found]) -> Table {
     for one in found {
         let status = one.status.clone().unwrap_or_default();
         let instance = status.instance.clone().unwrap_or_default();
-        let or_nothing = |text: &str| {
-            if text.is_empty() {
-                text::nothing()
-            } else {
-                text.to_owned()
-            }
-        };
         table.row(vec![
             one.component.name().into(),
             Cell::state(word(&one.ready)),
             Cell::state(word(&one.live)),
-            or_nothing(&instance.version).into(),
+            text::or_nothing(&instance.version).into(),
             text::print_ago(instance.start_time, session.now()).into(),
-            or_nothing(&status.store).into(),
+            text::or_nothing(&status.store).into(),
             note(one, &status).into(),
         ]);
     }

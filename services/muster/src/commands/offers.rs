@@ -273,7 +273,7 @@ pub(crate) fn offers_table(offers: &[Offer], wide: bool) -> Table {
             text::print_cpu(offer.cpu_milli).into(),
             text::print_memory(offer.memory_mib).into(),
             offer.backend.as_str().into(),
-            or_nothing(&offer.region).into(),
+            text::or_nothing(&offer.region).into(),
             offer.instance_type.as_str().into(),
             capacity(offer).into(),
             Cell::state(availability),
@@ -282,7 +282,7 @@ pub(crate) fn offers_table(offers: &[Offer], wide: bool) -> Table {
             let architecture = text::word(offer.architecture().as_str_name(), "CPU_ARCHITECTURE_");
             row.extend([
                 text::print_memory(offer.disk_mib).into(),
-                or_nothing(&offer.zone).into(),
+                text::or_nothing(&offer.zone).into(),
                 architecture.to_lowercase().into(),
                 offer.id.as_str().into(),
             ]);
@@ -290,14 +290,6 @@ pub(crate) fn offers_table(offers: &[Offer], wide: bool) -> Table {
         table.row(row);
     }
     table
-}
-
-fn or_nothing(text: &str) -> String {
-    if text.is_empty() {
-        text::nothing()
-    } else {
-        text.to_owned()
-    }
 }
 
 fn capacity(offer: &Offer) -> &'static str {

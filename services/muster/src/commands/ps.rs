@@ -112,7 +112,7 @@ pub(crate) fn table(session: &Session, replicas: &mut dyn Iterator<Item = &Repli
             replica.id.as_str().into(),
             Cell::state(text::word(replica.phase().as_str_name(), "REPLICA_PHASE_")),
             text::print_ago(replica.since_time, session.now()).into(),
-            or_nothing(&attempt.worker).into(),
+            text::or_nothing(&attempt.worker).into(),
             replica.restarts.to_string().into(),
             replica.version.to_string().into(),
             first_line(&replica.reason).into(),
@@ -121,22 +121,14 @@ pub(crate) fn table(session: &Session, replicas: &mut dyn Iterator<Item = &Repli
             let role = text::word(replica.role().as_str_name(), "REPLICA_ROLE_");
             row.extend([
                 role.to_lowercase().into(),
-                or_nothing(&addresses(replica)).into(),
-                or_nothing(&attempt.gpu_uuids.join(",")).into(),
+                text::or_nothing(&addresses(replica)).into(),
+                text::or_nothing(&attempt.gpu_uuids.join(",")).into(),
                 attempt.id.into(),
             ]);
         }
         table.row(row);
     }
     table
-}
-
-fn or_nothing(text: &str) -> String {
-    if text.is_empty() {
-        text::nothing()
-    } else {
-        text.to_owned()
-    }
 }
 
 fn addresses(replica: &Replica) -> String {

@@ -333,18 +333,18 @@ fn table(session: &Session, workers: &mut dyn Iterator<Item = &Worker>) -> Table
             text::print_gpus(&groups(&capacity.gpus)).into(),
             format!("{}/{}", usage.gpus, capacity.gpus.len()).into(),
             usage.allocations.to_string().into(),
-            or_nothing(&worker.region).into(),
+            text::or_nothing(&worker.region).into(),
             note(session, worker).into(),
         ];
         if session.is_wide() {
             row.extend([
                 text::print_cpu(Some(capacity.cpu_milli)).into(),
                 text::print_memory(Some(capacity.memory_mib)).into(),
-                or_nothing(&worker.zone).into(),
-                or_nothing(&worker.backend).into(),
+                text::or_nothing(&worker.zone).into(),
+                text::or_nothing(&worker.backend).into(),
                 worker.generation.to_string().into(),
-                or_nothing(&worker.agent_address).into(),
-                or_nothing(&labels(worker)).into(),
+                text::or_nothing(&worker.agent_address).into(),
+                text::or_nothing(&labels(worker)).into(),
             ]);
         }
         table.row(row);
@@ -365,14 +365,6 @@ fn note(session: &Session, worker: &Worker) -> String {
         .flatten()
         .collect::<Vec<_>>()
         .join("; ")
-}
-
-fn or_nothing(text: &str) -> String {
-    if text.is_empty() {
-        text::nothing()
-    } else {
-        text.to_owned()
-    }
 }
 
 /// Workers, watched.
