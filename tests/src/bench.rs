@@ -80,6 +80,8 @@ enum Scale {
 #[derive(Debug)]
 struct Setup {
     scale: Scale,
+    /// The one part that is measured; none measures all.
+    only: Option<String>,
     /// A folder of this run's own, on a real disk.
     folder: PathBuf,
 }
@@ -87,6 +89,11 @@ struct Setup {
 impl Setup {
     fn is_smoke(&self) -> bool {
         self.scale == Scale::Smoke
+    }
+
+    /// Whether a part of a bench is to be measured.
+    fn wants(&self, part: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| only == part)
     }
 
     /// One of two sizes, by the scale of the run.

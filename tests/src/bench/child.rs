@@ -22,6 +22,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Time from one look at a starting child to the next.
 const LOOK: Duration = Duration::from_micros(500);
 
+/// Names a folder whose programs are measured in place of those that this one was built with, where it
+/// has them: so that two builds of a component are compared by one bench.
+const PROGRAMS: &str = "BENCH_PROGRAMS";
+
 /// How to start a component.
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
@@ -84,9 +88,18 @@ impl Plan {
         Ok(child)
     }
 
+    fn program(&self) -> anyhow::Result<PathBuf> {
+        let name = self.component.name();
+        let other = std::env::var_os(PROGRAMS).map(|folder| PathBuf::from(folder).join(name));
+        match other.filter(|program| program.is_file()) {
+            Some(program) => Ok(program),
+            None => Ok(std::env::current_exe()?),
+        }
+    }
+
     fn command(&self, address: SocketAddr, ops: SocketAddr) -> anyhow::Result<Command> {
         let log = File::options().create(true).append(true).open(&self.log)?;
-        let mut command = Command::new(std::env::current_exe()?);
+        let mut command = Command::new(self.program()?);
         command.arg0(self.component.name());
         for (variable, _) in std::env::vars_os() {
             if variable.to_string_lossy().starts_with("MUSTER_") {

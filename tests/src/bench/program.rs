@@ -23,6 +23,9 @@ struct Args {
     /// Small sizes: shows that everything is measured, not how fast it is
     #[arg(long)]
     smoke: bool,
+    /// Measure only this part of a bench, such as "registrations" of workers; for work on one figure
+    #[arg(long, value_name = "PART")]
+    only: Option<String>,
     /// Keep stores and catalogues in this folder while measuring, which should be on a real disk;
     /// default: beside this program
     #[arg(long, value_name = "DIR")]
@@ -100,6 +103,7 @@ fn setup(args: &Args) -> anyhow::Result<Setup> {
         } else {
             Scale::Full
         },
+        only: args.only.clone(),
         folder,
     })
 }

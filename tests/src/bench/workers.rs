@@ -19,10 +19,16 @@ use super::component::Component;
 use super::figure::Report;
 use owner::Agents;
 
+/// The parts that are measured on 5,000 workers.
+const FLEET: [&str; 4] = ["lists", "states", "allocations", "watchers"];
+
 pub(super) async fn run(setup: &Setup, report: &mut Report) -> anyhow::Result<()> {
     agents(setup, report).await?;
     fleet_of_five_thousand(setup, report).await?;
-    crowd::run(setup, report).await
+    if setup.wants("crowd") {
+        crowd::run(setup, report).await?;
+    }
+    Ok(())
 }
 
 /// A registry whose store is in `folder`.
@@ -46,20 +52,35 @@ async fn patient(folder: &Path) -> anyhow::Result<Child> {
 async fn agents(setup: &Setup, report: &mut Report) -> anyhow::Result<()> {
     let folder = setup.temporary()?;
     let registry = patient(folder.path()).await?;
-    agents::heartbeats(setup, &registry, report).await?;
-    agents::registrations(setup, &registry, report).await?;
+    if setup.wants("heartbeats") {
+        agents::heartbeats(setup, &registry, report).await?;
+    }
+    if setup.wants("registrations") {
+        agents::registrations(setup, &registry, report).await?;
+    }
     registry.kill().await
 }
 
 async fn fleet_of_five_thousand(setup: &Setup, report: &mut Report) -> anyhow::Result<()> {
+    if !FLEET.iter().any(|part| setup.wants(part)) {
+        return Ok(());
+    }
     let folder = setup.temporary()?;
     let registry = patient(folder.path()).await?;
     let joined = fleet::join(&registry, setup.size(5_000, 500)).await?;
     let by_name = joined.into_iter().map(|agent| (agent.name.clone(), agent));
     let agents: Agents = Arc::new(by_name.collect());
-    lists::run(setup, &registry, &agents, report).await?;
-    states::run(setup, &registry, &agents, report).await?;
-    allocations::run(setup, &registry, &agents, report).await?;
-    watchers::run(setup, &registry, &agents, report).await?;
+    if setup.wants("lists") {
+        lists::run(setup, &registry, &agents, report).await?;
+    }
+    if setup.wants("states") {
+        states::run(setup, &registry, &agents, report).await?;
+    }
+    if setup.wants("allocations") {
+        allocations::run(setup, &registry, &agents, report).await?;
+    }
+    if setup.wants("watchers") {
+        watchers::run(setup, &registry, &agents, report).await?;
+    }
     registry.kill().await
 }
