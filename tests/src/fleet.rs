@@ -56,6 +56,8 @@ pub fn span(duration: Duration) -> Option<prost_types::Duration> {
 pub struct Process {
     child: Child,
     pub address: SocketAddr,
+    /// Where health and metrics are, in plaintext.
+    pub ops: SocketAddr,
 }
 
 impl Drop for Process {
@@ -77,13 +79,27 @@ pub struct Fleet {
     pub agents: BTreeMap<String, Process>,
 }
 
-fn free_port() -> SocketAddr {
+/// An address that nobody listens on.
+pub fn free_port() -> SocketAddr {
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
     listener.local_addr().unwrap()
 }
 
+/// `program` under the name of a component or of the command line, with none of this process's
+/// settings.
+pub fn command(program: &Path, name: &str) -> Command {
+    let mut command = Command::new(program);
+    std::os::unix::process::CommandExt::arg0(&mut command, name);
+    for (variable, _) in std::env::vars_os() {
+        if variable.to_string_lossy().starts_with("MUSTER_") {
+            command.env_remove(variable);
+        }
+    }
+    command
+}
+
 /// Starts a component under its name and waits until it is SERVING.
-async fn start(
+pub async fn start(
     program: &Path,
     folder: &Path,
     name: &str,
@@ -96,25 +112,23 @@ async fn start(
         .append(true)
         .open(&file)
         .unwrap();
-    let mut command = Command::new(program);
-    std::os::unix::process::CommandExt::arg0(&mut command, name);
-    for (variable, _) in std::env::vars_os() {
-        if variable.to_string_lossy().starts_with("MUSTER_") {
-            command.env_remove(variable);
-        }
-    }
-    let child = command
+    let ops = free_port();
+    let child = command(program, name)
         .arg(format!("--listen={address}"))
-        .arg(format!("--ops-listen={}", free_port()))
+        .arg(format!("--ops-listen={ops}"))
         .args(args)
         .stdin(Stdio::null())
         .stdout(log.try_clone().unwrap())
         .stderr(log)
         .spawn()
         .unwrap();
-    let mut process = Process { child, address };
+    let mut process = Process {
+        child,
+        address,
+        ops,
+    };
     let end = Instant::now() + PATIENCE;
-    while !serves(address).await {
+    while !serves(ops).await {
         let ended = process.child.try_wait().unwrap();
         let log = || std::fs::read_to_string(&file).unwrap_or_default();
         assert!(ended.is_none(), "{name} ended: {ended:?}\n{}", log());

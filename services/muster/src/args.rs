@@ -6,7 +6,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use muster_model::quantity::MicroUsd;
 
-use crate::text;
+use crate::{certs, text};
 
 /// The control plane of a GPU fleet.
 #[derive(Debug, Parser)]
@@ -108,11 +108,49 @@ pub(crate) enum Local {
     Up(Up),
     /// Show the product's story on a stack of its own
     Demo,
+    /// Certificates for TLS between the components, the agents and this program
+    #[command(subcommand)]
+    Certs(Certs),
     /// Print a completion script for a shell
     Completions {
         /// The shell
         shell: clap_complete::Shell,
     },
+}
+
+/// Certificates.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Certs {
+    /// Make a development authority, and certificates that it signs for everyone
+    Init(CertsInit),
+}
+
+/// Make certificates.
+#[derive(Debug, Args)]
+pub(crate) struct CertsInit {
+    /// Where the files go
+    #[arg(
+        long,
+        env = "MUSTER_CERTS_DIR",
+        default_value = "muster-certs",
+        value_name = "DIR"
+    )]
+    pub(crate) dir: PathBuf,
+    /// A name or address under which this machine is reached, beside localhost; may be given again
+    #[arg(long, value_name = "HOST", value_parser = certs::parse_host)]
+    pub(crate) host: Vec<String>,
+    /// A worker whose agent gets a certificate; may be given again [default: worker-agent]
+    #[arg(long, value_name = "NAME", value_parser = certs::parse_agent)]
+    pub(crate) agent: Vec<String>,
+    /// How long the certificates last; the authority lasts ten times as long
+    #[arg(long, default_value = "365d", value_name = "DURATION", value_parser = text::duration)]
+    pub(crate) valid_for: Duration,
+    /// Leave what is there and make what is missing
+    #[arg(long, conflicts_with = "force")]
+    pub(crate) if_absent: bool,
+    /// Make everything anew, also the authority: what it signed before is worth nothing then
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 /// What is asked of components.

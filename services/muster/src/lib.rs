@@ -3,10 +3,11 @@
 //! In reading order: `args` is what may be typed; `session` where a call goes;
 //! `commands` what each command does; `spec` how a service is written;
 //! `output` how things look; `stack` the components in one process, and `demo`
-//! the story told on it. It decides nothing that a component decides: it asks,
-//! and shows.
+//! the story told on it; `certs` what certificates there are. It decides
+//! nothing that a component decides: it asks, and shows.
 
 mod args;
+mod certs;
 mod commands;
 mod context;
 mod convert;
@@ -25,7 +26,7 @@ use clap::{CommandFactory as _, Parser as _};
 use worker_agent::supervisor;
 
 use crate::{
-    args::{Cli, Command, Format, Local, Remote},
+    args::{Certs, Cli, Command, Format, Local, Remote},
     failure::Failure,
     session::Session,
 };
@@ -71,6 +72,10 @@ fn begin(cli: Cli) -> Result<ExitCode, Failure> {
     match cli.command {
         Command::Local(Local::Completions { shell }) => {
             clap_complete::generate(shell, &mut Cli::command(), "muster", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Local(Local::Certs(Certs::Init(args))) => {
+            commands::certs::init(&args)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Local(Local::Up(args)) => {

@@ -108,7 +108,7 @@ impl Session {
 
     /// A channel to an agent at HOST:PORT.
     pub(crate) fn channel_to(&self, address: &str) -> Result<Channel, Failure> {
-        let endpoints = format!("http://{address}").parse::<Endpoints>();
+        let endpoints = self.connector.peer(address);
         let endpoints =
             endpoints.map_err(|error| Failure::Failed(format!("{address}: {error}")))?;
         Ok(self.connector.channel(&endpoints))

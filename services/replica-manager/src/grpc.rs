@@ -19,7 +19,7 @@ use muster_proto::agents::v1::agents_service_client::AgentsServiceClient;
 use muster_proto::offers::v1::offers_service_client::OffersServiceClient;
 use muster_proto::workers::v1::workers_service_client::WorkersServiceClient;
 use muster_runtime::auth::Principal;
-use muster_runtime::connect::{Channel, Connector, Endpoints};
+use muster_runtime::connect::{Channel, Connector};
 use muster_runtime::deadline::Deadline;
 use muster_runtime::page::Sealer;
 use muster_runtime::task::Tasks;
@@ -77,7 +77,7 @@ impl Api {
     }
 
     pub(crate) fn agent(&self, address: &str) -> Option<AgentsServiceClient<Channel>> {
-        let endpoints: Endpoints = format!("http://{address}").parse().ok()?;
+        let endpoints = self.connector.peer(address).ok()?;
         Some(AgentsServiceClient::new(self.connector.channel(&endpoints)))
     }
 }

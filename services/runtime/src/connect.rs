@@ -156,6 +156,17 @@ impl Connector {
         &self.options
     }
 
+    /// The endpoint at `address`, HOST:PORT, which has told where it is but not how it is spoken
+    /// to: over TLS by whoever has an authority to believe, in plaintext by whoever has none.
+    pub fn peer(&self, address: &str) -> Result<Endpoints, InvalidEndpoints> {
+        let scheme = if self.dialer.has_tls() {
+            "https"
+        } else {
+            "http"
+        };
+        format!("{scheme}://{address}").parse()
+    }
+
     /// A channel to whichever of `endpoints` answers. It connects at its first call.
     pub fn channel(&self, endpoints: &Endpoints) -> Channel {
         Channel::new(

@@ -1,5 +1,6 @@
-//! Every component in one program, by the name that it is started under: what
-//! the end-to-end tests start, so that it is always what was built with them.
+//! Every component and the command line in one program, by the name that it is
+//! started under: what the end-to-end tests start, so that it is always what was
+//! built with them.
 
 use std::{ffi::OsStr, path::PathBuf, process::ExitCode};
 
@@ -20,6 +21,7 @@ fn main() -> ExitCode {
         Some("worker-registry") => process::main::<worker_registry::WorkerRegistry>(),
         Some("replica-manager") => process::main::<replica_manager::ReplicaManager>(),
         Some("worker-agent") => process::main::<worker_agent::Program>(),
+        Some("muster") => muster::main(),
         _ => ExitCode::from(2),
     }
 }

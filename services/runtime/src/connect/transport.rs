@@ -62,6 +62,10 @@ impl Dialer {
         }
     }
 
+    pub(super) fn has_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
     pub(super) async fn dial(&self, endpoint: &Endpoint) -> io::Result<Box<dyn Io>> {
         let plain = (self.transport)(endpoint.clone()).await?;
         if !endpoint.is_tls() {
