@@ -73,6 +73,18 @@ pub struct CommonArgs {
     /// Connections open at once; more are closed
     #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_connections: u32,
+    /// Calls and streams open at once on one connection; more wait
+    #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_streams: u32,
+    /// For a new connection to finish its TLS handshake and begin HTTP/2
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
+    pub handshake_timeout: Duration,
+    /// A connection this old, give or take a tenth, takes no new calls and is closed; 0s is never
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = parse_duration)]
+    pub max_connection_age: Duration,
+    /// For the calls in flight of a connection that is too old; its streams are ended then
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
+    pub connection_grace: Duration,
     /// How long a stopping process still accepts calls with readiness off
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_duration)]
     pub lame_duck: Duration,

@@ -51,6 +51,8 @@ pub(crate) struct Peer {
     pub(crate) sans: Vec<String>,
     /// Who it is where a call shows no token.
     pub(crate) without_token: OnceLock<Principal>,
+    /// Ends the streams on it that have no bound of their own.
+    pub(crate) last_call: CancellationToken,
     /// Whom its last `authorization` stood for, and when that was found.
     pub(crate) known: Mutex<Option<(HeaderValue, Principal, Instant)>>,
 }
@@ -63,16 +65,15 @@ pub(crate) type Stack =
 pub(crate) type StackBody =
     panic::CatchBody<observe::ObservedBody<deadline::TimedBody<shed::PlacedBody<Body>>>>;
 
-/// Puts the layers around `routes`. Streams are told to end when `last_call` is cancelled.
+/// Puts the layers around `routes`.
 pub(crate) fn stack(
     routes: Routes,
     access: Arc<Access>,
     times: deadline::Times,
     load: shed::Load,
-    last_call: CancellationToken,
 ) -> Stack {
     let placed = shed::Shed::new(Dispatch(routes), load);
-    let timed = deadline::Deadlines::new(placed, times, last_call);
+    let timed = deadline::Deadlines::new(placed, times);
     panic::Catch::new(observe::Observe::new(authorise::Authorise::new(
         timed, access,
     )))

@@ -99,7 +99,7 @@ struct Serving {
 struct Ends {
     /// Nothing new is accepted; connections finish what they have.
     graceful: CancellationToken,
-    /// Streams without a bound end with a status.
+    /// Streams without a bound end with a status; each connection has a child of it.
     last_call: CancellationToken,
     /// Connections end where they are.
     cut: CancellationToken,
@@ -201,7 +201,6 @@ impl Server {
             Arc::new(self.access),
             times,
             self.context.load.clone(),
-            ends.last_call.clone(),
         );
         Ok(Serving {
             methods: method::Table::new(&self.methods, &self.names, &metrics)?,

@@ -4,6 +4,8 @@
 
 mod client;
 mod files;
+mod lenient;
+pub(crate) mod mistake;
 mod server;
 
 #[cfg(test)]
@@ -19,7 +21,6 @@ use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
 use tokio_rustls::rustls::server::VerifierBuilderError;
 
 pub use client::Client;
-pub(crate) use server::names_of;
 pub use server::{Mode, Server};
 
 /// How often files are looked at for changes.

@@ -2,14 +2,17 @@
 //! made safe to read.
 
 use std::error::Error as _;
+use std::io;
 use std::time::Duration;
 
 use http::HeaderMap;
 use muster_proto::types::v1::ErrorReason;
+use tokio_rustls::rustls;
 use tonic::{Code, Status};
 
 use super::Endpoint;
 use crate::status::{self, Details};
+use crate::tls::mistake;
 
 /// Why there is no connection.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -48,7 +51,9 @@ pub(super) fn broken(endpoint: &Endpoint, error: &hyper::Error) -> Status {
         let message = format!("{endpoint} broke the call off: {cause}");
         return status::error(Code::Internal, ErrorReason::Internal, message).into();
     }
-    let message = format!("the connection to {endpoint} was lost: {cause}");
+    let advice = causes(error).find_map(of_tls).and_then(mistake::advice);
+    let advice = advice.map_or_else(String::new, |advice| format!("; {advice}"));
+    let message = format!("the connection to {endpoint} was lost: {cause}{advice}");
     status::error(Code::Unavailable, ErrorReason::PeerUnreachable, message).into()
 }
 
@@ -56,6 +61,12 @@ pub(super) fn broken(endpoint: &Endpoint, error: &hyper::Error) -> Status {
 pub(super) fn is_about_pings(error: &hyper::Error) -> bool {
     let h2 = causes(error).find_map(|cause| cause.downcast_ref::<h2::Error>());
     h2.is_some_and(|h2| h2.is_go_away() && h2.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM))
+}
+
+/// The error of TLS that `cause` carries, which an I/O error does not show among its causes.
+fn of_tls<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    let io = cause.downcast_ref::<io::Error>()?;
+    io.get_ref()?.downcast_ref()
 }
 
 fn causes<'a>(

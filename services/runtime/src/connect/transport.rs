@@ -11,6 +11,7 @@ use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::Endpoint;
+use crate::tls::mistake;
 
 /// A connection's bytes.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
@@ -83,7 +84,8 @@ impl Dialer {
         if config.alpn_protocols != [b"h2"] {
             Arc::make_mut(&mut config).alpn_protocols = vec![b"h2".to_vec()];
         }
-        let stream = TlsConnector::from(config).connect(name, plain).await?;
+        let handshake = TlsConnector::from(config).connect(name, plain).await;
+        let stream = handshake.map_err(mistake::explain)?;
         Ok(Box::new(stream))
     }
 }

@@ -3,8 +3,8 @@
 //! in the request's extensions, to pass it on.
 //!
 //! A stream is bounded by what its caller asks for, and by the default only where the table of
-//! methods says so. One that is not bounded so is ended with UNAVAILABLE when the server stops: it
-//! would not end by itself.
+//! methods says so. One that is not bounded so is ended with UNAVAILABLE when the server stops or
+//! its connection is too old: it would not end by itself.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -19,16 +19,16 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use muster_proto::types::v1::ErrorReason;
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::{Code, Status};
 use tower::Service;
 
-use super::{Inbound, trailers};
+use super::{Inbound, Peer, trailers};
 use crate::deadline::{self, Deadline, Malformed};
 use crate::server::method::Entry;
 use crate::status;
 
-/// After which a caller may open again the stream that a stopping server has ended.
+/// After which a caller may open again the stream that the server has ended.
 const REOPEN_AFTER: Duration = Duration::from_secs(1);
 
 /// How long calls may take.
@@ -57,17 +57,11 @@ impl Times {
 pub(crate) struct Deadlines<S> {
     inner: S,
     times: Times,
-    /// Behind one more pointer, since a token's own clone takes a lock.
-    last_call: Arc<CancellationToken>,
 }
 
 impl<S> Deadlines<S> {
-    pub(crate) fn new(inner: S, times: Times, last_call: CancellationToken) -> Self {
-        Self {
-            inner,
-            times,
-            last_call: Arc::new(last_call),
-        }
+    pub(crate) fn new(inner: S, times: Times) -> Self {
+        Self { inner, times }
     }
 }
 
@@ -98,12 +92,13 @@ where
         }
         let streams = inbound.entry.streams;
         let open_ended = streams && !inbound.entry.method.bounded;
-        let last_call = open_ended.then(|| Arc::clone(&self.last_call));
+        // The peer and not its token, whose own clone takes a lock.
+        let ends_with = open_ended.then(|| Arc::clone(&inbound.peer));
         Either::Right(TimedFuture {
             inner: self.inner.call(inbound),
             limit: Limit::new(limit),
             streams,
-            last_call,
+            ends_with,
         })
     }
 }
@@ -142,7 +137,7 @@ pin_project! {
         inner: F,
         limit: Limit,
         streams: bool,
-        last_call: Option<Arc<CancellationToken>>,
+        ends_with: Option<Arc<Peer>>,
     }
 }
 
@@ -162,13 +157,10 @@ where
         if !*this.streams {
             return Poll::Ready(Ok(response.map(TimedBody::bare)));
         }
-        let last_call = this.last_call.take();
+        let peer = this.ends_with.take();
         let end = End {
             limit: std::mem::replace(this.limit, Limit::NONE),
-            last_call: last_call.map(|token| {
-                let token = CancellationToken::clone(&token);
-                Box::pin(token.cancelled_owned())
-            }),
+            last_call: peer.map(|peer| Box::pin(peer.last_call.clone().cancelled_owned())),
         };
         Poll::Ready(Ok(response.map(|inner| TimedBody {
             inner,
@@ -256,7 +248,7 @@ fn exceeded() -> Status {
 }
 
 fn stopping() -> Status {
-    const MESSAGE: &str = "the process is stopping";
+    const MESSAGE: &str = "the process is stopping, or the connection is too old: open it again";
     status::unavailable(ErrorReason::ShuttingDown, MESSAGE, REOPEN_AFTER).into_status()
 }
 

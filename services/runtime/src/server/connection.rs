@@ -1,6 +1,8 @@
-//! One connection from accept to close: its preface in time, its streams, its graceful end, and
-//! its cut. It decides nothing about calls.
+//! One connection from accept to close: its preface in time, its streams, its age, its graceful
+//! end, and its cut. It decides nothing about calls.
 
+use std::convert::Infallible;
+use std::hash::{Hash as _, Hasher as _};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,11 +13,13 @@ use hyper::server::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::TlsAcceptor;
+use tonic::Status;
+use tonic::body::Body;
 
 use super::entrance::Entrance;
 use super::listener::Io;
 use super::rewind::Rewind;
-use super::{Serving, Settings};
+use super::{STREAMS_END_WITHIN, Serving, Settings};
 use crate::{task, tls};
 
 /// What every HTTP/2 client sends first.
@@ -28,6 +32,9 @@ const TLS_HANDSHAKE: u8 = 0x16;
 const HTTP1_ANSWER: &[u8] = b"HTTP/1.1 426 Upgrade Required\r\nconnection: close\r\n\
     upgrade: h2c\r\ncontent-type: text/plain\r\ncontent-length: 60\r\n\r\n\
     this port speaks gRPC, which is HTTP/2; see the ops port too";
+
+/// What calls in plaintext are told where only TLS is taken.
+const TLS_ONLY: &str = "this port takes TLS only: use https://, and give the certificate authority";
 
 /// Serves `io` until it closes, the server drains, or the server cuts it.
 pub(super) async fn serve(serving: Arc<Serving>, io: Box<dyn Io>, peer: SocketAddr) {
@@ -49,7 +56,7 @@ async fn serve_to_its_end(
     peer: SocketAddr,
 ) -> io::Result<()> {
     let settings = &serving.settings;
-    let Opened { io, sans } = tokio::select! {
+    let opened = tokio::select! {
         biased;
         // Nothing was asked on it yet, so nothing is lost.
         () = serving.ends.graceful.cancelled() => return Ok(()),
@@ -57,51 +64,116 @@ async fn serve_to_its_end(
             opened.inspect_err(|_| serving.counts.failed())?
         }
     };
-    let entrance = Entrance::new(serving, peer, sans);
+    let (io, sans) = match opened {
+        Opened::Trusted { io, sans } => (io, sans),
+        Opened::Refused { io, words } => {
+            serving.counts.failed();
+            return within(settings.handshake_timeout, tell(settings, io, &words)).await;
+        }
+    };
+    let last_call = serving.ends.last_call.child_token();
+    let entrance = Entrance::new(serving, peer, sans, last_call.clone());
     let connection = builder(settings).serve_connection(TokioIo::new(io), entrance);
     let mut connection = std::pin::pin!(connection);
     tokio::select! {
         biased;
         ended = connection.as_mut() => return ended.map_err(io::Error::other),
-        () = serving.ends.graceful.cancelled() => {}
+        () = serving.ends.graceful.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            return connection.await.map_err(io::Error::other);
+        }
+        () = come_of_age(settings.max_connection_age, peer) => {}
     }
     connection.as_mut().graceful_shutdown();
-    connection.await.map_err(io::Error::other)
+    serving.counts.aged();
+    for wait in [settings.connection_grace, STREAMS_END_WITHIN] {
+        if let Ok(ended) = tokio::time::timeout(wait, connection.as_mut()).await {
+            return ended.map_err(io::Error::other);
+        }
+        last_call.cancel();
+    }
+    Err(io::Error::new(
+        io::ErrorKind::TimedOut,
+        "too old, and its calls did not finish",
+    ))
+}
+
+/// Waits until a connection of `peer` is too old, which it may never be.
+async fn come_of_age(age: Option<Duration>, peer: SocketAddr) {
+    match age {
+        Some(age) => tokio::time::sleep(spread(age, peer)).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// `age`, less or more by up to a tenth, so that peers that came together do not go together. Each
+/// connection has a port of its own to tell it from others, so that nothing is drawn by lot.
+fn spread(age: Duration, peer: SocketAddr) -> Duration {
+    let mut hasher = rustc_hash::FxHasher::default();
+    peer.hash(&mut hasher);
+    // The high bits are the ones that are mixed well.
+    let thousandths = u32::try_from(hasher.finish() >> 40).unwrap_or(0) % 201;
+    age.saturating_mul(900 + thousandths) / 1000
 }
 
 /// A connection on which HTTP/2 has begun.
-struct Opened {
-    io: Rewind,
-    /// The names in the caller's verified certificate.
-    sans: Vec<String>,
+enum Opened {
+    /// One to serve.
+    Trusted {
+        io: Rewind,
+        /// The names in the caller's verified certificate.
+        sans: Vec<String>,
+    },
+    /// One that is not taken, such as plaintext where only TLS is: its calls are told why, since a
+    /// connection that just closes tells nobody anything.
+    Refused { io: Rewind, words: String },
+}
+
+impl Opened {
+    async fn in_plaintext(io: Box<dyn Io>) -> io::Result<Self> {
+        let io = read_preface(io).await?;
+        Ok(Self::Trusted {
+            io,
+            sans: Vec::new(),
+        })
+    }
 }
 
 async fn open(tls: Option<&tls::Server>, mut io: Box<dyn Io>) -> io::Result<Opened> {
     let Some(tls) = tls else {
-        return Ok(Opened {
-            io: read_preface(io).await?,
-            sans: Vec::new(),
-        });
+        return Opened::in_plaintext(io).await;
     };
     let mut first = [0];
     io.read_exact(&mut first).await?;
     let io: Box<dyn Io> = Box::new(Rewind::new(io, &first));
     if first[0] != TLS_HANDSHAKE {
         return match tls.mode() {
-            tls::Mode::Optional => Ok(Opened {
+            tls::Mode::Optional => Opened::in_plaintext(io).await,
+            tls::Mode::Required => Ok(Opened::Refused {
                 io: read_preface(io).await?,
-                sans: Vec::new(),
+                words: TLS_ONLY.to_owned(),
             }),
-            tls::Mode::Required => Err(io::Error::new(io::ErrorKind::InvalidData, "not TLS")),
         };
     }
-    let stream = TlsAcceptor::from(tls.config()).accept(io).await?;
-    let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
-    let sans = certificates.first().map(tls::names_of).unwrap_or_default();
-    Ok(Opened {
-        io: read_preface(Box::new(stream)).await?,
-        sans,
+    let current = tls.current();
+    let stream = TlsAcceptor::from(current.config()).accept(io).await?;
+    let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let names = current.names(chain);
+    let io = read_preface(Box::new(stream)).await?;
+    Ok(match names {
+        Ok(sans) => Opened::Trusted { io, sans },
+        Err(words) => Opened::Refused { io, words },
     })
+}
+
+/// Answers every call on `io` with why it is not taken. What was asked is not looked at.
+async fn tell(settings: &Settings, io: Rewind, words: &str) -> io::Result<()> {
+    let answer = hyper::service::service_fn(|_| {
+        let refused = Status::unauthenticated(words).into_http::<Body>();
+        std::future::ready(Ok::<_, Infallible>(refused))
+    });
+    let connection = builder(settings).serve_connection(TokioIo::new(io), answer);
+    connection.await.map_err(io::Error::other)
 }
 
 fn builder(settings: &Settings) -> http2::Builder<Spawn> {
@@ -163,5 +235,22 @@ async fn refuse(mut io: Box<dyn Io>, start: &[u8]) {
         // The peer may be gone already, which is as good.
         let _ = io.write_all(HTTP1_ANSWER).await;
         let _ = io.shutdown().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_differ_by_a_tenth_at_most_and_are_spread() {
+        let age = Duration::from_secs(1000);
+        let ages: std::collections::BTreeSet<_> = (30_000..31_000)
+            .map(|port| spread(age, SocketAddr::from(([10, 0, 0, 1], port))))
+            .collect();
+        assert!(ages.first() >= Some(&Duration::from_secs(900)), "{ages:?}");
+        assert!(ages.last() <= Some(&Duration::from_secs(1100)), "{ages:?}");
+        assert!(ages.len() > 100, "of 201 possible ones: {}", ages.len());
+        assert!(spread(Duration::MAX, SocketAddr::from(([0; 4], 1))) > age);
     }
 }

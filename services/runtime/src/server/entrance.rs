@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
+use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::codegen::BoxFuture;
 use tower::Service as _;
@@ -27,10 +28,17 @@ pub(super) struct Entrance {
 }
 
 impl Entrance {
-    pub(super) fn new(serving: &Arc<Serving>, address: SocketAddr, sans: Vec<String>) -> Self {
+    /// For `address` with a certificate for `sans`; its open streams end with `last_call`.
+    pub(super) fn new(
+        serving: &Arc<Serving>,
+        address: SocketAddr,
+        sans: Vec<String>,
+        last_call: CancellationToken,
+    ) -> Self {
         let peer = Arc::new(Peer {
             address,
             sans,
+            last_call,
             known: Mutex::default(),
             without_token: OnceLock::new(),
         });

@@ -11,6 +11,7 @@ pub(super) struct Connections {
     open: Gauge,
     refused: Counter,
     failed: Counter,
+    aged: Counter,
 }
 
 impl Connections {
@@ -27,6 +28,11 @@ impl Connections {
                 "Connections that never came to HTTP/2: no handshake, a bad certificate, or noise",
                 Counter::default(),
             ),
+            aged: metrics.register(
+                "muster_connections_aged",
+                "Connections asked to go because they were too old",
+                Counter::default(),
+            ),
         }
     }
 
@@ -38,6 +44,10 @@ impl Connections {
 
     pub(super) fn refused(&self) {
         self.refused.inc();
+    }
+
+    pub(super) fn aged(&self) {
+        self.aged.inc();
     }
 
     pub(super) fn failed(&self) {

@@ -32,6 +32,12 @@ pub struct Settings {
     pub keepalive_interval: Duration,
     /// For the answer to a ping.
     pub keepalive_timeout: Duration,
+    /// A connection as old as this, give or take a tenth, takes no new calls: those in flight
+    /// finish, and its peer connects anew, perhaps to another instance. `None` is never.
+    pub max_connection_age: Option<Duration>,
+    /// For the calls in flight of a connection that is too old; then its streams are ended, and
+    /// what is left is cut.
+    pub connection_grace: Duration,
     /// How long a stopping server still accepts with readiness off.
     pub lame_duck: Duration,
     /// For calls in flight to finish before their connections are cut.
@@ -52,6 +58,8 @@ impl Default for Settings {
             max_streams_per_connection: 4096,
             keepalive_interval: Duration::from_secs(30),
             keepalive_timeout: Duration::from_secs(10),
+            max_connection_age: Some(Duration::from_secs(3600)),
+            connection_grace: Duration::from_secs(60),
             lame_duck: Duration::ZERO,
             drain_timeout: Duration::from_secs(10),
         }
@@ -85,6 +93,10 @@ impl From<&CommonArgs> for Settings {
             max_deadline: args.max_deadline,
             max_in_flight: usize::try_from(args.max_in_flight).unwrap_or(usize::MAX),
             max_connections: usize::try_from(args.max_connections).unwrap_or(usize::MAX),
+            handshake_timeout: args.handshake_timeout,
+            max_streams_per_connection: args.max_streams,
+            max_connection_age: Some(args.max_connection_age).filter(|age| !age.is_zero()),
+            connection_grace: args.connection_grace,
             lame_duck: args.lame_duck,
             drain_timeout: defaults.drain_timeout.min(args.shutdown_timeout / 2),
             ..defaults

@@ -1,3 +1,5 @@
+mod limits;
+
 use std::net::SocketAddr;
 
 use muster_proto::health::v1::HealthCheckRequest;

@@ -1,6 +1,7 @@
 //! The server's side: its certificate, and the authorities of its callers' certificates. A caller
 //! without a certificate is let in here and refused by the layer that knows what it calls, so that
-//! health needs none; one with a certificate that does not verify is not let in.
+//! health needs none. One with a certificate that does not verify gets no further than being told
+//! why, which a handshake that fails does not reliably do.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -8,10 +9,12 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::pki_types::{CertificateDer, UnixTime};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::server::danger::ClientCertVerifier;
 
 use super::files::{self, Watched};
+use super::lenient::Lenient;
 use super::{Error, LOOK_EVERY, provider};
 use crate::health::Check;
 
@@ -29,7 +32,33 @@ pub enum Mode {
 pub struct Server {
     mode: Mode,
     files: Arc<Files>,
-    current: Arc<ArcSwap<ServerConfig>>,
+    current: Arc<ArcSwap<Current>>,
+}
+
+/// What was read from the files at one time.
+pub(crate) struct Current {
+    config: Arc<ServerConfig>,
+    /// Judges callers' certificates, which the handshake lets through.
+    callers: Option<Arc<dyn ClientCertVerifier>>,
+}
+
+impl Current {
+    /// For handshakes, after which [`Current::names`] has to be asked.
+    pub(crate) fn config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.config)
+    }
+
+    /// The names that a caller who has shown `chain` speaks for; none if nothing was shown. The
+    /// error says why the certificate counts for nothing.
+    pub(crate) fn names(&self, chain: &[CertificateDer<'_>]) -> Result<Vec<String>, String> {
+        let (Some(callers), [certificate, between @ ..]) = (&self.callers, chain) else {
+            return Ok(Vec::new());
+        };
+        match callers.verify_client_cert(certificate, between, UnixTime::now()) {
+            Ok(_) => Ok(names_of(certificate)),
+            Err(error) => Err(format!("your certificate is not taken: {error}")),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -40,22 +69,31 @@ struct Files {
 }
 
 impl Files {
-    fn read(&self) -> Result<ServerConfig, Error> {
+    fn read(&self) -> Result<Current, Error> {
         let chain = files::certificates(&self.certificate)?;
         let key = files::key(&self.key)?;
         let builder = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()?;
-        let builder = match &self.client_ca {
+        let callers = self.read_callers()?;
+        let builder = match callers.clone() {
             None => builder.with_no_client_auth(),
-            Some(path) => {
-                let roots = Arc::new(files::authorities(path)?);
-                let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider());
-                builder.with_client_cert_verifier(verifier.allow_unauthenticated().build()?)
-            }
+            Some(callers) => builder.with_client_cert_verifier(Arc::new(Lenient(callers))),
         };
         let mut config = builder.with_single_cert(chain, key)?;
         config.alpn_protocols = vec![b"h2".to_vec()];
-        Ok(config)
+        Ok(Current {
+            config: Arc::new(config),
+            callers,
+        })
+    }
+
+    fn read_callers(&self) -> Result<Option<Arc<dyn ClientCertVerifier>>, Error> {
+        let Some(path) = &self.client_ca else {
+            return Ok(None);
+        };
+        let roots = Arc::new(files::authorities(path)?);
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider());
+        Ok(Some(verifier.allow_unauthenticated().build()?))
     }
 
     fn watched(&self) -> Watched {
@@ -95,7 +133,7 @@ impl Server {
         self.mode
     }
 
-    pub(crate) fn config(&self) -> Arc<ServerConfig> {
+    pub(crate) fn current(&self) -> Arc<Current> {
         self.current.load_full()
     }
 
@@ -112,10 +150,11 @@ impl Server {
         }
     }
 
-    fn reload(&self, check: &Check) {
+    /// Reads the files again now.
+    pub(super) fn reload(&self, check: &Check) {
         match self.files.read() {
-            Ok(config) => {
-                self.current.store(Arc::new(config));
+            Ok(current) => {
+                self.current.store(Arc::new(current));
                 tracing::info!("certificates were read again");
                 check.ok("");
             }
@@ -131,7 +170,7 @@ impl fmt::Debug for Server {
 }
 
 /// The names that a certificate speaks for: DNS names and URIs.
-pub(crate) fn names_of(certificate: &CertificateDer<'_>) -> Vec<String> {
+fn names_of(certificate: &CertificateDer<'_>) -> Vec<String> {
     let Ok(parsed) = webpki::EndEntityCert::try_from(certificate) else {
         return Vec::new();
     };

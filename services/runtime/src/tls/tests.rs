@@ -42,9 +42,26 @@ impl Authority {
 
     /// The files of a certificate for `names`.
     pub(crate) fn sign(&self, file: &str, names: &[&str]) -> (PathBuf, PathBuf) {
+        self.sign_as(file, names, |_| {})
+    }
+
+    /// The same, past its time.
+    fn sign_expired(&self, file: &str, names: &[&str]) -> (PathBuf, PathBuf) {
+        self.sign_as(file, names, |params| {
+            params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+        })
+    }
+
+    fn sign_as(
+        &self,
+        file: &str,
+        names: &[&str],
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> (PathBuf, PathBuf) {
         let key = KeyPair::generate().unwrap();
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let params = CertificateParams::new(names).unwrap();
+        let mut params = CertificateParams::new(names).unwrap();
+        change(&mut params);
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         let path = |kind: &str| self.folder.path().join(format!("{file}.{kind}"));
         fs::write(path("crt"), certificate.pem()).unwrap();
@@ -170,10 +187,13 @@ async fn a_client_certificate_is_who_calls_and_health_needs_none() {
     assert!(refused.message().contains("bob.example.org"), "{refused}");
 
     let forged = servers.client(Some(Authority::new().sign("alice", &["alice.example.org"])));
-    assert_eq!(
-        caller(dial(&running, &forged)).await.unwrap_err().code(),
-        Code::Unavailable
-    );
+    let forged = dial(&running, &forged);
+    let refused = caller(forged.clone()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated, "whatever is called");
+    let health = HealthClient::new(forged)
+        .check(HealthCheckRequest::default())
+        .await;
+    assert_eq!(health.unwrap_err().code(), Code::Unauthenticated);
 }
 
 fn health() -> Health {
@@ -197,25 +217,28 @@ async fn changed_files_are_read_again_and_broken_ones_left() {
     let health = health();
     let check = health.check("certificates", Tier::Auxiliary);
     let _following = crate::task::spawn(server.clone().follow(check));
-    let first = server.config();
+    let first = server.current();
     tokio::time::sleep(2 * LOOK_EVERY).await;
-    assert!(Arc::ptr_eq(&first, &server.config()), "nothing has changed");
+    assert!(
+        Arc::ptr_eq(&first, &server.current()),
+        "nothing has changed"
+    );
 
     // A longer name, so that the size tells the change even within one tick of the file's clock.
     let (certificate, _) = authority.sign("server", &["localhost", "another.example.org"]);
     tokio::time::sleep(2 * LOOK_EVERY).await;
-    let second = server.config();
+    let second = server.current();
     assert!(!Arc::ptr_eq(&first, &second));
 
     fs::write(&certificate, "half a certificate").unwrap();
     tokio::time::sleep(2 * LOOK_EVERY).await;
-    assert!(Arc::ptr_eq(&second, &server.config()));
+    assert!(Arc::ptr_eq(&second, &server.current()));
     assert_eq!(certificate_check(&health), Found::Failed);
     assert!(health.report().degraded);
 
     authority.sign("server", &["localhost"]);
     tokio::time::sleep(2 * LOOK_EVERY).await;
-    assert!(!Arc::ptr_eq(&second, &server.config()));
+    assert!(!Arc::ptr_eq(&second, &server.current()));
     assert_eq!(certificate_check(&health), Found::Ok);
 }
 
@@ -254,4 +277,88 @@ async fn a_token_file_is_what_calls_show() {
             .to_string()
             .contains("no token")
     );
+}
+
+/// What a caller of `running` is told by `client` at `url`.
+async fn told(client: &Client, url: &str) -> String {
+    let connector = client.equip(Connector::new(Options::default()));
+    let channel = connector.channel(&url.parse().unwrap());
+    caller(channel).await.unwrap_err().message().to_owned()
+}
+
+#[tokio::test]
+async fn each_mistake_is_told_in_words_that_say_what_to_do() {
+    let authority = Authority::new();
+    let tls = authority.server(Mode::Required, Some(authority.ca()));
+    let running = start(settings(tls, Access::new(Vec::new(), true, false))).await;
+    let secure = running.url.replace("http://127.0.0.1", "https://localhost");
+    let port = running.url.rsplit_once(':').unwrap().1;
+
+    let plain = Client::load(None, None, None).unwrap();
+    let words = told(&plain, &running.url).await;
+    assert!(
+        words.contains("TLS only") && words.contains("https://"),
+        "{words}"
+    );
+
+    let words = told(&plain, &secure).await;
+    assert!(words.contains("--ca"), "{words}");
+
+    let words = told(
+        &authority.client(None),
+        &format!("https://127.0.0.1:{port}"),
+    )
+    .await;
+    assert!(
+        words.contains("not valid for name") && words.contains("localhost"),
+        "{words}"
+    );
+
+    let words = told(&Authority::new().client(None), &secure).await;
+    assert!(words.contains("--ca"), "{words}");
+
+    let expired = authority.client(Some(authority.sign_expired("old", &["localhost"])));
+    let words = told(&expired, &secure).await;
+    assert!(words.contains("expired"), "{words}");
+
+    let forged = authority.client(Some(Authority::new().sign("alice", &["alice"])));
+    let words = told(&forged, &secure).await;
+    assert!(words.contains("certificate"), "{words}");
+
+    let stranger = start(Settings::default()).await;
+    let secure = stranger
+        .url
+        .replace("http://127.0.0.1", "https://localhost");
+    let words = told(&authority.client(None), &secure).await;
+    assert!(words.contains("http://"), "{words}");
+}
+
+#[tokio::test]
+async fn an_expired_server_is_told_as_such() {
+    let authority = Authority::new();
+    let (certificate, key) = authority.sign_expired("server", &["localhost"]);
+    let tls = Server::load(Mode::Required, certificate, key, None).unwrap();
+    let running = start(settings(tls, Access::default())).await;
+    let secure = running.url.replace("http://127.0.0.1", "https://localhost");
+    let words = told(&authority.client(None), &secure).await;
+    assert!(words.contains("expired"), "{words}");
+}
+
+#[tokio::test]
+async fn a_connection_outlives_the_certificate_that_it_was_opened_with() {
+    let authority = Authority::new();
+    let tls = authority.server(Mode::Required, None);
+    let running = start(settings(tls.clone(), Access::default())).await;
+    let old = dial(&running, &authority.client(None));
+    caller(old.clone()).await.unwrap();
+    // What stands in the files now, the first client does not believe.
+    let other = Authority::new();
+    let (certificate, key) = other.sign("server", &["localhost"]);
+    fs::copy(certificate, authority.folder.path().join("server.crt")).unwrap();
+    fs::copy(key, authority.folder.path().join("server.key")).unwrap();
+    tls.reload(&health().check("certificates", Tier::Auxiliary));
+    caller(old).await.expect("the connection goes on");
+    caller(dial(&running, &other.client(None))).await.unwrap();
+    let refused = caller(dial(&running, &authority.client(None))).await;
+    assert_eq!(refused.unwrap_err().code(), Code::Unavailable);
 }

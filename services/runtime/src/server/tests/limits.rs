@@ -1,0 +1,161 @@
+//! The age of connections, and how much one of them may hold.
+
+use muster_proto::ops::v1::ops_service_client::OpsServiceClient;
+use muster_proto::ops::v1::{GetStatusRequest, SetMaintenanceRequest, StreamBackupRequest};
+
+use super::*;
+use crate::connect::{Connector, Options};
+use crate::layers::shed::Lane;
+use crate::layers::tests::Running;
+use crate::status::Details;
+use crate::tls;
+use crate::tls::tests::Authority;
+
+fn aging(grace: Duration) -> Settings {
+    Settings {
+        max_connection_age: Some(Duration::from_millis(20)),
+        connection_grace: grace,
+        ..Settings::default()
+    }
+}
+
+/// How many connections were too old so far.
+fn aged(context: &Context) -> u64 {
+    let text = context.metrics.render().unwrap();
+    let mut lines = text.lines();
+    let value = lines.find_map(|line| line.strip_prefix("muster_connections_aged_total "));
+    value.map_or(0, |value| value.parse().unwrap())
+}
+
+#[tokio::test]
+async fn connections_that_are_too_old_go_and_lose_no_call() {
+    let running = Running::start_lazily(aging(PATIENCE)).await;
+    let channel = Connector::new(Options::default()).channel(&running.url.parse().unwrap());
+    let calls = async {
+        while aged(&running.context) < 5 {
+            let mut client = OpsServiceClient::new(channel.clone());
+            client.get_status(GetStatusRequest {}).await.unwrap();
+        }
+    };
+    timeout(PATIENCE, calls).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_call_in_flight_has_its_own_time_on_a_connection_that_is_too_old() {
+    let settings = Settings {
+        default_deadline: Duration::from_millis(200),
+        ..aging(PATIENCE)
+    };
+    let mut running = Running::start(settings).await;
+    let hanging = SetMaintenanceRequest {
+        on: true,
+        reason: "hang".to_owned(),
+    };
+    let status = running.client.set_maintenance(hanging).await.unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
+    assert!(aged(&running.context) > 0);
+}
+
+#[tokio::test]
+async fn a_stream_on_a_connection_that_is_too_old_ends_with_a_status_and_the_rest_is_cut() {
+    let mut running = Running::start(aging(Duration::from_millis(20))).await;
+    let mut client = running.client.clone();
+    let answer = client.stream_backup(StreamBackupRequest {}).await;
+    let mut stream = answer.unwrap().into_inner();
+    let hanging = SetMaintenanceRequest {
+        on: true,
+        reason: "hang".to_owned(),
+    };
+    let streaming = async {
+        loop {
+            if let Err(status) = stream.message().await {
+                return status;
+            }
+        }
+    };
+    let both = async { tokio::join!(streaming, running.client.set_maintenance(hanging)) };
+    let (ended, cut) = timeout(PATIENCE, both).await.unwrap();
+    assert_eq!(ended.code(), Code::Unavailable, "{ended}");
+    assert!(Details::of(&ended).retry_delay.is_some());
+    cut.unwrap_err();
+    let load = &running.context.load;
+    let gone = async {
+        while load.in_flight(Lane::Shared) > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, gone).await.unwrap();
+}
+
+#[tokio::test]
+async fn calls_beyond_the_streams_of_a_connection_wait_for_one_to_end() {
+    let settings = Settings {
+        max_streams_per_connection: 1,
+        ..Settings::default()
+    };
+    let mut running = Running::start(settings).await;
+    let mut other = running.client.clone();
+    let open = other.stream_backup(StreamBackupRequest {}).await.unwrap();
+    let mut waiting = std::pin::pin!(running.client.get_status(GetStatusRequest {}));
+    timeout(Duration::from_millis(100), waiting.as_mut())
+        .await
+        .expect_err("the only stream is taken");
+    assert_eq!(running.context.load.in_flight(Lane::Shared), 1);
+    drop(open);
+    timeout(PATIENCE, waiting).await.unwrap().unwrap();
+}
+
+fn secure() -> (Authority, Settings) {
+    let authority = Authority::new();
+    let (certificate, key) = authority.sign("server", &["localhost"]);
+    let tls = tls::Server::load(tls::Mode::Required, certificate, key, None).unwrap();
+    let settings = Settings {
+        tls: Some(tls),
+        handshake_timeout: Duration::from_millis(50),
+        ..Settings::default()
+    };
+    (authority, settings)
+}
+
+#[tokio::test]
+async fn a_tls_handshake_that_stops_in_the_middle_is_closed_in_time() {
+    let (_authority, settings) = secure();
+    let running = Running::start_lazily(settings).await;
+    let address = running.url.strip_prefix("http://").unwrap().to_owned();
+    for sent in [&b""[..], b"\x16", b"\x16\x03\x01\x02\x00\x01"] {
+        let mut stream = TcpStream::connect(&address).await.unwrap();
+        stream.write_all(sent).await.unwrap();
+        assert_eq!(all(&mut stream).await, b"", "{sent:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_health_of_a_server_that_sheds_everything_is_answered_all_the_time() {
+    let settings = Settings {
+        max_in_flight: 4,
+        ..Settings::default()
+    };
+    let running = Running::start(settings).await;
+    let mut open = Vec::new();
+    for _ in 0..4 {
+        let mut client = running.client.clone();
+        open.push(client.stream_backup(StreamBackupRequest {}).await.unwrap());
+    }
+    // Five times as many calls as there is room for, of which not one gets in.
+    let calls = (0..20).map(|_| {
+        let mut client = running.client.clone();
+        async move { client.get_status(GetStatusRequest {}).await }
+    });
+    let mut health = HealthClient::connect(running.url.clone()).await.unwrap();
+    let (refused, healthy) = tokio::join!(futures_util::future::join_all(calls), async {
+        for _ in 0..20 {
+            health.check(of("readiness")).await.unwrap();
+        }
+    });
+    let () = healthy;
+    for answer in refused {
+        assert_eq!(answer.unwrap_err().code(), Code::Unavailable);
+    }
+    assert_eq!(running.context.load.refused(Lane::Shared), 20);
+    assert_eq!(running.context.load.in_flight(Lane::Shared), 4);
+}
