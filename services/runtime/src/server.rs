@@ -4,6 +4,7 @@
 
 mod connection;
 mod entrance;
+mod gather;
 mod listener;
 pub(crate) mod method;
 mod metrics;

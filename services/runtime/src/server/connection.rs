@@ -17,6 +17,7 @@ use tonic::Status;
 use tonic::body::Body;
 
 use super::entrance::Entrance;
+use super::gather::{Turns, gather};
 use super::listener::Io;
 use super::rewind::Rewind;
 use super::{STREAMS_END_WITHIN, Serving, Settings};
@@ -73,18 +74,19 @@ async fn serve_to_its_end(
     };
     let last_call = serving.ends.last_call.child_token();
     let entrance = Entrance::new(serving, peer, sans, last_call.clone());
+    let (io, outlet) = gather(io);
     let connection = builder(settings).serve_connection(TokioIo::new(io), entrance);
-    let mut connection = std::pin::pin!(connection);
+    let mut connection = std::pin::pin!(Turns::new(connection, outlet));
     tokio::select! {
         biased;
         ended = connection.as_mut() => return ended.map_err(io::Error::other),
         () = serving.ends.graceful.cancelled() => {
-            connection.as_mut().graceful_shutdown();
+            connection.as_mut().connection().graceful_shutdown();
             return connection.await.map_err(io::Error::other);
         }
         () = come_of_age(settings.max_connection_age, peer) => {}
     }
-    connection.as_mut().graceful_shutdown();
+    connection.as_mut().connection().graceful_shutdown();
     serving.counts.aged();
     for wait in [settings.connection_grace, STREAMS_END_WITHIN] {
         if let Ok(ended) = tokio::time::timeout(wait, connection.as_mut()).await {
