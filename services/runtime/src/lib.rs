@@ -98,6 +98,11 @@
 //! speak with: [`connect`], [`status`], [`page`], [`resume`], [`watch`], [`deadline`] and
 //! [`backoff`].
 
+/// Memory of every process. What one thread makes and another frees (a call's records, which the store's
+/// writer drops) costs the system's allocator a lock that all threads want.
+#[global_allocator]
+static MEMORY: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 pub mod args;
 pub mod auth;
 pub mod backoff;
