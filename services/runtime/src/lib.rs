@@ -128,3 +128,4 @@ pub mod task;
 pub mod telemetry;
 pub mod tls;
 pub mod watch;
+pub mod wire;

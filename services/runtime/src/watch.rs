@@ -43,8 +43,8 @@ use tonic::Status;
 pub use filter::Filter;
 pub use hub::Hub;
 pub use shared::Shared;
-pub(crate) use wire::hand_over;
 pub use wire::respond;
+pub(crate) use wire::{hand_over, handed_over};
 
 /// What a watch carries.
 pub trait Resource: Send + Sync + 'static {

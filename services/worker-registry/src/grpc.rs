@@ -14,6 +14,7 @@ mod readers;
 mod register;
 mod service;
 mod tokens;
+pub(crate) mod wire;
 
 pub(crate) use access::{AgentVerifier, METHODS};
 pub(crate) use peer::Peers;

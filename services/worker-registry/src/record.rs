@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use muster_runtime::status::Violations;
+use muster_runtime::wire::put_message;
 use prost::Message;
 
 use crate::domain::allocation::{OwnerTerm, Request};
@@ -15,8 +16,9 @@ use crate::domain::text::Text;
 use crate::domain::worker::{Presence, Worker};
 use crate::grpc::convert::{
     parse_allocation, parse_event, parse_term, parse_time, parse_worker_record, render_allocation,
-    render_event, render_history, render_term, render_time, render_worker_record,
+    render_event, render_term, render_time,
 };
+use crate::grpc::wire::put_record;
 
 mod key;
 mod message;
@@ -33,7 +35,7 @@ pub(crate) struct Unreadable(pub(crate) String);
 /// The value that a change puts; none if it deletes.
 pub(crate) fn value_of(change: &Change) -> Option<Bytes> {
     let bytes = match change {
-        Change::Worker(worker) => render_worker(worker).encode_to_vec(),
+        Change::Worker(worker) => encode_worker(worker),
         Change::Room(_) => Vec::new(),
         Change::Allocation(allocation) => {
             let request = allocation.request.as_ref();
@@ -77,7 +79,8 @@ pub(crate) fn value_of(change: &Change) -> Option<Bytes> {
         | Change::SpentGone(_)
         | Change::EventGone(_) => return None,
     };
-    Some(bytes.into())
+    // The store keeps it for as long as the record lives, so without the room it grew in.
+    Some(bytes.into_boxed_slice().into())
 }
 
 /// What a record says, as the change that put it; none for a record that is not the fleet's.
@@ -154,9 +157,17 @@ fn read_allocation(value: &[u8]) -> Option<Arc<crate::domain::allocation::Alloca
     violations.is_empty().then_some(allocation)
 }
 
+/// The field of a worker's record that holds the contract's message.
+const WORKER: u32 = 1;
+
+fn encode_worker(worker: &Worker) -> Vec<u8> {
+    let mut record = render_worker(worker).encode_to_vec();
+    put_message(WORKER, &mut record, |to| put_record(worker, to));
+    record
+}
+
+/// What the contract's message of a worker does not hold.
 fn render_worker(worker: &Worker) -> message::Worker {
-    let mut record = render_worker_record(worker);
-    record.history = render_history(worker);
     let (presence, since) = match worker.presence {
         Presence::Expected => (message::Presence::Expected, None),
         Presence::Awaited => (message::Presence::Awaited, None),
@@ -164,7 +175,7 @@ fn render_worker(worker: &Worker) -> message::Worker {
         Presence::Left { at } => (message::Presence::Left, Some(at)),
     };
     message::Worker {
-        worker: Some(record),
+        worker: None,
         boot_id: worker.boot_id.to_string(),
         proved_generation: worker.proved_generation,
         presence: presence.into(),

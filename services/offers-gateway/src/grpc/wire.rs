@@ -3,6 +3,8 @@
 //! [`render_offer`](super::convert::render_offer) would encode to.
 
 use muster_proto::offers::v1 as pb;
+pub use muster_runtime::wire::put_bytes;
+use muster_runtime::wire::{put_number, put_text};
 use prost::Message as _;
 use prost::encoding::{WireType, encode_key, encode_varint};
 
@@ -159,26 +161,6 @@ impl<'a> Writer<'a> {
         for part in parts {
             to.extend_from_slice(part);
         }
-    }
-}
-
-/// Appends a message's bytes as the field `tag`.
-pub fn put_bytes(tag: u32, bytes: &[u8], to: &mut Vec<u8>) {
-    encode_key(tag, WireType::LengthDelimited, to);
-    encode_varint(bytes.len() as u64, to);
-    to.extend_from_slice(bytes);
-}
-
-fn put_text(tag: u32, text: &str, to: &mut Vec<u8>) {
-    if !text.is_empty() {
-        put_bytes(tag, text.as_bytes(), to);
-    }
-}
-
-fn put_number(tag: u32, number: i32, to: &mut Vec<u8>) {
-    if let Ok(number @ 1..) = u64::try_from(number) {
-        encode_key(tag, WireType::Varint, to);
-        encode_varint(number, to);
     }
 }
 

@@ -68,6 +68,13 @@ pub(crate) fn hand_over(mut response: http::Response<Body>) -> http::Response<Bo
     }
 }
 
+/// One message, encoded already, to be handed over to the connection as the whole answer.
+pub(crate) fn handed_over(message: Vec<u8>) -> impl Clone + Send + Sync + 'static {
+    let pieces = Pieces::of(vec![Bytes::new(), message.into()]);
+    let messages = stream::once(std::future::ready(Ok(pieces))).boxed();
+    HandedOver(Arc::new(Mutex::new(Some(messages))))
+}
+
 /// The messages, for whichever of connection and handler's stream comes first.
 #[derive(Clone)]
 struct HandedOver(Arc<Mutex<Option<Encoded>>>);
@@ -94,6 +101,21 @@ where
 struct Pieces {
     parts: std::vec::IntoIter<Bytes>,
     left: usize,
+}
+
+impl Pieces {
+    /// A message in parts, of which the first is empty: the prefix, once the size is known.
+    fn of(mut parts: Vec<Bytes>) -> Self {
+        let size = parts.iter().map(Bytes::len).sum::<usize>();
+        let mut prefix = [0; PREFIX];
+        // A message is 2 MiB or a single item; one of 4 GiB was refused long before.
+        prefix[1..].copy_from_slice(&u32::try_from(size).unwrap_or(u32::MAX).to_be_bytes());
+        parts[0] = Bytes::copy_from_slice(&prefix);
+        Self {
+            parts: parts.into_iter(),
+            left: PREFIX + size,
+        }
+    }
 }
 
 impl Iterator for Pieces {
@@ -124,19 +146,11 @@ fn encode<T, C: prost::Message>(
     render: impl Fn(&Event<T>) -> Option<C>,
 ) -> Pieces {
     let mut parts = Vec::with_capacity(message.changes.len() + 2);
-    parts.push(Bytes::new()); // the prefix, once the size is known
+    parts.push(Bytes::new());
     let changes = message.changes.iter();
     parts.extend(changes.map(|event| event.resource().encoded(|| encode_change(render(event)))));
     parts.push(encode_rest(&message.resume_token, message.synced));
-    let size = parts.iter().map(Bytes::len).sum::<usize>();
-    let mut prefix = [0; PREFIX];
-    // A message is 2 MiB or a single item; one of 4 GiB was refused long before.
-    prefix[1..].copy_from_slice(&u32::try_from(size).unwrap_or(u32::MAX).to_be_bytes());
-    parts[0] = Bytes::copy_from_slice(&prefix);
-    Pieces {
-        parts: parts.into_iter(),
-        left: PREFIX + size,
-    }
+    Pieces::of(parts)
 }
 
 /// What follows the changes.

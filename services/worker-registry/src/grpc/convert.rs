@@ -18,14 +18,15 @@ pub(crate) use ask::{parse_item, render_refusal};
 pub(crate) use drain::{parse_blocks, parse_terms};
 pub(crate) use enums::{
     known, parse_allocation_state, parse_capacity_type, parse_liveness, parse_phase, parse_state,
-    render_state,
+    render_arch, render_state, render_vendor,
 };
 pub(crate) use event::{parse_event, parse_severity, render_event};
 pub(crate) use machine::{parse_machine, parse_price};
 pub(crate) use time::{parse_duration, parse_time, render_duration, render_time};
 pub(crate) use token::render_token;
 pub(crate) use worker::{
-    parse_checks, parse_worker_record, render_history, render_worker, render_worker_record,
+    parse_checks, parse_worker_record, render_history, render_record_around, render_worker,
+    render_worker_around,
 };
 
 use muster_model::constraints::Labels;

@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use muster_proto::workers::v1 as proto;
 use muster_runtime::auth::Principal;
 use muster_runtime::deadline::Deadline;
 use muster_runtime::page::{Asked, Budget, Scope, TokenError};
 use muster_runtime::status::Violations;
-use muster_runtime::watch::{Event, Message};
-use tonic::{Request, Status};
+use muster_runtime::watch::{self, Event};
+use muster_runtime::wire;
+use prost::Message as _;
+use tonic::{Request, Response, Status};
 
 use super::access::speaks_for;
 use super::convert::{
@@ -18,8 +19,10 @@ use super::convert::{
 };
 use super::failure::{check, status_of};
 use super::filter;
+use super::wire::put_worker;
 use crate::domain::decide::Refused;
 use crate::domain::fleet::Fleet;
+use crate::domain::text::Text;
 use crate::registry::Registry;
 use crate::seen::{Seen, SeenAllocation};
 
@@ -82,7 +85,7 @@ pub(super) async fn get_worker(
 pub(super) async fn list_workers(
     registry: &Registry,
     request: Request<proto::ListWorkersRequest>,
-) -> Result<proto::ListWorkersResponse, Status> {
+) -> Result<Response<proto::ListWorkersResponse>, Status> {
     catch_up(registry, &request, &request.get_ref().not_before).await?;
     let principal = Principal::of(&request);
     let mut message = request.into_inner();
@@ -101,19 +104,47 @@ pub(super) async fn list_workers(
     let after = cursor(&scope, &asked.token)?;
     // Rendering takes longer than finding, and needs no lock.
     let (found, total, revision) = find_workers(registry, &filter, &after, asked.size);
-    let (workers, cut) = fill(&found, asked.size, |seen| {
-        render_worker(seen, &registry.epoch)
-    });
-    let last = workers.last().map(|worker| worker.name.as_bytes());
-    Ok(proto::ListWorkersResponse {
+    let mut page = Vec::new();
+    let (last, cut) = put_page(&found, asked.size, &registry.epoch, &mut page);
+    let rest = proto::ListWorkersResponse {
         next_page_token: last
             .filter(|_| cut)
-            .map(|last| scope.seal(last))
+            .map(|last| scope.seal(last.as_bytes()))
             .unwrap_or_default(),
         total_size: total,
         resume_token: registry.token(revision),
-        workers,
-    })
+        workers: Vec::new(),
+    };
+    // Writing to memory cannot fail.
+    let _ = rest.encode(&mut page);
+    Ok(wire::answer(page))
+}
+
+/// The field of a page that holds its workers.
+const WORKERS: u32 = 1;
+
+/// Writes a page of what was found: the last worker on it, and whether any is left.
+fn put_page<'a>(
+    found: &'a [Seen],
+    size: usize,
+    epoch: &str,
+    to: &mut Vec<u8>,
+) -> (Option<&'a Text>, bool) {
+    let mut budget = Budget::new(size);
+    let mut last = None;
+    for seen in found {
+        let start = to.len();
+        if budget.is_full() {
+            return (last, true);
+        }
+        wire::put_message(WORKERS, to, |to| put_worker(seen, epoch, to));
+        if !budget.admit(to.len() - start) {
+            to.truncate(start);
+            return (last, true);
+        }
+        last = Some(&seen.worker.name);
+    }
+    (last, false)
 }
 
 /// The workers of a page and one more, how many there are in all, and as of which revision.
@@ -166,7 +197,7 @@ fn fill<T, M: prost::Message>(
 pub(super) fn watch_workers(
     registry: &Registry,
     message: proto::WatchWorkersRequest,
-) -> Result<Watch<proto::WatchWorkersResponse>, Status> {
+) -> Result<Response<Watch<proto::WatchWorkersResponse>>, Status> {
     let mut violations = Violations::new();
     let filter = filter::Workers::parse(message.filter, &mut violations);
     check(violations)?;
@@ -175,16 +206,9 @@ pub(super) fn watch_workers(
         .workers
         .watch(&message.resume_token, filter.into_watch())?;
     let epoch = registry.epoch.clone();
-    let render = move |message: Message<Seen>| proto::WatchWorkersResponse {
-        changes: message
-            .changes
-            .iter()
-            .map(|event| render_worker_change(event, &epoch))
-            .collect(),
-        resume_token: message.resume_token,
-        synced: message.synced,
-    };
-    Ok(messages.map(move |message| message.map(&render)).boxed())
+    Ok(watch::respond(messages, move |event| {
+        Some(render_worker_change(event, &epoch))
+    }))
 }
 
 fn render_worker_change(event: &Event<Seen>, epoch: &str) -> proto::WorkerChange {
@@ -293,7 +317,7 @@ fn find_allocations(
 pub(super) fn watch_allocations(
     registry: &Registry,
     message: proto::WatchAllocationsRequest,
-) -> Result<Watch<proto::WatchAllocationsResponse>, Status> {
+) -> Result<Response<Watch<proto::WatchAllocationsResponse>>, Status> {
     let mut violations = Violations::new();
     let filter = filter::Allocations::parse(message.filter, &mut violations);
     check(violations)?;
@@ -301,16 +325,9 @@ pub(super) fn watch_allocations(
         .hubs
         .allocations
         .watch(&message.resume_token, filter.into_watch())?;
-    let render = |message: Message<SeenAllocation>| proto::WatchAllocationsResponse {
-        changes: message
-            .changes
-            .iter()
-            .map(render_allocation_change)
-            .collect(),
-        resume_token: message.resume_token,
-        synced: message.synced,
-    };
-    Ok(messages.map(move |message| message.map(render)).boxed())
+    Ok(watch::respond(messages, |event| {
+        Some(render_allocation_change(event))
+    }))
 }
 
 fn render_allocation_change(event: &Event<SeenAllocation>) -> proto::AllocationChange {

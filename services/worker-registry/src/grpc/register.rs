@@ -78,11 +78,10 @@ async fn settle_held(
     held: &[Arc<Allocation>],
     ended: &[Text],
 ) -> Result<u64, Status> {
-    loop {
+    let mut more = !held.is_empty();
+    while more {
         let make = |book: &_, _| Ok(decide::recreate(book, &worker.name, held));
-        if !registry.decide(make).await.map_err(status_of)?.value {
-            break;
-        }
+        more = registry.decide(make).await.map_err(status_of)?.value;
     }
     end(registry, &worker.name, worker.generation, ended).await?;
     Ok(registry.progress.current())

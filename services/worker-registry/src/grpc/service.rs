@@ -57,9 +57,7 @@ impl WorkersService for Workers {
         &self,
         request: Request<proto::ListWorkersRequest>,
     ) -> Result<Response<proto::ListWorkersResponse>, Status> {
-        readers::list_workers(&self.0, request)
-            .await
-            .map(Response::new)
+        readers::list_workers(&self.0, request).await
     }
 
     async fn update_worker(
@@ -202,14 +200,14 @@ impl WorkersService for Workers {
         &self,
         request: Request<proto::WatchWorkersRequest>,
     ) -> Result<Response<Self::WatchWorkersStream>, Status> {
-        readers::watch_workers(&self.0, request.into_inner()).map(Response::new)
+        readers::watch_workers(&self.0, request.into_inner())
     }
 
     async fn watch_allocations(
         &self,
         request: Request<proto::WatchAllocationsRequest>,
     ) -> Result<Response<Self::WatchAllocationsStream>, Status> {
-        readers::watch_allocations(&self.0, request.into_inner()).map(Response::new)
+        readers::watch_allocations(&self.0, request.into_inner())
     }
 
     async fn watch_worker_events(

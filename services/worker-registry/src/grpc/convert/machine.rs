@@ -11,6 +11,7 @@ use muster_runtime::status::Violations;
 use super::enums::{known, parse_arch, parse_vendor, render_arch, render_vendor};
 use super::{parse_count, render_count};
 use crate::domain::machine::{Gpu, GpuKind, Machine};
+use crate::domain::text::Text;
 
 /// The most accelerators of one machine.
 const MAX_GPUS: usize = 256;
@@ -39,32 +40,37 @@ pub(crate) fn parse_machine(
         return;
     }
     let mut uuids = BTreeSet::new();
-    let mut kinds: Vec<Arc<GpuKind>> = Vec::new();
-    for (place, gpu) in capacity.gpus.into_iter().enumerate() {
+    let mut kinds: Vec<(types::Gpu, Arc<GpuKind>)> = Vec::new();
+    for (place, mut gpu) in capacity.gpus.into_iter().enumerate() {
         let at = |name: &str| format!("{field}.gpus[{place}].{name}");
-        if gpu.uuid.is_empty() || gpu.uuid.len() > MAX_UUID {
+        let uuid: Text = std::mem::take(&mut gpu.uuid).into();
+        if uuid.is_empty() || uuid.len() > MAX_UUID {
             violations.add(at("uuid"), format!("must be 1 to {MAX_UUID} characters"));
         }
-        if !uuids.insert(gpu.uuid.clone()) {
+        if !uuids.insert(uuid.clone()) {
             violations.add(
                 at("uuid"),
                 "is the uuid of another accelerator of this machine",
             );
         }
-        let uuid = gpu.uuid.as_str().into();
-        let kind = parse_kind(gpu, at, violations);
-        // Equal accelerators share what they have in common.
-        let same = kinds.iter().find(|other| ***other == kind).cloned();
-        let kind = same.unwrap_or_else(|| {
-            kinds.push(Arc::new(kind));
-            Arc::clone(&kinds[kinds.len() - 1])
+        // Equal accelerators share what they have in common; what is wrong is told of each.
+        let same = kinds.iter().find(|(other, _)| *other == gpu);
+        let kind = same.map(|(_, kind)| Arc::clone(kind));
+        let kind = kind.unwrap_or_else(|| {
+            let mut wrong = Violations::new();
+            let kind = Arc::new(parse_kind(&gpu, at, &mut wrong));
+            if wrong.is_empty() {
+                kinds.push((gpu, Arc::clone(&kind)));
+            }
+            violations.extend(wrong);
+            kind
         });
         machine.gpus.push(Gpu { uuid, kind });
     }
 }
 
 fn parse_kind(
-    gpu: types::Gpu,
+    gpu: &types::Gpu,
     at: impl Fn(&str) -> String,
     violations: &mut Violations,
 ) -> GpuKind {
@@ -82,8 +88,8 @@ fn parse_kind(
         vendor: vendor.or_else(|| name.vendor()),
         name,
         memory_mib: memory.unwrap_or(0),
-        product_name: gpu.product_name.into(),
-        compute_capability: gpu.compute_capability.into(),
+        product_name: gpu.product_name.as_str().into(),
+        compute_capability: gpu.compute_capability.as_str().into(),
         simulated: gpu.simulated,
     }
 }

@@ -28,8 +28,16 @@ const MAX_MESSAGE: usize = 1024;
 
 /// A worker as callers see it, without its history.
 pub(crate) fn render_worker(seen: &Seen, epoch: &str) -> proto::Worker {
+    proto::Worker {
+        capacity: Some(render_capacity(&seen.worker.machine)),
+        ..render_worker_around(seen, epoch)
+    }
+}
+
+/// The same without what the machine has.
+pub(crate) fn render_worker_around(seen: &Seen, epoch: &str) -> proto::Worker {
     let worker = &seen.worker;
-    let mut shown = render_worker_record(worker);
+    let mut shown = render_record_around(worker);
     shown.etag = Etag::new(epoch, &worker.uid, worker.writes).into();
     shown.price = render_price(worker.effective_price());
     shown.capacity_type = render_capacity_type(worker.effective_capacity_type()).into();
@@ -54,9 +62,9 @@ fn render_usage(usage: Usage) -> proto::WorkerUsage {
     }
 }
 
-/// What of a worker's record the contract's message holds, without its history: price and capacity type
-/// are the agent's.
-pub(crate) fn render_worker_record(worker: &Worker) -> proto::Worker {
+/// What of a worker's record the contract's message holds, without its history and what the machine has:
+/// price and capacity type are the agent's.
+pub(crate) fn render_record_around(worker: &Worker) -> proto::Worker {
     let machine = &worker.machine;
     let text = |text: &Text| text.to_string();
     proto::Worker {
@@ -71,7 +79,6 @@ pub(crate) fn render_worker_record(worker: &Worker) -> proto::Worker {
         fenced: matches!(worker.presence, Presence::Lost { fenced: true, .. }),
         labels: worker.labels.clone(),
         agent_labels: machine.labels.clone(),
-        capacity: Some(render_capacity(machine)),
         capacity_type: render_capacity_type(machine.capacity_type).into(),
         price: render_price(machine.price),
         backend: text(&machine.backend),

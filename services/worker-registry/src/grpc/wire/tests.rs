@@ -1,0 +1,55 @@
+use std::sync::Arc;
+
+use super::*;
+use crate::domain::book::Book;
+use crate::domain::drain::Cause;
+use crate::domain::fixture::{
+    EPOCH, allocate, ask, at, book, drain, drain_terms, entry, item, join_with, machine,
+};
+use crate::domain::liveness::Liveness;
+use crate::domain::machine::GpuKind;
+use crate::grpc::convert::render_worker;
+use crate::seen::Observed;
+
+fn seen(book: &Book, name: &str) -> Seen {
+    let observed = Observed {
+        liveness: Liveness::Suspect,
+        since: at(7),
+        heard: Some(at(8)),
+    };
+    Seen::new(entry(book, name), observed, None)
+}
+
+#[track_caller]
+fn check(seen: &Seen) {
+    let mut written = Vec::new();
+    put_worker(seen, EPOCH, &mut written);
+    let read = proto::Worker::decode(written.as_slice()).unwrap();
+    assert_eq!(read, render_worker(seen, EPOCH));
+    let mut record = Vec::new();
+    put_record(&seen.worker, &mut record);
+    let record = proto::Worker::decode(record.as_slice()).unwrap();
+    assert_eq!(record.history, render_history(&seen.worker));
+    assert_eq!(record.capacity, read.capacity);
+}
+
+#[test]
+fn a_worker_is_what_its_message_says() {
+    let mut book = book();
+    let mut mixed = machine("w1", &[("H100", 8), ("A10", 1)]);
+    mixed.labels = [("tier".to_owned(), "gold".to_owned())].into();
+    let kind = GpuKind::clone(&mixed.gpus[0].kind);
+    mixed.gpus[3].kind = Arc::new(GpuKind {
+        product_name: "NVIDIA H100 80GB HBM3".repeat(12).as_str().into(),
+        compute_capability: "9.0".into(),
+        simulated: false,
+        ..kind
+    });
+    join_with(&mut book, "w1", mixed);
+    join_with(&mut book, "bare", machine("bare", &[]));
+    check(&seen(&book, "w1"));
+    check(&seen(&book, "bare"));
+    allocate(&mut book, &item("r1", ask("H100", 2))).unwrap();
+    drain(&mut book, "w1", drain_terms(Cause::Operator)).unwrap();
+    check(&seen(&book, "w1"));
+}
