@@ -157,8 +157,8 @@ async fn listeners(ports: Ports, name: &str, grpc: u16) -> Result<Listeners, Fai
     })
 }
 
-async fn open_store(name: &str, spec: &Spec) -> Result<Store, Failure> {
-    let opened = Store::open(spec, StoreOptions::default()).await;
+async fn open_store(name: &str, spec: &Spec, options: StoreOptions) -> Result<Store, Failure> {
+    let opened = Store::open(spec, options).await;
     opened.map_err(|error| Failure::Failed(format!("{name}: {error}")))
 }
 
@@ -172,7 +172,8 @@ fn store_file(data: &Path, name: &str) -> Result<Spec, Failure> {
 async fn registry(options: &Options) -> Result<Part, Failure> {
     let name = Component::Registry.name();
     let listeners = listeners(options.ports, name, 7401).await?;
-    let store = open_store(name, &store_file(&options.data, name)?).await?;
+    let spec = store_file(&options.data, name)?;
+    let store = open_store(name, &spec, worker_registry::store_options()).await?;
     let config = worker_registry::Config {
         insecure_join: true,
         ..Default::default()
@@ -194,7 +195,7 @@ async fn gateway(options: &Options) -> Result<Part, Failure> {
     };
     let config = offers_gateway::Config::new(args).map_err(Failure::Usage)?;
     std::fs::create_dir_all(options.data.join(name))?;
-    let store = open_store(name, &config.store).await?;
+    let store = open_store(name, &config.store, StoreOptions::default()).await?;
     let (context, at) = part::surroundings(name, &listeners);
     part::close_with(&context, store.clone());
     let serving = offers_gateway::serve(config, context.clone(), store, listeners);
@@ -204,7 +205,8 @@ async fn gateway(options: &Options) -> Result<Part, Failure> {
 async fn manager(options: &Options, gateway: &Part, registry: &Part) -> Result<Part, Failure> {
     let name = Component::Manager.name();
     let listeners = listeners(options.ports, name, 7402).await?;
-    let store = open_store(name, &store_file(&options.data, name)?).await?;
+    let spec = store_file(&options.data, name)?;
+    let store = open_store(name, &spec, StoreOptions::default()).await?;
     let config = replica_manager::Serving::new(registry.endpoints()?, gateway.endpoints()?);
     let (context, at) = part::surroundings(name, &listeners);
     part::close_with(&context, store.clone());

@@ -19,6 +19,15 @@ pub struct HistoryLimits {
     pub bytes: usize,
 }
 
+impl HistoryLimits {
+    /// For a component that never watches its store: only the latest revision.
+    pub const NONE: Self = Self {
+        revisions: 1,
+        age: Duration::ZERO,
+        bytes: 0,
+    };
+}
+
 impl Default for HistoryLimits {
     /// 100,000 revisions, 10 minutes, 128 MiB.
     fn default() -> Self {

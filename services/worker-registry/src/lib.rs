@@ -15,7 +15,7 @@ use muster_runtime::operations::{Operations, StoreBacking};
 use muster_runtime::process::{Component, NoFile};
 use muster_runtime::server::{Listeners, Server};
 use muster_runtime::shutdown::Phase;
-use muster_store::{Options, Spec, Store};
+use muster_store::{HistoryLimits, Options, Spec, Store};
 
 mod config;
 mod credential;
@@ -32,6 +32,16 @@ use registry::Registry;
 
 /// How long the store may take to write what is queued when the process ends.
 const STORE_CLOSES_WITHIN: Duration = Duration::from_secs(10);
+
+/// How to open a registry's store: it keeps a history of its own for watchers, and follows the store by what
+/// it commits.
+#[must_use]
+pub fn store_options() -> Options {
+    Options {
+        history: HistoryLimits::NONE,
+        ..Options::default()
+    }
+}
 
 /// Serves until shutdown. The store stays open: whoever opened it closes it, in a step of
 /// [`Phase::Store`] or later.
@@ -87,7 +97,7 @@ impl Component for WorkerRegistry {
         context: Context,
         listeners: Listeners,
     ) -> anyhow::Result<()> {
-        let store = Store::open(&spec, Options::default()).await?;
+        let store = Store::open(&spec, store_options()).await?;
         let closing = store.clone();
         context.shutdown.step(
             Phase::Store,

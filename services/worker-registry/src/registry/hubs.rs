@@ -20,7 +20,7 @@ pub(super) const EVENTS: usize = 10_000;
 
 /// Bytes of history that each hub keeps: beside the store's own, and enough to resume after a pause of
 /// a busy fleet.
-const HISTORY_BYTES: usize = 32 << 20;
+const HISTORY_BYTES: usize = 16 << 20;
 
 /// The hubs of the registry.
 pub(crate) struct Hubs {
