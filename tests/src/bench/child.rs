@@ -173,6 +173,9 @@ impl Child {
 pub(super) async fn connect(address: SocketAddr) -> anyhow::Result<Channel> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))?
         .connect_timeout(Duration::from_secs(5))
+        // As our own clients have it: a page of 2 MiB in one go.
+        .initial_stream_window_size(2 << 20)
+        .initial_connection_window_size(4 << 20)
         .tcp_nodelay(true);
     endpoint.connect().await.context("cannot connect")
 }

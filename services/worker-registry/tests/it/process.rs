@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use muster_proto::workers::v1 as proto;
+use tokio::time::Instant;
 use tonic::transport::Endpoint;
 
 use crate::support::{Agent, Client, allocate, get, until};
@@ -168,7 +169,6 @@ async fn killed_amid_a_thousand_allocations_it_loses_none_and_gives_none_twice()
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stopped_for_longer_than_lost_after_it_declares_nobody_lost() {
-    let folder = tempfile::tempdir().unwrap();
     let flags = [
         "--heartbeat-interval",
         "200ms",
@@ -177,7 +177,21 @@ async fn stopped_for_longer_than_lost_after_it_declares_nobody_lost() {
         "--fence-after",
         "2s",
     ];
-    let process = Process::start(&folder.path().join("registry.db"), &flags);
+    stop_and_go_on(&flags, Duration::from_secs(3), Duration::from_secs(2)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes a minute and a half, at the leases that users have"]
+async fn stopped_for_half_a_minute_it_declares_nobody_lost() {
+    for pause in [5, 30] {
+        stop_and_go_on(&[], Duration::from_secs(pause), Duration::from_secs(25)).await;
+    }
+}
+
+/// Stops a registry for `pause`, and looks for `after` that nobody who beats is lost for it.
+async fn stop_and_go_on(flags: &[&str], pause: Duration, after: Duration) {
+    let folder = tempfile::tempdir().unwrap();
+    let process = Process::start(&folder.path().join("registry.db"), flags);
     let mut client = process.client().await;
     let mut agents = Vec::new();
     for number in 0..8 {
@@ -185,11 +199,13 @@ async fn stopped_for_longer_than_lost_after_it_declares_nobody_lost() {
     }
     beat_all(&client, &agents).await;
     process.signal("-STOP");
-    for _ in 0..4 {
+    let end = Instant::now() + pause;
+    while Instant::now() < end {
         beat_all(&client, &agents).await;
     }
     process.signal("-CONT");
-    for _ in 0..10 {
+    let end = Instant::now() + after;
+    while Instant::now() < end {
         beat_all(&client, &agents).await;
         tokio::time::sleep(Duration::from_millis(100)).await;
         for agent in &agents {
