@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use muster_runtime::args::CommonArgs;
 use muster_runtime::context::Context;
@@ -140,6 +141,11 @@ impl Component for Gateway {
 
     async fn run(config: Config, context: Context, listeners: Listeners) -> anyhow::Result<()> {
         let store = Store::open(&config.store, Options::default()).await?;
+        if let Some(file) = config.store.file() {
+            context
+                .keep_reports_beside(file)
+                .context("the report of the last shutdown")?;
+        }
         let closing = store.clone();
         context.shutdown.step(
             Phase::Store,

@@ -57,6 +57,11 @@ impl Component for ReplicaManager {
     async fn run(config: Config, context: Context, listeners: Listeners) -> anyhow::Result<()> {
         let opened = Store::open(&config.store, Options::default()).await;
         let store = opened.with_context(|| format!("opening {}", config.store))?;
+        if let Some(file) = config.store.file() {
+            context
+                .keep_reports_beside(file)
+                .context("the report of the last shutdown")?;
+        }
         let closing = store.clone();
         context
             .shutdown

@@ -139,6 +139,16 @@ impl Context {
     /// the log how the last run there ended. For components that have a folder of their own.
     pub fn keep_reports(&self, folder: &Path) -> io::Result<Previous> {
         let (previous, record) = Record::open(folder)?;
+        Ok(self.keep(previous, record))
+    }
+
+    /// The same for a component that keeps all it has in `file`.
+    pub fn keep_reports_beside(&self, file: &Path) -> io::Result<Previous> {
+        let (previous, record) = Record::open_beside(file)?;
+        Ok(self.keep(previous, record))
+    }
+
+    fn keep(&self, previous: Previous, record: Record) -> Previous {
         match &previous {
             Previous::None => {}
             Previous::Unclean => tracing::warn!("the last run ended without a shutdown"),
@@ -154,7 +164,7 @@ impl Context {
         }
         record::register(&previous, &self.metrics);
         self.shutdown.keep(record);
-        Ok(previous)
+        previous
     }
 
     fn add_steps(&self) {

@@ -1,7 +1,7 @@
 //! The words by which a user chooses a store. Parsing opens nothing.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 /// Which store to open: `memory:`, `embedded:PATH` or `etcd:http://HOST:PORT[,...]/prefix`.
@@ -21,6 +21,16 @@ pub enum Spec {
     "{0:?} names no store: use memory:, embedded:PATH or etcd:http://HOST:PORT[,HOST:PORT]/prefix"
 )]
 pub struct ParseSpecError(String);
+
+impl Spec {
+    /// The file that everything is in, if it is one on this machine.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::Embedded(path) => Some(path),
+            Self::Memory | Self::Etcd(_) => None,
+        }
+    }
+}
 
 impl FromStr for Spec {
     type Err = ParseSpecError;

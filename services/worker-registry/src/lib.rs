@@ -98,6 +98,11 @@ impl Component for WorkerRegistry {
         listeners: Listeners,
     ) -> anyhow::Result<()> {
         let store = Store::open(&spec, store_options()).await?;
+        if let Some(file) = spec.file() {
+            context
+                .keep_reports_beside(file)
+                .context("the report of the last shutdown")?;
+        }
         let closing = store.clone();
         context.shutdown.step(
             Phase::Store,

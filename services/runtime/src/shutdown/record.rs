@@ -85,7 +85,19 @@ enum Content {
 impl Record {
     /// Reads how the last run in `folder` ended, and notes that a new one goes on.
     pub fn open(folder: &Path) -> io::Result<(Previous, Self)> {
-        let path = folder.join(FILE);
+        Self::open_at(folder.join(FILE))
+    }
+
+    /// The same for a run that keeps all it has in `file`: the record stands beside it, under its
+    /// name, since others may keep theirs in the same folder.
+    pub fn open_beside(file: &Path) -> io::Result<(Previous, Self)> {
+        let mut name = file.file_name().unwrap_or_default().to_owned();
+        name.push(".");
+        name.push(FILE);
+        Self::open_at(file.with_file_name(name))
+    }
+
+    fn open_at(path: PathBuf) -> io::Result<(Previous, Self)> {
         let previous = match fs::read(&path) {
             Ok(bytes) => match serde_json::from_slice(&bytes) {
                 Ok(Content::Ended { report }) => Previous::Reported(report),

@@ -32,7 +32,11 @@ impl Fault {
     }
 
     fn add(self, shutdown: &Shutdown, phase: Phase) {
-        shutdown.step(phase, "faulty", 2 * SECOND, move || {
+        self.add_as("faulty", shutdown, phase);
+    }
+
+    fn add_as(self, name: &'static str, shutdown: &Shutdown, phase: Phase) {
+        shutdown.step(phase, name, 2 * SECOND, move || {
             if let Self::PanicBeforeItsFuture = self {
                 panic!("early");
             }
@@ -81,6 +85,58 @@ async fn a_fault_at_any_step_stops_no_other_step() {
             );
             assert!(report.ms <= 2_000, "{} ms", report.ms);
         }
+    }
+}
+
+/// Every fault in every phase.
+fn all_faults() -> impl Iterator<Item = (Fault, Phase)> {
+    let faults = Fault::ALL.into_iter();
+    faults.flat_map(|fault| Phase::ALL.map(|phase| (fault, phase)))
+}
+
+#[tokio::test(start_paused = true)]
+async fn any_two_faults_together_stop_no_other_step() {
+    for (one, one_phase) in all_faults() {
+        for (two, two_phase) in all_faults() {
+            let shutdown = Shutdown::new();
+            let ran = Arc::new(AtomicUsize::new(0));
+            one.add_as("one", &shutdown, one_phase);
+            for phase in Phase::ALL {
+                count(&shutdown, phase, &ran);
+            }
+            two.add_as("two", &shutdown, two_phase);
+            shutdown.begin(Cause::asked("test"));
+            let report = shutdown.finished().await;
+            let which = format!("{one:?} in {one_phase:?}, {two:?} in {two_phase:?}");
+            assert_eq!(ran.load(Ordering::Relaxed), 7, "{which}");
+            assert_eq!(report.outcome("one"), Some(one.outcome()), "{which}");
+            assert_eq!(report.outcome("two"), Some(two.outcome()), "{which}");
+            assert!(report.ms <= 4_000, "{which}: {} ms", report.ms);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_every_fault_in_every_phase_the_end_comes_within_the_budget() {
+    for seconds in [0, 1, 3, 7, 30] {
+        let shutdown = Shutdown::new();
+        shutdown.set_budget(seconds * SECOND);
+        for (fault, phase) in all_faults() {
+            fault.add(&shutdown, phase);
+        }
+        shutdown.begin(Cause::asked("test"));
+        let report = shutdown.finished().await;
+        assert_eq!(report.steps.len(), 28, "each is told");
+        let outcomes = report.steps.iter().map(|step| step.outcome);
+        assert!(outcomes.clone().all(|outcome| outcome != Outcome::Ok));
+        let skipped = outcomes.filter(|outcome| *outcome == Outcome::Skipped);
+        assert_eq!(
+            skipped.count() == 0,
+            seconds >= 7,
+            "{seconds} s: {report:?}"
+        );
+        assert!(report.ms <= u64::from(seconds) * 1_000, "{} ms", report.ms);
+        assert_eq!(report.exit_code, 1);
     }
 }
 
@@ -241,4 +297,15 @@ async fn the_last_end_is_shown_by_metrics_of_the_next_run() {
     assert!(third.contains("muster_last_shutdown_clean 1"), "{third}");
     let step = "muster_last_shutdown_step_seconds{phase=\"loops\",step=\"tasks\",outcome=\"ok\"}";
     assert!(third.contains(step), "{third}");
+}
+
+#[test]
+fn components_in_one_folder_keep_their_reports_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name);
+    let (first, _) = Record::open_beside(&file("a.db")).unwrap();
+    let (other, _) = Record::open_beside(&file("b.db")).unwrap();
+    let (again, _) = Record::open_beside(&file("a.db")).unwrap();
+    assert_eq!((first, other), (Previous::None, Previous::None));
+    assert_eq!(again, Previous::Unclean);
 }
