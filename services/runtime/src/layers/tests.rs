@@ -49,6 +49,10 @@ impl OpsService for Puppet {
         match request.get_ref().reason.as_str() {
             "panic" => panic!("as you say"),
             "hang" => std::future::pending().await,
+            "wait" => {
+                tokio::time::sleep(crowd::WORK).await;
+                Ok(Response::new(SetMaintenanceResponse::default()))
+            }
             "fail" => Err(Status::internal("as you say")),
             _ => Ok(Response::new(SetMaintenanceResponse::default())),
         }
@@ -56,12 +60,18 @@ impl OpsService for Puppet {
 
     async fn get_maintenance(
         &self,
-        _: Request<GetMaintenanceRequest>,
+        request: Request<GetMaintenanceRequest>,
     ) -> Answer<GetMaintenanceResponse> {
+        if request.metadata().contains_key("beat") {
+            return Ok(Response::new(GetMaintenanceResponse::default()));
+        }
         std::future::pending().await
     }
 
     async fn get_status(&self, request: Request<GetStatusRequest>) -> Answer<GetStatusResponse> {
+        if let Some(next) = times::next_hop(&request) {
+            return next.await;
+        }
         let left = Deadline::of(&request).map(Deadline::remaining);
         let seconds = left.map_or(0, |left| i32::try_from(left.as_secs()).unwrap());
         let component = Principal::of(&request).to_string();

@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
-use muster_proto::ops::v1::{GetStatusRequest, StreamBackupRequest};
+use muster_proto::ops::v1::ops_service_client::OpsServiceClient;
+use muster_proto::ops::v1::{GetStatusRequest, GetStatusResponse, StreamBackupRequest};
 use tonic::{Code, Request};
 
-use super::{Running, reason};
+use super::{Answer, Running, reason};
 use crate::auth::Roles;
+use crate::connect::{Connector, Options};
+use crate::deadline::Deadline;
 use crate::layers::shed::Lane;
 use crate::server::{Method, Settings};
 
@@ -122,4 +125,43 @@ async fn a_stream_that_the_table_bounds_has_the_default_deadline() {
         stream.message().await.unwrap_err().code(),
         Code::DeadlineExceeded
     );
+}
+
+/// The header that names whom a call is passed on to, one after the other.
+const VIA: &str = "via";
+
+/// Passes a call on to the next that its header names, as a component would: with what is left of
+/// its time, less a margin to answer in.
+pub(super) fn next_hop(
+    request: &Request<GetStatusRequest>,
+) -> Option<impl Future<Output = Answer<GetStatusResponse>> + use<>> {
+    let via = request.metadata().get(VIA)?.to_str().unwrap().to_owned();
+    let deadline = Deadline::of(request).unwrap();
+    Some(async move {
+        let (next, rest) = via.split_once(' ').unwrap_or((&via, ""));
+        let channel = Connector::new(Options::default()).channel(&next.parse().unwrap());
+        let mut onwards = Request::new(GetStatusRequest {});
+        deadline.less(Duration::from_secs(1)).carry(&mut onwards);
+        if !rest.is_empty() {
+            onwards.metadata_mut().insert(VIA, rest.parse().unwrap());
+        }
+        OpsServiceClient::new(channel).get_status(onwards).await
+    })
+}
+
+#[tokio::test]
+async fn what_remains_of_the_time_is_read_three_hops_down() {
+    let mut hops = Vec::new();
+    for _ in 0..4 {
+        hops.push(Running::start(Settings::default()).await);
+    }
+    let urls: Vec<&str> = hops[1..].iter().map(|hop| hop.url.as_str()).collect();
+    let mut request = Request::new(GetStatusRequest {});
+    request.set_timeout(Duration::from_secs(100));
+    let via = urls.join(" ").parse().unwrap();
+    request.metadata_mut().insert(VIA, via);
+    let last = hops[0].client.get_status(request).await.unwrap();
+    let left = last.into_inner().in_flight;
+    // The default of the last one would be 30 s; each hop keeps one second for itself.
+    assert!((80..=97).contains(&left), "{left} s");
 }
