@@ -11,9 +11,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io::{Read as _, Write as _},
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
 };
 
@@ -58,6 +59,33 @@ pub struct Process {
     pub address: SocketAddr,
     /// Where health and metrics are, in plaintext.
     pub ops: SocketAddr,
+}
+
+impl Process {
+    /// Asks it to stop, and waits for how it has.
+    pub async fn terminate(mut self) -> ExitStatus {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
+        kill_process(pid, Signal::TERM).unwrap();
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < end, "it does not stop");
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// What it answers on its ops port.
+    pub fn get(&self, path: &str) -> String {
+        let mut stream = std::net::TcpStream::connect(self.ops).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
 }
 
 impl Drop for Process {
@@ -105,6 +133,7 @@ pub async fn start(
     name: &str,
     address: SocketAddr,
     args: &[String],
+    environment: &[(&str, &str)],
 ) -> Process {
     let file = folder.join(format!("{name}-{}.log", address.port()));
     let log = std::fs::File::options()
@@ -114,6 +143,7 @@ pub async fn start(
         .unwrap();
     let ops = free_port();
     let child = command(program, name)
+        .envs(environment.iter().copied())
         .arg(format!("--listen={address}"))
         .arg(format!("--ops-listen={ops}"))
         .args(args)
@@ -169,9 +199,9 @@ impl Fleet {
         let at = folder.path();
         let (offers, workers, replicas) = (free_port(), free_port(), free_port());
         let gateway = vec![format!("--data={}", at.join("gateway").display())];
-        let gateway = start(&program, at, "offers-gateway", offers, &gateway).await;
+        let gateway = start(&program, at, "offers-gateway", offers, &gateway, &[]).await;
         let registry = vec![store(at, "registry"), "--insecure-join".to_owned()];
-        let registry = start(&program, at, "worker-registry", workers, &registry).await;
+        let registry = start(&program, at, "worker-registry", workers, &registry, &[]).await;
         let mut fleet = Self {
             program,
             folder,
@@ -207,6 +237,7 @@ impl Fleet {
             "worker-agent",
             free_port(),
             &args,
+            &[],
         )
         .await;
         self.agents.insert(name.to_owned(), agent);
@@ -229,6 +260,7 @@ impl Fleet {
             "replica-manager",
             self.manager_address,
             &args,
+            &[],
         )
         .await;
         self.manager = Some(manager);

@@ -120,7 +120,7 @@ impl Secure {
         let mut all = vec![format!("--config={}", config.display())];
         all.extend_from_slice(args);
         let at = self.folder.path();
-        let process = fleet::start(&program(), at, name, fleet::free_port(), &all).await;
+        let process = fleet::start(&program(), at, name, fleet::free_port(), &all, &[]).await;
         self.running.insert(name, process);
     }
 

@@ -22,7 +22,14 @@ mod up;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, Parser as _};
+use clap::{CommandFactory as _, FromArgMatches as _};
+use muster_runtime::{
+    args::LogFormat,
+    context::Context,
+    server::Settings,
+    telemetry::{self, Telemetry},
+};
+use tracing::Instrument as _;
 use worker_agent::supervisor;
 
 use crate::{
@@ -44,9 +51,10 @@ pub fn main() -> ExitCode {
         // This program stands beside one replica of `muster up`.
         return supervisor::main(words);
     }
-    let cli = Cli::parse();
+    let matches = Cli::command().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let format = cli.global.output;
-    match begin(cli) {
+    match begin(cli, matches.subcommand_name().unwrap_or_default()) {
         Ok(code) => code,
         Err(failure) => {
             report(&failure, format);
@@ -68,7 +76,7 @@ fn report(failure: &Failure, format: Format) {
     }
 }
 
-fn begin(cli: Cli) -> Result<ExitCode, Failure> {
+fn begin(cli: Cli, name: &str) -> Result<ExitCode, Failure> {
     match cli.command {
         Command::Local(Local::Completions { shell }) => {
             clap_complete::generate(shell, &mut Cli::command(), "muster", &mut std::io::stdout());
@@ -88,10 +96,15 @@ fn begin(cli: Cli) -> Result<ExitCode, Failure> {
         }
         Command::Remote(command) => {
             let session = context::session(&cli.global)?;
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()?;
-            runtime.block_on(ask(&session, command))?;
+            if Telemetry::is_wanted() {
+                // Spans are sent off from a thread of their own.
+                stack_runtime()?.block_on(ask_traced(&session, command, name))?;
+            } else {
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()?;
+                runtime.block_on(ask(&session, command))?;
+            }
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -103,6 +116,17 @@ fn stack_runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .worker_threads(2)
         .enable_all()
         .build()?)
+}
+
+/// Asks as part of a trace. A collector that is away costs the trace and nothing else.
+async fn ask_traced(session: &Session, command: Remote, name: &str) -> Result<(), Failure> {
+    let identity = Context::new("muster", VERSION, Settings::default()).identity;
+    let telemetry = Telemetry::start(&identity, LogFormat::Pretty, "off")
+        .map_err(|error| Failure::Failed(error.to_string()))?;
+    let span = telemetry::root::command(&format!("muster {name}"));
+    let asked = ask(session, command).instrument(span).await;
+    let _ = telemetry.end().await;
+    asked
 }
 
 async fn ask(session: &Session, command: Remote) -> Result<(), Failure> {

@@ -7,6 +7,7 @@
 
 mod export;
 pub(crate) mod inbound;
+pub mod root;
 
 #[cfg(test)]
 mod tests;
@@ -77,6 +78,11 @@ impl Telemetry {
             tracing::error!(error, "traces are not exported");
         }
         Ok(Self { export })
+    }
+
+    /// Whether the environment names a collector of traces.
+    pub fn is_wanted() -> bool {
+        export::is_wanted()
     }
 
     /// Shows in `context` whether spans arrive, and sends off the last ones when it shuts down.

@@ -39,13 +39,20 @@ const OWN_TARGETS: [&str; 7] = [
     "tower",
 ];
 
+/// Whether the environment names a collector.
+pub(super) fn is_wanted() -> bool {
+    let named = |name: &&str| env::var(name).is_ok_and(|endpoint| !endpoint.is_empty());
+    ENDPOINTS.iter().any(|name| named(&name))
+}
+
 /// The layer that exports spans, if the environment names a collector. The error is in words.
 pub(super) fn start<S>(identity: &Identity) -> Option<Result<(BoxedLayer<S>, Export), String>>
 where
     S: Subscriber + for<'a> LookupSpan<'a> + Send + Sync,
 {
-    let named = |name: &&str| env::var(name).is_ok_and(|endpoint| !endpoint.is_empty());
-    ENDPOINTS.iter().find(|name| named(name))?;
+    if !is_wanted() {
+        return None;
+    }
     let otlp = match Otlp::builder().with_tonic().build() {
         Ok(otlp) => otlp,
         Err(error) => return Some(Err(error.to_string())),
@@ -118,7 +125,7 @@ impl Deliveries {
         );
         metrics.register(
             "muster_spans_lost",
-            "Spans that it did not",
+            "Spans that the collector did not take",
             self.lost.clone(),
         );
     }
