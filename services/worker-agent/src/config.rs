@@ -42,8 +42,8 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     pub join_token_file: Option<PathBuf>,
     /// A label of this machine; may be given several times
-    #[arg(long = "label", value_name = "KEY=VALUE", value_delimiter = ',')]
-    pub labels: Vec<String>,
+    #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',')]
+    pub label: Vec<String>,
     /// Where the agent is reached; its replicas are reached at the same host
     #[arg(long, value_name = "HOST:PORT")]
     pub advertise: Option<Advertise>,
@@ -237,7 +237,7 @@ impl Config {
         let name = args.name.unwrap_or_else(host_as_name);
         name::check(&name).map_err(|error| format!("--name: {error}"))?;
         let mut labels = BTreeMap::new();
-        for label in &args.labels {
+        for label in &args.label {
             let (key, value) =
                 name::parse_label(label).map_err(|error| format!("--label: {error}"))?;
             labels.insert(key, value);
