@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use muster_proto::workers::v1::workers_service_client::WorkersServiceClient;
 use muster_runtime::backoff::Policy;
 use muster_runtime::connect::Channel;
+use muster_runtime::shutdown::Phase;
 use muster_runtime::task::Tasks;
 use tokio::sync::{OnceCell, Semaphore, watch};
 
@@ -98,7 +99,8 @@ impl Executor {
                     Wish::Allocate { .. } => "allocate",
                     Wish::Release { .. } => "release",
                 };
-                self.0.tasks.spawn(name, async move {
+                // A wish stays recorded, and a registry that is away must not hold up the end.
+                self.0.tasks.until(Phase::Loops, name, async move {
                     executor.fulfil(&engine, &wish).await;
                 });
             }
