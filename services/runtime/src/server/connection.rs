@@ -184,6 +184,9 @@ fn builder(settings: &Settings) -> http2::Builder<Spawn> {
         .timer(TokioTimer::new())
         .auto_date_header(false)
         .max_concurrent_streams(settings.max_streams_per_connection)
+        // Calls that run out of time together are reset together: h2 takes twenty of them that it
+        // has not got to for an attack, and closes the connection under all the others.
+        .max_pending_accept_reset_streams(settings.max_streams_per_connection as usize)
         .keep_alive_interval(settings.keepalive_interval)
         .keep_alive_timeout(settings.keepalive_timeout);
     builder

@@ -159,3 +159,60 @@ async fn the_health_of_a_server_that_sheds_everything_is_answered_all_the_time()
     assert_eq!(running.context.load.refused(Lane::Shared), 20);
     assert_eq!(running.context.load.in_flight(Lane::Shared), 4);
 }
+
+#[tokio::test]
+async fn many_calls_given_up_at_once_cost_the_others_on_their_connection_nothing() {
+    let running = start(Context::for_tests("sample")).await;
+    let stream = TcpStream::connect(running.address).await.unwrap();
+    let (mut sender, connection) = h2::client::handshake(stream).await.unwrap();
+    let driving = tokio::task::spawn(connection);
+    let request = || {
+        let builder = http::Request::post("http://x/grpc.health.v1.Health/Check");
+        let builder = builder.header("content-type", "application/grpc");
+        builder.header("te", "trailers").body(()).unwrap()
+    };
+    // All before the connection gets to write any.
+    for _ in 0..200 {
+        let (_, mut given_up) = sender.send_request(request(), false).unwrap();
+        given_up.send_reset(h2::Reason::CANCEL);
+    }
+    let (answer, mut body) = sender.send_request(request(), false).unwrap();
+    body.send_data(bytes::Bytes::from_static(&[0; 5]), true)
+        .unwrap();
+    let answer = timeout(PATIENCE, answer).await.unwrap();
+    assert_eq!(answer.unwrap().status(), 200);
+    driving.abort();
+}
+
+#[tokio::test]
+async fn a_peer_that_does_not_answer_pings_is_let_go() {
+    let settings = Settings {
+        keepalive_interval: Duration::from_millis(20),
+        keepalive_timeout: Duration::from_millis(20),
+        ..Settings::default()
+    };
+    let running = start(with(settings)).await;
+    let mut silent = TcpStream::connect(running.address).await.unwrap();
+    let begin = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    silent.write_all(begin).await.unwrap();
+    all(&mut silent).await;
+}
+
+#[tokio::test]
+async fn a_message_that_is_too_large_is_refused_and_the_connection_goes_on() {
+    let mut running = Running::start(Settings::default()).await;
+    let request = SetMaintenanceRequest {
+        on: true,
+        reason: "x".repeat(5 << 20),
+    };
+    let status = running.client.set_maintenance(request).await.unwrap_err();
+    assert!(
+        matches!(status.code(), Code::OutOfRange | Code::ResourceExhausted),
+        "{status}"
+    );
+    running
+        .client
+        .get_status(GetStatusRequest {})
+        .await
+        .unwrap();
+}
