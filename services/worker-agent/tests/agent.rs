@@ -278,6 +278,7 @@ fn check_second_start(fleet: &Fleet) {
         .find(|held| held.allocation_id == "a-keep.0.1")
         .unwrap();
     assert_eq!(kept.record.as_ref().unwrap().owner, "replica-manager");
+    assert_eq!(kept.record.as_ref().unwrap().worker_generation, 1);
 }
 
 #[tokio::test]

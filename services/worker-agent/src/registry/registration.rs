@@ -73,11 +73,7 @@ impl Registry {
 
     fn request(&self, boot_id: &str) -> RegisterWorkerRequest {
         let config = &self.shared.config;
-        let last_generation = self
-            .shared
-            .data
-            .identity()
-            .map_or(0, |identity| identity.generation);
+        let last_generation = self.last_generation();
         let capacity_type = if config.spot {
             CapacityType::Spot
         } else {
@@ -87,7 +83,7 @@ impl Registry {
             name: config.name.clone(),
             boot_id: boot_id.to_owned(),
             join_token: self.join_token(),
-            last_generation: last_generation.max(self.shared.standing.generation()),
+            last_generation,
             capacity: Some(self.shared.standing.capacity().clone()),
             agent_labels: config.labels.clone(),
             capacity_type: capacity_type.into(),
@@ -100,8 +96,15 @@ impl Registry {
             agent_version: self.shared.context.identity.version.to_owned(),
             agent_address: self.addresses.agent.clone(),
             advertise_host: self.addresses.host.clone(),
-            held: self.held(),
+            held: self.held(last_generation),
         }
+    }
+
+    /// The last that the registry is known to have given, before this process or in it.
+    fn last_generation(&self) -> i64 {
+        let kept = self.shared.data.identity();
+        let kept = kept.map_or(0, |identity| identity.generation);
+        kept.max(self.shared.standing.generation())
     }
 
     /// The join token as its file has it now; nothing if there is no file.
@@ -119,7 +122,7 @@ impl Registry {
     }
 
     /// All that is on the machine, with what it takes to make its records anew.
-    fn held(&self) -> Vec<HeldAllocation> {
+    fn held(&self, generation: i64) -> Vec<HeldAllocation> {
         let view = self.shared.view.borrow();
         let mut held = view.held.clone();
         for one in &mut held {
@@ -127,18 +130,21 @@ impl Registry {
             if one.phase() != HeldPhase::Ended
                 && let Some(seen) = view.attempts.values().find(of_it)
             {
-                one.record = Some(self.allocation_record(seen));
+                one.record = Some(self.allocation_record(seen, generation));
             }
         }
         held
     }
 
-    fn allocation_record(&self, seen: &Seen) -> Allocation {
+    /// Its term stays unknown, since nobody tells agents; what was taken from an earlier generation is not
+    /// here any more, so that it is of the last.
+    fn allocation_record(&self, seen: &Seen, generation: i64) -> Allocation {
         let assignment = &seen.assignment;
         let ports = assignment.run.iter().flat_map(|run| &run.ports);
         Allocation {
             id: assignment.allocation_id.clone(),
             worker: self.shared.config.name.clone(),
+            worker_generation: generation,
             state: AllocationState::Held.into(),
             owner: OWNER.to_owned(),
             subject: assignment.replica.clone(),

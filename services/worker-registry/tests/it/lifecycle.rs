@@ -155,3 +155,66 @@ async fn maintenance_outlives_the_process_and_disturbs_no_decision() {
     assert_eq!(worker.usage.unwrap().gpus, 2);
     registry.stop().await;
 }
+
+/// A held allocation as an agent lists it, which was never told under which term it was made.
+fn as_its_agent_knows_it(allocation: &proto::Allocation) -> proto::HeldAllocation {
+    proto::HeldAllocation {
+        allocation_id: allocation.id.clone(),
+        phase: Running.into(),
+        record: Some(proto::Allocation {
+            owner_term: None,
+            create_time: None,
+            ..allocation.clone()
+        }),
+    }
+}
+
+#[tokio::test]
+async fn a_machine_that_comes_back_keeps_what_it_lists_and_brings_back_what_a_backup_lacks() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || {
+        muster_store::Store::embedded(folder.path().join("r.db"), muster_store::Options::default())
+            .unwrap()
+    };
+    let registry = Registry::with(config(), open()).await;
+    let mut client = registry.client().await;
+    let first = client.register_worker(registration("w1", "boot-1")).await;
+    let credential = first.unwrap().into_inner().credential;
+    let agent = Agent::new("w1", 1);
+    agent.activate(&mut client).await.unwrap();
+    let known = allocate(&mut client, "r1", 1).await.unwrap();
+    let lost = proto::Allocation {
+        id: "of-before".to_owned(),
+        subject: "chat/9".to_owned(),
+        gpu_uuids: vec!["GPU-w1-7".to_owned()],
+        fencing_token: format!("000000000000-00000000-{:020}", 7),
+        ..known.clone()
+    };
+    let back = proto::RegisterWorkerRequest {
+        last_generation: 1,
+        held: [&known, &lost].map(as_its_agent_knows_it).to_vec(),
+        ..registration("w1", "boot-2")
+    };
+    let mut back = tonic::Request::new(back);
+    let credential = format!("Bearer {credential}").parse().unwrap();
+    back.metadata_mut().insert("authorization", credential);
+    let answer = client.register_worker(back).await.unwrap().into_inner();
+    assert_eq!(answer.worker.unwrap().generation, 2);
+    registry.stop().await.close().await;
+
+    let registry = Registry::with(config(), open()).await;
+    let mut client = registry.client().await;
+    let request = proto::ListAllocationsRequest::default();
+    let listed = client.list_allocations(request).await.unwrap().into_inner();
+    let held = |id: &str| {
+        let found = listed.allocations.iter().find(|one| one.id == id);
+        let found = found.unwrap_or_else(|| panic!("{id} is not in {listed:#?}"));
+        assert_eq!(found.state(), AllocationState::Held);
+        found.clone()
+    };
+    assert_eq!(held(&known.id), known, "what was known is as it was");
+    assert_eq!(held("of-before").subject, "chat/9");
+    assert_eq!(held("of-before").owner_term.unwrap().epoch, "");
+    release(&mut client, "of-before").await.unwrap();
+    registry.stop().await.close().await;
+}

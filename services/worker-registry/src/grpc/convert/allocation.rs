@@ -8,7 +8,8 @@ use muster_runtime::status::Violations;
 
 use super::time::{parse_duration, parse_time, render_duration, render_time};
 use super::{
-    MAX_ID, parse_count, parse_generation, parse_required, render_count, render_generation,
+    MAX_ID, parse_count, parse_generation, parse_required, parse_text, render_count,
+    render_generation,
 };
 use crate::domain::allocation::{
     Allocation, Amounts, DEFAULT_STOP_GRACE, End, FencingToken, Life, OwnerTerm,
@@ -30,6 +31,26 @@ pub(crate) fn parse_term(
     OwnerTerm {
         epoch: parse_required("owner_term.epoch", &term.epoch, MAX_ID, violations),
         revision: parse_generation("owner_term.revision", term.revision, violations),
+    }
+}
+
+/// The term under which an allocation was made, as far as it is known: agents do not know it. Unknown is
+/// before every other, so that no owner takes such an allocation for a leftover of its own.
+fn parse_known_term(
+    field: &str,
+    term: Option<&proto::OwnerTerm>,
+    violations: &mut Violations,
+) -> OwnerTerm {
+    let Some(term) = term else {
+        return OwnerTerm {
+            epoch: "".into(),
+            revision: 0,
+        };
+    };
+    let path = |name: &str| format!("{field}.{name}");
+    OwnerTerm {
+        epoch: parse_text(&path("epoch"), &term.epoch, MAX_ID, violations),
+        revision: parse_generation(&path("revision"), term.revision, violations),
     }
 }
 
@@ -96,9 +117,7 @@ pub(crate) fn parse_allocation(
     let path = |name: &str| format!("{field}.{name}");
     let life = parse_life(&record, &path("state"), violations);
     let fencing = violations.take(&path("fencing_token"), record.fencing_token.parse());
-    let mut term_violations = Violations::new();
-    let term = parse_term(record.owner_term.as_ref(), &mut term_violations);
-    violations.extend_under(field, term_violations);
+    let term = parse_known_term(&path("owner_term"), record.owner_term.as_ref(), violations);
     let grace = parse_duration(&path("stop_grace"), record.stop_grace.as_ref(), violations);
     let ports = record
         .host_ports
