@@ -9,90 +9,63 @@
     reason = "what goes wrong here ends the test that asked for it"
 )]
 
+pub mod process;
+pub mod spec;
+pub mod watching;
+pub mod wire;
+pub mod witness;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io::{Read as _, Write as _},
-    net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
 };
 
 use muster_proto::{
     agents::v1::{GetAgentRequest, agents_service_client::AgentsServiceClient},
-    health::v1::{
-        HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
-    },
     offers::v1::{
         ListOffersRequest, ListOffersResponse, OfferFilter,
         offers_service_client::OffersServiceClient,
     },
     replicas::v1::{
-        EnvVar, ListReplicasRequest, Placement, ProcessRuntime, Replica, ReplicaCount,
-        ReplicaFilter, ReplicaPhase, ReplicaRole, RetryPolicy, RunSpec, Service, ServiceFilter,
-        ServicePhase, ServiceSpec, Spread, StopPolicy, UpdatePolicy, UpdateServiceRequest,
-        WatchServicesRequest, replicas_service_client::ReplicasServiceClient, run_spec,
+        Endpoint, GetServiceRequest, ListReplicasRequest, Replica, ReplicaFilter, ReplicaPhase,
+        ReplicaRole, Service, ServiceFilter, ServicePhase, ServiceSpec, ServiceStatus,
+        UpdateServiceRequest, WatchServicesRequest, replicas_service_client::ReplicasServiceClient,
         service_change,
     },
-    types::v1::{GpuRequest, Int32Range, Requirements},
+    types::v1::Requirements,
     workers::v1::{
-        DrainWorkerRequest, GetWorkerRequest, ListAllocationsRequest, ListWorkersRequest, Worker,
-        WorkerState, workers_service_client::WorkersServiceClient,
+        Allocation, DrainWorkerRequest, GetWorkerRequest, ListAllocationsRequest,
+        ListWorkersRequest, Worker, WorkerLiveness, WorkerState,
+        workers_service_client::WorkersServiceClient,
     },
 };
+pub use process::{Process, command, free_port, is_alive, kill, start};
+use process::{Launch, channel, channel_for_streams};
 use prost_types::FieldMask;
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
-use tokio::time::{Instant, sleep, timeout};
-use tonic::transport::{Channel, Endpoint};
+use rustix::process::Signal;
+use spec::gpus;
+pub use spec::{retry, retry_every, sleeping, span};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep, timeout},
+};
+use tonic::{Code, Status, transport::Channel};
+pub use watching::Seen;
+use wire::Wire;
 
 /// How long a component may take to serve or to stop.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A duration as the contract writes it.
-pub fn span(duration: Duration) -> Option<prost_types::Duration> {
-    Some(duration.try_into().unwrap())
-}
-
-/// A process of the fleet; killed when dropped.
-pub struct Process {
-    child: Child,
-    pub address: SocketAddr,
-    /// Where health and metrics are, in plaintext.
-    pub ops: SocketAddr,
-}
-
-impl Process {
-    /// Asks it to stop, and waits for how it has.
-    pub async fn terminate(mut self) -> ExitStatus {
-        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
-        kill_process(pid, Signal::TERM).unwrap();
-        let end = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(Instant::now() < end, "it does not stop");
-            sleep(Duration::from_millis(20)).await;
-        }
-    }
-
-    /// What it answers on its ops port.
-    pub fn get(&self, path: &str) -> String {
-        let mut stream = std::net::TcpStream::connect(self.ops).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// What a fleet is made of, beside the three components.
+#[derive(Debug, Default)]
+pub struct Layout {
+    /// Agents with eight simulated GPUs each.
+    pub agents: usize,
+    /// Flags of the worker-registry.
+    pub registry: Vec<String>,
+    /// Whether the agents' ways to the components can be cut.
+    pub wired: bool,
 }
 
 /// The processes, and where they keep their state.
@@ -102,176 +75,116 @@ pub struct Fleet {
     folder: tempfile::TempDir,
     pub gateway: Process,
     pub registry: Process,
-    manager: Option<Process>,
-    manager_address: SocketAddr,
+    pub manager: Process,
     pub agents: BTreeMap<String, Process>,
+    wires: BTreeMap<String, [Wire; 2]>,
+    wired: bool,
 }
 
-/// An address that nobody listens on.
-pub fn free_port() -> SocketAddr {
-    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    listener.local_addr().unwrap()
-}
-
-/// `program` under the name of a component or of the command line, with none of this process's
-/// settings.
-pub fn command(program: &Path, name: &str) -> Command {
-    let mut command = Command::new(program);
-    std::os::unix::process::CommandExt::arg0(&mut command, name);
-    for (variable, _) in std::env::vars_os() {
-        if variable.to_string_lossy().starts_with("MUSTER_") {
-            command.env_remove(variable);
-        }
-    }
-    command
-}
-
-/// Starts a component under its name and waits until it is SERVING.
-pub async fn start(
-    program: &Path,
-    folder: &Path,
-    name: &str,
-    address: SocketAddr,
-    args: &[String],
-    environment: &[(&str, &str)],
-) -> Process {
-    let file = folder.join(format!("{name}-{}.log", address.port()));
-    let log = std::fs::File::options()
-        .create(true)
-        .append(true)
-        .open(&file)
-        .unwrap();
-    let ops = free_port();
-    let child = command(program, name)
-        .envs(environment.iter().copied())
-        .arg(format!("--listen={address}"))
-        .arg(format!("--ops-listen={ops}"))
-        .args(args)
-        .stdin(Stdio::null())
-        .stdout(log.try_clone().unwrap())
-        .stderr(log)
-        .spawn()
-        .unwrap();
-    let mut process = Process {
-        child,
-        address,
-        ops,
-    };
-    let end = Instant::now() + PATIENCE;
-    while !serves(ops).await {
-        let ended = process.child.try_wait().unwrap();
-        let log = || std::fs::read_to_string(&file).unwrap_or_default();
-        assert!(ended.is_none(), "{name} ended: {ended:?}\n{}", log());
-        assert!(Instant::now() < end, "{name} does not serve\n{}", log());
-        sleep(Duration::from_millis(20)).await;
-    }
-    process
-}
-
-async fn serves(address: SocketAddr) -> bool {
-    let Ok(channel) = dial(address).connect().await else {
-        return false;
-    };
-    let request = HealthCheckRequest {
-        service: "readiness".to_owned(),
-    };
-    let answer = HealthClient::new(channel).check(request).await;
-    answer.is_ok_and(|answer| answer.into_inner().status() == ServingStatus::Serving)
-}
-
-fn dial(address: SocketAddr) -> Endpoint {
-    Endpoint::from_shared(format!("http://{address}"))
-        .unwrap()
-        .connect_timeout(Duration::from_secs(2))
-        .timeout(Duration::from_secs(20))
-}
-
-fn channel(address: SocketAddr) -> Channel {
-    dial(address).connect_lazy()
+/// Runs a task of the test's own.
+#[expect(clippy::disallowed_methods, reason = "a test owns its tasks")]
+fn own<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+    tokio::spawn(task)
 }
 
 impl Fleet {
     /// Three components on stores of their own, and this many agents with eight
     /// simulated GPUs each, which are ACTIVE.
     pub async fn start(program: &str, agents: usize) -> Self {
-        let program = PathBuf::from(program);
+        let layout = Layout {
+            agents,
+            ..Layout::default()
+        };
+        Self::laid_out(program, layout).await
+    }
+
+    /// The same, otherwise than usual.
+    pub async fn laid_out(program: &str, layout: Layout) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let at = folder.path();
-        let (offers, workers, replicas) = (free_port(), free_port(), free_port());
+        let at = folder.path().to_owned();
+        let component = |name: &str, args| {
+            Process::new(Launch {
+                program: program.into(),
+                folder: at.clone(),
+                name: name.to_owned(),
+                address: free_port(),
+                args,
+                environment: Vec::new(),
+            })
+        };
         let gateway = vec![format!("--data={}", at.join("gateway").display())];
-        let gateway = start(&program, at, "offers-gateway", offers, &gateway, &[]).await;
-        let registry = vec![store(at, "registry"), "--insecure-join".to_owned()];
-        let registry = start(&program, at, "worker-registry", workers, &registry, &[]).await;
+        let gateway = component("offers-gateway", gateway);
+        let mut registry = vec![store(&at, "registry"), "--insecure-join".to_owned()];
+        registry.extend(layout.registry);
+        let registry = component("worker-registry", registry);
+        let manager = vec![
+            store(&at, "manager"),
+            format!("--offers-addr=http://{}", gateway.address),
+            format!("--workers-addr=http://{}", registry.address),
+        ];
+        let manager = component("replica-manager", manager);
         let mut fleet = Self {
-            program,
+            program: program.into(),
             folder,
             gateway,
             registry,
-            manager: None,
-            manager_address: replicas,
+            manager,
             agents: BTreeMap::new(),
+            wires: BTreeMap::new(),
+            wired: layout.wired,
         };
-        fleet.start_manager().await;
-        for number in 1..=agents {
-            fleet.start_agent(&format!("w{number}")).await;
+        fleet.gateway.start().await;
+        fleet.registry.start().await;
+        fleet.manager.start().await;
+        for number in 1..=layout.agents {
+            fleet.add_agent(&format!("w{number}")).await;
         }
-        fleet.until_active(agents).await;
+        fleet.until_active(layout.agents).await;
         fleet
     }
 
-    pub fn path(&self) -> PathBuf {
-        self.folder.path().to_owned()
+    pub fn path(&self) -> &Path {
+        self.folder.path()
     }
 
-    pub async fn start_agent(&mut self, name: &str) {
-        let args = [
+    pub async fn add_agent(&mut self, name: &str) {
+        let (mut workers, mut replicas) = (self.registry.address, self.manager.address);
+        if self.wired {
+            let wires = [Wire::to(workers).await, Wire::to(replicas).await];
+            [workers, replicas] = [wires[0].address, wires[1].address];
+            self.wires.insert(name.to_owned(), wires);
+        }
+        let args = vec![
             format!("--name={name}"),
-            format!("--data={}", self.folder.path().join(name).display()),
+            format!("--data={}", self.path().join(name).display()),
             "--gpus=H100:8".to_owned(),
-            format!("--workers-addr=http://{}", self.registry.address),
-            format!("--replicas-addr=http://{}", self.manager_address),
+            format!("--workers-addr=http://{workers}"),
+            format!("--replicas-addr=http://{replicas}"),
         ];
-        let agent = start(
-            &self.program,
-            self.folder.path(),
-            "worker-agent",
-            free_port(),
-            &args,
-            &[],
-        )
-        .await;
+        let mut agent = Process::new(Launch {
+            program: self.program.clone(),
+            folder: self.path().to_owned(),
+            name: "worker-agent".to_owned(),
+            address: free_port(),
+            args,
+            environment: Vec::new(),
+        });
+        agent.start().await;
         self.agents.insert(name.to_owned(), agent);
     }
 
-    /// Kills an agent as a crash would end it.
-    pub fn kill_agent(&mut self, name: &str) {
-        drop(self.agents.remove(name));
+    pub fn agent(&mut self, name: &str) -> &mut Process {
+        self.agents.get_mut(name).expect("there is such an agent")
     }
 
-    pub async fn start_manager(&mut self) {
-        let args = [
-            store(self.folder.path(), "manager"),
-            format!("--offers-addr=http://{}", self.gateway.address),
-            format!("--workers-addr=http://{}", self.registry.address),
-        ];
-        let manager = start(
-            &self.program,
-            self.folder.path(),
-            "replica-manager",
-            self.manager_address,
-            &args,
-            &[],
-        )
-        .await;
-        self.manager = Some(manager);
+    /// Nothing comes through between a machine and the components any more.
+    pub fn cut_off(&self, name: &str) {
+        self.wires[name].iter().for_each(Wire::cut);
     }
 
-    /// Kills the replica-manager as a crash would end it.
-    pub async fn kill_manager(&mut self) {
-        let manager = self.manager.take().expect("the manager runs");
-        let pid = Pid::from_raw(i32::try_from(manager.child.id()).unwrap()).unwrap();
-        kill_process(pid, Signal::KILL).unwrap();
-        drop(manager);
+    /// It comes through again.
+    pub fn reconnect(&self, name: &str) {
+        self.wires[name].iter().for_each(Wire::mend);
     }
 
     pub fn offers(&self) -> OffersServiceClient<Channel> {
@@ -283,7 +196,7 @@ impl Fleet {
     }
 
     pub fn manager(&self) -> ReplicasServiceClient<Channel> {
-        ReplicasServiceClient::new(channel(self.manager_address))
+        ReplicasServiceClient::new(channel(self.manager.address))
     }
 
     /// The cheapest offers with one of these GPUs.
@@ -310,25 +223,63 @@ impl Fleet {
 
     /// Creates or changes a service, as `muster apply` does.
     pub async fn apply(&self, spec: ServiceSpec) -> Service {
-        let request = UpdateServiceRequest {
-            spec: Some(spec),
-            update_mask: Some(FieldMask {
-                paths: vec!["*".to_owned()],
-            }),
-            allow_missing: true,
-            ..UpdateServiceRequest::default()
-        };
-        self.manager()
-            .update_service(request)
-            .await
-            .unwrap()
-            .into_inner()
-            .service
-            .unwrap()
+        let answer = self.manager().update_service(full_replacement(spec)).await;
+        answer.unwrap().into_inner().service.unwrap()
+    }
+
+    /// Asks the manager until it answers, while it is killed and started.
+    pub async fn insist(
+        &self,
+        call: impl AsyncFn(ReplicasServiceClient<Channel>) -> Result<(), Status>,
+    ) {
+        let end = Instant::now() + PATIENCE;
+        while let Err(status) = call(self.manager()).await {
+            let away = matches!(status.code(), Code::Unavailable | Code::Unknown);
+            assert!(away && Instant::now() < end, "{status}");
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Waits until there is no such service.
+    pub async fn until_gone(&self, name: &str) {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let request = GetServiceRequest {
+                name: name.to_owned(),
+                ..GetServiceRequest::default()
+            };
+            match self.manager().get_service(request).await {
+                Err(status) if status.code() == Code::NotFound => return,
+                answer => assert!(Instant::now() < end, "it is there: {answer:#?}"),
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
     }
 
     /// Waits until a service is in a phase.
     pub async fn until(&self, name: &str, phase: ServicePhase, patience: Duration) -> Service {
+        let reached = |status: &ServiceStatus| status.phase() == phase;
+        self.until_within(name, &format!("{phase:?}"), reached, patience)
+            .await
+    }
+
+    /// Waits until the status of a service is as a test wants it.
+    pub async fn until_status(
+        &self,
+        name: &str,
+        what: &str,
+        test: impl Fn(&ServiceStatus) -> bool,
+    ) -> Service {
+        self.until_within(name, what, test, PATIENCE).await
+    }
+
+    async fn until_within(
+        &self,
+        name: &str,
+        what: &str,
+        test: impl Fn(&ServiceStatus) -> bool,
+        patience: Duration,
+    ) -> Service {
         let mut last = None;
         let waited = timeout(patience, async {
             loop {
@@ -336,7 +287,7 @@ impl Fleet {
                 while let Ok(Some(message)) = watch.message().await {
                     for change in message.changes {
                         if let Some(service_change::Change::Put(service)) = change.change {
-                            let reached = service.status.as_ref().unwrap().phase() == phase;
+                            let reached = test(service.status.as_ref().unwrap());
                             last = Some(service.clone());
                             if reached {
                                 return service;
@@ -348,7 +299,7 @@ impl Fleet {
         });
         waited
             .await
-            .unwrap_or_else(|_| panic!("{name} is not {phase:?}; it is {last:#?}"))
+            .unwrap_or_else(|_| panic!("{name} is not {what}; it is {last:#?}"))
     }
 
     async fn watch(
@@ -364,13 +315,10 @@ impl Fleet {
                 filter: Some(filter.clone()),
                 ..Default::default()
             };
-            // A stream may last longer than a call.
-            let endpoint =
-                Endpoint::from_shared(format!("http://{}", self.manager_address)).unwrap();
-            if let Ok(channel) = endpoint.connect().await
-                && let Ok(stream) = ReplicasServiceClient::new(channel)
-                    .watch_services(request)
-                    .await
+            let channel = channel_for_streams(self.manager.address);
+            if let Ok(stream) = ReplicasServiceClient::new(channel)
+                .watch_services(request)
+                .await
             {
                 return stream.into_inner();
             }
@@ -378,49 +326,14 @@ impl Fleet {
         }
     }
 
-    /// Watches how many replicas of a service are ready, until it is stopped.
-    pub fn watch_least_ready(&self, name: &str) -> LeastReady {
-        let (name, address) = (name.to_owned(), self.manager_address);
-        let (stop, mut stopped) = tokio::sync::oneshot::channel::<()>();
-        #[expect(clippy::disallowed_methods, reason = "a test owns its tasks")]
-        let task = tokio::spawn(async move {
-            let mut least = i32::MAX;
-            loop {
-                let filter = ServiceFilter {
-                    names: vec![name.clone()],
-                    ..ServiceFilter::default()
-                };
-                let request = WatchServicesRequest {
-                    filter: Some(filter),
-                    ..Default::default()
-                };
-                let mut client = ReplicasServiceClient::new(channel_for_streams(address));
-                let opened = tokio::select! {
-                    _ = &mut stopped => return least,
-                    opened = client.watch_services(request) => opened,
-                };
-                let Ok(stream) = opened else {
-                    sleep(Duration::from_millis(50)).await;
-                    continue;
-                };
-                let mut stream = stream.into_inner();
-                loop {
-                    let message = tokio::select! {
-                        _ = &mut stopped => return least,
-                        message = stream.message() => message,
-                    };
-                    let Ok(Some(message)) = message else {
-                        break;
-                    };
-                    for change in message.changes {
-                        if let Some(service_change::Change::Put(service)) = change.change {
-                            least = least.min(service.status.unwrap().counts.unwrap().ready);
-                        }
-                    }
-                }
-            }
-        });
-        LeastReady { stop, task }
+    /// Every status of a service from now on.
+    pub fn statuses(&self, service: &str) -> Seen<ServiceStatus> {
+        Seen::statuses(self.manager.address, service)
+    }
+
+    /// The endpoints of a service from now on, after each change.
+    pub fn endpoints(&self, service: &str) -> Seen<BTreeMap<String, Endpoint>> {
+        Seen::endpoints(self.manager.address, service)
     }
 
     /// Every replica of a service.
@@ -444,6 +357,12 @@ impl Fleet {
 
     /// The process of each ready replica of a service, as its agent says.
     pub async fn processes(&self, service: &str) -> BTreeMap<String, i32> {
+        let processes = self.processes_if_known(service).await;
+        processes.expect("its agent runs it")
+    }
+
+    /// `None` where an agent does not know of a ready replica.
+    async fn processes_if_known(&self, service: &str) -> Option<BTreeMap<String, i32>> {
         let mut processes = BTreeMap::new();
         for replica in self.replicas(service).await {
             if replica.phase() != ReplicaPhase::Ready {
@@ -452,18 +371,12 @@ impl Fleet {
             let attempt = replica.attempt.unwrap();
             let agent = self.agents[&attempt.worker].address;
             let mut client = AgentsServiceClient::new(channel(agent));
-            let agent = client
-                .get_agent(GetAgentRequest {})
-                .await
-                .unwrap()
-                .into_inner();
-            let running = agent
-                .attempts
-                .iter()
-                .find(|one| one.attempt_id == attempt.id);
-            processes.insert(replica.id, running.expect("the agent runs it").pid);
+            let answer = client.get_agent(GetAgentRequest {}).await.unwrap();
+            let attempts = answer.into_inner().attempts;
+            let running = attempts.iter().find(|one| one.attempt_id == attempt.id)?;
+            processes.insert(replica.id, running.pid);
         }
-        processes
+        Some(processes)
     }
 
     /// Those of some processes that are there.
@@ -547,6 +460,45 @@ impl Fleet {
         }
     }
 
+    /// Waits until a machine has come back so often, and takes work.
+    pub async fn until_generation(&self, name: &str, generation: i64) {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let worker = self.worker(name).await;
+            let active = worker.state() == WorkerState::Active;
+            if active && worker.generation == generation {
+                return;
+            }
+            assert!(Instant::now() < end, "not {generation}: {worker:#?}");
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    pub async fn until_liveness(&self, name: &str, is: WorkerLiveness, patience: Duration) {
+        let end = Instant::now() + patience;
+        loop {
+            let worker = self.worker(name).await;
+            if worker.liveness() == is {
+                return;
+            }
+            assert!(Instant::now() < end, "{name} is not {is:?}: {worker:#?}");
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Waits until agents that have just started know these processes as those of a service again.
+    pub async fn until_known(&self, service: &str, processes: &BTreeMap<String, i32>) {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let known = self.processes_if_known(service).await;
+            if known.as_ref() == Some(processes) {
+                return;
+            }
+            assert!(Instant::now() < end, "{known:?} of {processes:?}");
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     async fn until_active(&self, count: usize) {
         let end = Instant::now() + PATIENCE;
         loop {
@@ -566,21 +518,22 @@ impl Fleet {
         }
     }
 
-    /// No accelerator is in two allocations.
-    pub async fn no_room_is_held_twice(&self) {
+    /// Everything that the registry has given away.
+    pub async fn allocations(&self) -> Vec<Allocation> {
         let request = ListAllocationsRequest {
             page_size: 1000,
             ..ListAllocationsRequest::default()
         };
-        let answer = self
-            .workers()
-            .list_allocations(request)
-            .await
-            .unwrap()
-            .into_inner();
+        let answer = self.workers().list_allocations(request).await;
+        answer.unwrap().into_inner().allocations
+    }
+
+    /// No accelerator is in two allocations.
+    pub async fn no_room_is_held_twice(&self) {
         let mut seen = BTreeSet::new();
-        for gpu in answer
-            .allocations
+        for gpu in self
+            .allocations()
+            .await
             .iter()
             .flat_map(|allocation| &allocation.gpu_uuids)
         {
@@ -588,23 +541,70 @@ impl Fleet {
         }
     }
 
+    /// Waits until so many allocations are left.
+    pub async fn until_allocations(&self, count: usize, patience: Duration) {
+        let end = Instant::now() + patience;
+        loop {
+            let held = self.allocations().await;
+            if held.len() == count {
+                return;
+            }
+            assert!(Instant::now() < end, "not {count} allocations: {held:#?}");
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Waits until a replica is as a test wants it.
+    pub async fn until_replica(
+        &self,
+        id: &str,
+        what: &str,
+        test: impl Fn(&Replica) -> bool,
+    ) -> Replica {
+        let (service, _) = id.split_once('/').unwrap();
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let replicas = self.replicas(service).await;
+            if let Some(found) = replicas.iter().find(|one| one.id == id && test(one)) {
+                return found.clone();
+            }
+            assert!(Instant::now() < end, "{id} is not {what}: {replicas:#?}");
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// Stops every component and agent with SIGTERM; each ends with code 0.
     pub async fn stop_components(&mut self) {
-        let mut all = vec![&mut self.gateway, &mut self.registry];
-        all.extend(self.manager.as_mut());
+        let mut all = vec![&mut self.gateway, &mut self.registry, &mut self.manager];
         all.extend(self.agents.values_mut());
         for process in all {
-            let pid = Pid::from_raw(i32::try_from(process.child.id()).unwrap()).unwrap();
-            kill_process(pid, Signal::TERM).unwrap();
+            process.signal(Signal::TERM);
             let end = Instant::now() + PATIENCE;
             loop {
-                if let Some(status) = process.child.try_wait().unwrap() {
+                if let Some(status) = process.ended() {
                     assert!(status.success(), "{status}");
                     break;
                 }
                 assert!(Instant::now() < end, "a component does not stop");
                 sleep(Duration::from_millis(20)).await;
             }
+        }
+    }
+
+    /// Kills every component and agent as a power cut would, but for what the agents run.
+    pub fn kill_components(&mut self) {
+        let all = [&mut self.gateway, &mut self.registry, &mut self.manager];
+        let all = all.into_iter().chain(self.agents.values_mut());
+        all.for_each(Process::kill);
+    }
+
+    /// Starts them again.
+    pub async fn start_components(&mut self) {
+        self.gateway.start().await;
+        self.registry.start().await;
+        self.manager.start().await;
+        for agent in self.agents.values_mut() {
+            agent.start().await;
         }
     }
 
@@ -617,96 +617,18 @@ impl Fleet {
     }
 }
 
-fn channel_for_streams(address: SocketAddr) -> Channel {
-    Endpoint::from_shared(format!("http://{address}"))
-        .unwrap()
-        .connect_lazy()
-}
-
-/// The least number of ready replicas that is seen.
-pub struct LeastReady {
-    stop: tokio::sync::oneshot::Sender<()>,
-    task: tokio::task::JoinHandle<i32>,
-}
-
-impl LeastReady {
-    pub async fn stop(self) -> i32 {
-        let _ = self.stop.send(());
-        self.task.await.unwrap()
+/// What `muster apply` asks for.
+pub fn full_replacement(spec: ServiceSpec) -> UpdateServiceRequest {
+    UpdateServiceRequest {
+        spec: Some(spec),
+        update_mask: Some(FieldMask {
+            paths: vec!["*".to_owned()],
+        }),
+        allow_missing: true,
+        ..UpdateServiceRequest::default()
     }
 }
 
 fn store(folder: &Path, name: &str) -> String {
     format!("--store=embedded:{}", folder.join(name).display())
-}
-
-fn gpus(name: &str, count: i32) -> GpuRequest {
-    GpuRequest {
-        names: vec![name.to_owned()],
-        count: Some(Int32Range {
-            min: Some(count),
-            max: None,
-        }),
-        ..GpuRequest::default()
-    }
-}
-
-/// A service of processes that say that they are up and sleep, on one GPU each.
-pub fn sleeping(name: &str, replicas: i32, retry: Option<RetryPolicy>) -> ServiceSpec {
-    let line = format!("echo {name} is up; exec sleep 3600");
-    ServiceSpec {
-        name: name.to_owned(),
-        replicas: Some(ReplicaCount {
-            min: Some(replicas),
-            max: None,
-        }),
-        run: Some(RunSpec {
-            runtime: Some(run_spec::Runtime::Process(ProcessRuntime {})),
-            command: vec!["/bin/sh".to_owned(), "-c".to_owned(), line],
-            env: Vec::<EnvVar>::new(),
-            ..RunSpec::default()
-        }),
-        resources: Some(Requirements {
-            gpu_any_of: vec![gpus("H100", 1)],
-            ..Requirements::default()
-        }),
-        placement: Some(Placement {
-            spread: Spread::None.into(),
-            ..Placement::default()
-        }),
-        retry,
-        update: Some(UpdatePolicy {
-            min_ready: span(Duration::from_secs(1)),
-            ..UpdatePolicy::default()
-        }),
-        stop: Some(StopPolicy {
-            grace: span(Duration::from_secs(2)),
-        }),
-        ..ServiceSpec::default()
-    }
-}
-
-/// A policy that restarts at once.
-pub fn retry() -> Option<RetryPolicy> {
-    Some(RetryPolicy {
-        interval: span(Duration::from_millis(500)),
-        ..RetryPolicy::default()
-    })
-}
-
-/// Kills a process as a crash would end it.
-pub fn kill(pid: i32) {
-    // It may have ended by itself by now.
-    let _ = kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL);
-}
-
-/// Whether a process is there and has not ended.
-pub fn is_alive(pid: i32) -> bool {
-    let there = test_kill_process(Pid::from_raw(pid).unwrap()).is_ok();
-    let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let zombie = state
-        .rsplit(')')
-        .next()
-        .is_some_and(|rest| rest.trim_start().starts_with('Z'));
-    there && !zombie
 }

@@ -46,13 +46,13 @@ async fn a_service_outlives_its_manager(fleet: &mut Fleet) -> BTreeMap<String, i
     fleet.until("chat", ServicePhase::Healthy, PATIENCE).await;
     let before = fleet.processes("chat").await;
     assert_eq!(before.len(), 3);
-    fleet.kill_manager().await;
+    fleet.manager.kill();
     assert_eq!(
         fleet.processes_of(&before),
         before,
         "a replica ended with the manager"
     );
-    fleet.start_manager().await;
+    fleet.manager.start().await;
     fleet.until("chat", ServicePhase::Healthy, PATIENCE).await;
     assert_eq!(
         fleet.processes("chat").await,
@@ -80,17 +80,17 @@ async fn a_failed_replica_costs_its_siblings_nothing(
 /// The manager is killed in the middle of a drain; never fewer than three are ready.
 async fn a_drain_goes_on_after_its_manager_was_killed(fleet: &mut Fleet) {
     let worker = fleet.holds_most("chat").await;
-    let least = fleet.watch_least_ready("chat");
+    let seen = fleet.statuses("chat");
     fleet.drain(&worker).await;
     fleet.until_moving("chat", PATIENCE).await;
-    fleet.kill_manager().await;
-    fleet.start_manager().await;
+    fleet.manager.kill();
+    fleet.manager.start().await;
     fleet
         .until_worker(&worker, WorkerState::Disabled, PATIENCE)
         .await;
     fleet.until("chat", ServicePhase::Healthy, PATIENCE).await;
     assert!(
-        least.stop().await >= 3,
+        seen.least_ready().await >= 3,
         "the drain lowered the ready replicas"
     );
     let replicas = fleet.replicas("chat").await;

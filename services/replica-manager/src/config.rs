@@ -6,6 +6,7 @@ use muster_runtime::args::parse_duration;
 use muster_runtime::connect::Endpoints;
 use muster_store::Spec;
 
+use crate::crash::{Crash, Step};
 use crate::domain::world::Terms;
 
 /// The manager's own flags.
@@ -36,6 +37,9 @@ pub struct Args {
     /// How often drains are reported to the worker-registry, and leftovers looked for
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
     pub report_interval: Duration,
+    /// End as a crash does at this step, for tests of what a crash leaves behind
+    #[arg(long, value_name = "STEP", value_enum, hide = true)]
+    pub crash_at: Option<Step>,
 }
 
 /// The manager's checked settings.
@@ -58,6 +62,8 @@ pub struct Serving {
     pub terms: Terms,
     /// How often drains are reported, and leftovers looked for.
     pub report_interval: Duration,
+    /// Where the process is to end, in tests of crashes.
+    pub crash: Crash,
 }
 
 impl Serving {
@@ -69,6 +75,7 @@ impl Serving {
             offers,
             terms: Terms::default(),
             report_interval: Duration::from_secs(5),
+            crash: Crash::default(),
         }
     }
 }
@@ -88,6 +95,7 @@ impl From<Args> for Config {
                 offers: args.offers_addr,
                 terms,
                 report_interval: args.report_interval,
+                crash: Crash(args.crash_at),
             },
         }
     }

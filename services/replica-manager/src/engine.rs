@@ -17,6 +17,7 @@ use muster_store::{Condition, Leadership, Outcome, Revision, Store, Transaction}
 use rustc_hash::FxHashMap;
 use tokio::sync::Mutex as AsyncMutex;
 
+use crate::crash::Crash;
 use crate::domain::plan::{plan, unfinished_off};
 use crate::domain::service::Service;
 use crate::domain::service::apply::Action;
@@ -57,6 +58,7 @@ pub(crate) struct Parts {
     pub(crate) loads: Loads,
     pub(crate) wakes: Wakes,
     pub(crate) terms: Terms,
+    pub(crate) crash: Crash,
     pub(crate) metrics: Metrics,
 }
 
@@ -221,6 +223,8 @@ impl Engine {
         let transaction = self.guard(draft, transaction);
         match parts.store.commit(transaction).await? {
             Outcome::Committed(revision) => {
+                let before = draft.before.map(|stored| &*stored.service);
+                parts.crash.stored(before, draft.after, draft.deleted);
                 self.catch_up(Some(revision)).await?;
                 Ok(Commit::Done(revision.0))
             }

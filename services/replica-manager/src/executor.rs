@@ -12,6 +12,7 @@ use muster_runtime::shutdown::Phase;
 use muster_runtime::task::Tasks;
 use tokio::sync::{OnceCell, Semaphore, watch};
 
+use crate::crash::Step;
 use crate::domain::replica::State;
 use crate::domain::replica::observe::Observation;
 use crate::domain::service::Service;
@@ -162,6 +163,7 @@ impl Executor {
                 if !calls::give_back(self.0.registry.clone(), request).await {
                     return false;
                 }
+                engine.parts().crash.at(Step::RoomReturned);
                 let released = |service: &mut Service, _: Time| {
                     if let Some(replica) = service.replica_mut(*ordinal) {
                         let _ = replica.released(allocation);
@@ -182,6 +184,7 @@ impl Executor {
     ) -> bool {
         let observation = match answer {
             Answer::Given(mut room) => {
+                engine.parts().crash.at(Step::RoomGiven);
                 let fleet = &engine.parts().fleet;
                 room.region = fleet.with_worker(&room.worker, |worker| {
                     worker.map_or_else(String::new, |worker| worker.region.clone())

@@ -6,6 +6,7 @@
 //! what users and agents speak to.
 
 pub mod config;
+pub mod crash;
 pub mod domain;
 mod engine;
 mod executor;

@@ -133,6 +133,7 @@ async fn assemble(
         loads: Loads::default(),
         wakes: Wakes::default(),
         terms: config.terms.clone(),
+        crash: config.crash,
         metrics: Metrics::new(&context.metrics),
         store: store.clone(),
     });

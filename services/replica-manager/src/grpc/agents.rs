@@ -15,6 +15,7 @@ use super::convert::parse_time;
 use super::convert::report::{AttemptId, parse_attempt_id, parse_report};
 use super::watches::Stream;
 use super::{Api, errors};
+use crate::crash::Step;
 use crate::domain::replica::observe::Observation;
 use crate::domain::service::Service;
 use crate::domain::time::Time;
@@ -200,6 +201,13 @@ impl Api {
         };
         for (id, report) in &reports {
             self.take_sample(id, report);
+            let ended = report.phase == i32::from(wire::AttemptPhase::Ended);
+            let step = if ended {
+                Step::EndReported
+            } else {
+                Step::RunReported
+            };
+            self.engine.parts().crash.at(step);
         }
         match self.engine.change(uid, &Cause::by("agent"), observe).await {
             Ok(_) | Err(Error::Gone) => Ok(()),

@@ -17,6 +17,7 @@ use tonic::{Code, Status};
 
 use super::calls::Owner;
 use super::{claim, orphans};
+use crate::crash::Step;
 use crate::domain::world::{Drain, Liveness, Worker, WorkerState};
 use crate::engine::Engine;
 use crate::fleet::Told;
@@ -74,6 +75,7 @@ impl Follower {
         backoff: &mut Backoff,
     ) -> Result<(), Status> {
         let epoch = claim::claim(self.registry.clone(), &self.owner).await?;
+        self.engine.parts().crash.at(Step::TermClaimed);
         if place.epoch != epoch {
             place.epoch = epoch;
             place.token.clear();
