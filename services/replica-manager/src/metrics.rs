@@ -11,6 +11,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 
+use crate::domain::failure::Class;
 use crate::domain::replica::Replica;
 use crate::domain::service::Service;
 use crate::domain::status::ServicePhase;
@@ -27,7 +28,7 @@ pub(crate) struct Metrics {
     degradations: Counter,
     recovery: Histogram,
     failures: Family<OfClass, Counter>,
-    restarts: Counter,
+    restarts: Family<OfClass, Counter>,
     /// Since when each service's time in its phase has not been counted yet.
     counted: Arc<Mutex<FxHashMap<Uid, (ServicePhase, Time)>>>,
 }
@@ -41,6 +42,9 @@ struct InPhase {
 struct OfClass {
     class: &'static str,
 }
+
+/// In place of a class: what came before did not fail, but was stopped as a user, or a plan, asked.
+const ASKED: &str = "ASKED";
 
 /// From a single replica to thousands of them, in seconds.
 const PASS_BUCKETS: [f64; 9] = [
@@ -56,8 +60,8 @@ impl Metrics {
     pub(crate) fn new(registry: &muster_runtime::metrics::Metrics) -> Self {
         let passes = Histogram::new(PASS_BUCKETS);
         let recovery = Histogram::new(RECOVERY_BUCKETS);
-        let (services, seconds, failures) =
-            (Family::default(), Family::default(), Family::default());
+        let (services, seconds) = (Family::default(), Family::default());
+        let (failures, restarts) = (Family::default(), Family::default());
         Self {
             passes: registry.register_seconds(
                 "muster_planner_pass_duration",
@@ -92,8 +96,8 @@ impl Metrics {
             ),
             restarts: registry.register(
                 "muster_replica_restarts",
-                "Attempts after a replica's first",
-                Counter::default(),
+                "Attempts after a replica's first, by what ended the one before; ASKED is no failure",
+                restarts,
             ),
             counted: Arc::default(),
         }
@@ -141,8 +145,6 @@ impl Metrics {
         self.outages.inc_by(new.outages.saturating_sub(old.outages));
         let degradations = new.degradations.saturating_sub(old.degradations);
         self.degradations.inc_by(degradations);
-        self.restarts
-            .inc_by(new.restarts.saturating_sub(old.restarts));
         let (was, is) = (before.header.status.phase, after.header.status.phase);
         let ended = was == ServicePhase::Down && is != was
             || was == ServicePhase::Degraded && is == ServicePhase::Healthy;
@@ -153,6 +155,7 @@ impl Metrics {
             let known = before.replicas.get(ordinal);
             if known.is_none_or(|known| !Arc::ptr_eq(known, replica)) {
                 self.count_failures(known.map(AsRef::as_ref), replica);
+                self.count_restart(known.map(AsRef::as_ref), replica);
             }
         }
     }
@@ -177,6 +180,17 @@ impl Metrics {
                 self.failures.get_or_create(&label).inc();
             }
         }
+    }
+
+    /// Counts an attempt that follows another, when it is first seen.
+    fn count_restart(&self, before: Option<&Replica>, after: &Replica) {
+        let known = before.map_or(0, |before| before.attempts);
+        let Some(previous) = after.previous.as_ref().filter(|_| after.attempts > known) else {
+            return;
+        };
+        let end = previous.end.as_ref();
+        let class = end.and_then(|end| end.class).map_or(ASKED, Class::word);
+        self.restarts.get_or_create(&OfClass { class }).inc();
     }
 
     fn enter(&self, uid: &Uid, phase: ServicePhase, now: Time) {
@@ -221,6 +235,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::domain::replica::Role;
+    use crate::domain::replica::attempt::{Attempt, End};
+    use crate::domain::rollout::Edition;
     use crate::domain::service::command::Identity;
     use crate::domain::spec::testing::spec;
 
@@ -272,6 +289,56 @@ mod tests {
             "muster_services{phase=\"DOWN\"} 0",
         ] {
             assert!(text.contains(line), "{line} is not in {text}");
+        }
+    }
+
+    /// A replica of which the attempt before the current one ended so.
+    fn restarted(attempts: u32, class: Option<Class>) -> Replica {
+        let edition = Edition {
+            template: 1,
+            restart: 0,
+            version: 1,
+        };
+        let mut replica = Replica::new(0, Role::Member, edition, at(0));
+        replica.attempts = attempts;
+        replica.attempt = Some(Attempt::new(attempts, 1));
+        replica.previous = Some(Attempt {
+            end: Some(End {
+                at: at(1),
+                exit: None,
+                class,
+                message: String::new(),
+                last_log_lines: Vec::new(),
+            }),
+            ..Attempt::new(attempts - 1, 1)
+        });
+        replica
+    }
+
+    #[test]
+    fn restarts_are_counted_once_by_what_ended_the_attempt_before() {
+        let registry = muster_runtime::metrics::Metrics::new();
+        let metrics = Metrics::new(&registry);
+        let with = |replica: Option<Replica>| {
+            let mut service = in_phase(ServicePhase::Healthy);
+            let replicas = replica.into_iter().map(|one| (0, Arc::new(one)));
+            service.replicas = replicas.collect();
+            service
+        };
+        let histories = [
+            with(None),
+            with(Some(restarted(2, Some(Class::Error)))),
+            with(Some(restarted(3, Some(Class::Oom)))),
+            with(Some(restarted(3, Some(Class::Oom)))),
+            with(Some(restarted(4, None))),
+        ];
+        for two in histories.windows(2) {
+            metrics.changed(&touch(Some(&two[0]), Some(&two[1])), at(2));
+        }
+        let text = registry.render().unwrap();
+        for class in ["ERROR", "OOM", "ASKED"] {
+            let line = format!("muster_replica_restarts_total{{class=\"{class}\"}} 1");
+            assert!(text.contains(&line), "{line} is not in {text}");
         }
     }
 }
