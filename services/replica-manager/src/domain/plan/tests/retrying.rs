@@ -147,6 +147,28 @@ fn a_crash_loop_grows_with_jitter_and_ends_with_its_episode() {
 }
 
 #[test]
+fn an_update_goes_on_beside_a_crash_loop_and_waits_for_no_retry() {
+    let spec = retrying(2, |retry| retry.interval = secs(300));
+    let mut sim = Sim::new(spec, &[("w1", 4)]).script(|birth| {
+        if birth.version == 1 && birth.ordinal == 0 {
+            Life::crash(secs(1))
+        } else {
+            Life::healthy()
+        }
+    });
+    sim.run(secs(400));
+    assert_eq!(sim.phase(), ServicePhase::Degraded);
+    sim.apply(|spec| spec.run.command.push("mended".to_owned()));
+    sim.least_ready = u32::MAX;
+    sim.run_to_phase(secs(100), ServicePhase::Healthy);
+    assert_eq!(sim.least_ready, 1, "the sibling was missed");
+    sim.run_to(secs(100), "updated", |sim| {
+        let replicas = sim.service.replicas.values();
+        replicas.map(|r| r.edition.version).all(|of| of == 2)
+    });
+}
+
+#[test]
 fn attempts_that_run_a_little_and_crash_again_are_one_episode() {
     let mut sim = Sim::new(retrying(2, |_| ()), &[("w1", 2)]).script(|birth| {
         if birth.ordinal == 0 {

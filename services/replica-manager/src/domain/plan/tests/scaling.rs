@@ -142,6 +142,20 @@ fn a_user_scales_up_and_down_and_the_next_apply_puts_the_specs_number_back() {
 }
 
 #[test]
+fn what_is_scaled_down_finishes_what_it_serves_before_it_is_told_to_stop() {
+    let mut sim = Sim::new(retrying(2, |_| ()), &[("w1", 2)]);
+    sim.run_to_phase(secs(10), ServicePhase::Healthy);
+    sim.ask(|service, now| service.scale(1, now).unwrap());
+    sim.run(sim.terms.leave_first / 2);
+    assert!(!sim.is_ready(1), "it is out of the endpoints");
+    assert!(!sim.replica(1).stop.unwrap().told);
+    assert!(!sim.processes[&(1, 1)].stopping);
+    sim.run(sim.terms.leave_first);
+    assert!(sim.processes[&(1, 1)].stopping);
+    sim.run_to(secs(10), "gone", |sim| sim.ordinals() == [0]);
+}
+
+#[test]
 fn those_that_do_not_serve_go_first() {
     let mut sim = Sim::new(retrying(4, |_| ()), &[("w1", 9)]).script(|birth: &Birth| {
         if birth.ordinal == 1 {
