@@ -12,6 +12,7 @@ mod load;
 mod offers;
 mod output;
 mod raw;
+mod replicas;
 mod startup;
 mod statistics;
 mod store;
@@ -40,7 +41,13 @@ pub enum Bench {
 }
 
 impl Bench {
-    const ALL: [Self; 4] = [Self::Startup, Self::Store, Self::Offers, Self::Workers];
+    const ALL: [Self; 5] = [
+        Self::Startup,
+        Self::Store,
+        Self::Offers,
+        Self::Workers,
+        Self::Replicas,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -59,9 +66,7 @@ impl Bench {
             Self::Store => store::run(setup, &mut report).await?,
             Self::Startup => startup::run(setup, &mut report).await?,
             Self::Workers => workers::run(setup, &mut report).await?,
-            Self::Replicas => {
-                anyhow::bail!("no figure of the replica-manager is measured by this version")
-            }
+            Self::Replicas => replicas::run(setup, &mut report).await?,
         }
         Ok(report)
     }

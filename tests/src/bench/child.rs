@@ -8,6 +8,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::time::Instant;
@@ -39,6 +40,7 @@ pub(super) struct Plan {
 pub(super) struct Child {
     process: tokio::process::Child,
     address: SocketAddr,
+    ops: SocketAddr,
     pid: u32,
     /// From before the process was made until it said SERVING.
     started_in: Duration,
@@ -76,6 +78,7 @@ impl Plan {
         let mut child = Child {
             process,
             address,
+            ops,
             pid,
             started_in: Duration::ZERO,
         };
@@ -131,6 +134,24 @@ impl Child {
     /// Resident memory now, in MB.
     pub(super) fn memory(&self) -> anyhow::Result<f64> {
         system::resident_mb(self.pid)
+    }
+
+    /// Where it serves, as others are told.
+    pub(super) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// One number of those that it tells Prometheus.
+    pub(super) async fn metric(&self, name: &str) -> anyhow::Result<f64> {
+        let mut stream = TcpStream::connect(self.ops).await?;
+        stream
+            .write_all(b"GET /metrics HTTP/1.0\r\nHost: bench\r\n\r\n")
+            .await?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await?;
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        let value = line.with_context(|| format!("no metric {name}"))?;
+        Ok(value.trim().parse()?)
     }
 
     /// A connection of its own.

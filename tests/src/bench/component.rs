@@ -25,21 +25,30 @@ pub(super) enum Component {
     Gateway,
     /// worker-registry.
     Registry,
+    /// replica-manager.
+    Manager,
     /// worker-agent.
     Agent,
 }
 
 impl Component {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Bare,
         Self::Empty,
         Self::Gateway,
         Self::Registry,
+        Self::Manager,
         Self::Agent,
     ];
 
     /// Those that are made of our own parts.
-    pub(super) const OURS: [Self; 4] = [Self::Empty, Self::Gateway, Self::Registry, Self::Agent];
+    pub(super) const OURS: [Self; 5] = [
+        Self::Empty,
+        Self::Gateway,
+        Self::Registry,
+        Self::Manager,
+        Self::Agent,
+    ];
 
     /// The name under which the child is started.
     pub(super) fn name(self) -> &'static str {
@@ -48,6 +57,7 @@ impl Component {
             Self::Empty => <Empty as process::Component>::NAME,
             Self::Gateway => <offers_gateway::Gateway as process::Component>::NAME,
             Self::Registry => <worker_registry::WorkerRegistry as process::Component>::NAME,
+            Self::Manager => <replica_manager::ReplicaManager as process::Component>::NAME,
             Self::Agent => <worker_agent::Program as process::Component>::NAME,
         }
     }
@@ -59,7 +69,9 @@ impl Component {
         match self {
             Self::Bare | Self::Empty => plan,
             Self::Gateway => plan.arg("data", inside("data")),
-            Self::Registry => plan.arg("store", format!("embedded:{}", inside("store.db"))),
+            Self::Registry | Self::Manager => {
+                plan.arg("store", format!("embedded:{}", inside("store.db")))
+            }
             Self::Agent => plan.arg("data", inside("data")).arg("name", "bench"),
         }
     }
@@ -70,6 +82,7 @@ impl Component {
             Self::Empty => process::main::<Empty>(),
             Self::Gateway => process::main::<offers_gateway::Gateway>(),
             Self::Registry => process::main::<worker_registry::WorkerRegistry>(),
+            Self::Manager => process::main::<replica_manager::ReplicaManager>(),
             Self::Agent => process::main::<worker_agent::Program>(),
         }
     }

@@ -4,7 +4,7 @@
 mod agents;
 mod allocations;
 mod crowd;
-mod fleet;
+pub(super) mod fleet;
 mod lists;
 mod owner;
 mod states;
@@ -42,7 +42,7 @@ fn plan(folder: &Path) -> Plan {
 }
 
 /// A registry that waits for ever for those who do not beat.
-async fn patient(folder: &Path) -> anyhow::Result<Child> {
+pub(super) async fn patient(folder: &Path) -> anyhow::Result<Child> {
     let plan = plan(folder)
         .arg("lost-after", "1d")
         .arg("fence-after", "2d");

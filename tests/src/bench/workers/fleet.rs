@@ -14,7 +14,7 @@ use tonic::transport::Channel;
 
 use super::super::child::Child;
 
-pub(super) type Client = WorkersServiceClient<Channel>;
+pub(in crate::bench) type Client = WorkersServiceClient<Channel>;
 
 /// Accelerators of each machine.
 pub(super) const GPUS: usize = 8;
@@ -25,13 +25,13 @@ const CONNECTIONS: usize = 16;
 
 /// A machine that has registered.
 #[derive(Debug, Clone)]
-pub(super) struct Agent {
-    pub(super) name: String,
-    generation: i64,
+pub(in crate::bench) struct Agent {
+    pub(in crate::bench) name: String,
+    pub(in crate::bench) generation: i64,
     credential: MetadataValue<Ascii>,
 }
 
-pub(super) fn client(channel: &Channel) -> Client {
+pub(in crate::bench) fn client(channel: &Channel) -> Client {
     WorkersServiceClient::new(channel.clone()).max_decoding_message_size(LONGEST)
 }
 
@@ -100,7 +100,7 @@ pub(super) async fn activate(client: &mut Client, agent: &Agent) -> anyhow::Resu
 }
 
 /// Beats once, and names allocations as ended.
-pub(super) async fn beat(
+pub(in crate::bench) async fn beat(
     client: &mut Client,
     agent: &Agent,
     ended: Vec<String>,
@@ -120,7 +120,7 @@ pub(super) async fn beat(
 }
 
 /// Registers and activates so many machines.
-pub(super) async fn join(registry: &Child, count: usize) -> anyhow::Result<Vec<Agent>> {
+pub(in crate::bench) async fn join(registry: &Child, count: usize) -> anyhow::Result<Vec<Agent>> {
     let mut running = JoinSet::new();
     for (number, channel) in registry.connections(CONNECTIONS).await?.iter().enumerate() {
         let mut client = client(channel);
@@ -149,7 +149,8 @@ pub(super) fn zone(number: usize) -> String {
 }
 
 impl Agent {
-    fn request<T>(&self, message: T) -> Request<T> {
+    /// A call as this machine.
+    pub(in crate::bench) fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         let metadata = request.metadata_mut();
         metadata.insert("authorization", self.credential.clone());
