@@ -274,6 +274,17 @@ fn what_a_crash_leaves_behind_is_killed_at_once() {
 }
 
 #[test]
+fn a_supervisor_whose_folder_is_gone_does_not_stay_when_its_replica_ends() {
+    let mut attempt = Attempt::start("exec sleep 3600");
+    let process = attempt.launched().process();
+    std::fs::remove_dir_all(attempt.dir.path()).unwrap();
+    kill_process(process, Signal::KILL).unwrap();
+    until("the supervisor has ended", || {
+        attempt.supervisor.try_wait().unwrap().is_some()
+    });
+}
+
+#[test]
 fn a_replica_dies_with_its_supervisor() {
     let mut attempt = Attempt::start("while :; do sleep 0.05; done");
     let pid = attempt.launched().process();

@@ -94,6 +94,10 @@ fn leave_exit(dir: &AttemptDir, lock: &Lock, exit: &Exit) {
     let mut wait = Duration::from_millis(50);
     while let Err(error) = dir.set_exit(lock, exit) {
         complain(&format!("cannot write the exit status: {error}"));
+        if !dir.path().exists() {
+            // Whoever removed it will not ask.
+            return;
+        }
         pause(wait);
         wait = (wait * 2).min(Duration::from_secs(5));
     }
