@@ -28,10 +28,10 @@ use muster_proto::{
         offers_service_client::OffersServiceClient,
     },
     replicas::v1::{
-        Endpoint, GetServiceRequest, ListReplicasRequest, Replica, ReplicaFilter, ReplicaPhase,
-        ReplicaRole, Service, ServiceFilter, ServicePhase, ServiceSpec, ServiceStatus,
-        UpdateServiceRequest, WatchServicesRequest, replicas_service_client::ReplicasServiceClient,
-        service_change,
+        Endpoint, GetServiceRequest, ListOrphansRequest, ListReplicasRequest, Orphan, Replica,
+        ReplicaFilter, ReplicaPhase, ReplicaRole, Service, ServiceFilter, ServicePhase,
+        ServiceSpec, ServiceStatus, UpdateServiceRequest, WatchServicesRequest,
+        replicas_service_client::ReplicasServiceClient, service_change,
     },
     types::v1::Requirements,
     workers::v1::{
@@ -79,6 +79,14 @@ pub struct Fleet {
     pub agents: BTreeMap<String, Process>,
     wires: BTreeMap<String, [Wire; 2]>,
     wired: bool,
+}
+
+impl Drop for Fleet {
+    /// What agents run outlives them, but not the test: each replica ends with its supervisor.
+    fn drop(&mut self) {
+        self.kill_components();
+        process::kill_all_of(self.folder.path());
+    }
 }
 
 /// Runs a task of the test's own.
@@ -550,6 +558,21 @@ impl Fleet {
                 return;
             }
             assert!(Instant::now() < end, "not {count} allocations: {held:#?}");
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Waits until an agent has told all of something that the manager does not know.
+    pub async fn until_orphan(&self) -> Orphan {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let request = ListOrphansRequest::default();
+            let answer = self.manager().list_orphans(request).await;
+            let orphans = answer.unwrap().into_inner().orphans;
+            if let Some(orphan) = orphans.iter().find(|one| !one.replica.is_empty()) {
+                return orphan.clone();
+            }
+            assert!(Instant::now() < end, "no orphan: {orphans:#?}");
             sleep(Duration::from_millis(50)).await;
         }
     }

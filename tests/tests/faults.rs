@@ -8,8 +8,8 @@ use std::{collections::BTreeMap, time::Duration};
 use clap::ValueEnum as _;
 use muster_proto::{
     replicas::v1::{
-        DeleteServiceRequest, FailureClass, OnDisconnect, Replica, ReplicaPhase,
-        ScaleServiceRequest, ServicePhase, ServiceSpec, UpdateServiceRequest,
+        DeleteServiceRequest, FailureClass, OnDisconnect, RemoveOrphanRequest, Replica,
+        ReplicaPhase, ScaleServiceRequest, ServicePhase, ServiceSpec, UpdateServiceRequest,
     },
     workers::v1::WorkerLiveness,
 };
@@ -256,4 +256,30 @@ async fn a_manager_that_ends_at_any_step_leaves_nothing_lost_doubled_or_behind()
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_manager_that_ends_at_any_other_step_leaves_nothing_lost_doubled_or_behind() {
     ends_at_every_other_step(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_manager_that_lost_its_store_stops_nothing_until_someone_says_so() {
+    let mut fleet = fleet(Layout {
+        agents: 1,
+        ..Layout::default()
+    })
+    .await;
+    let witness = Witness::new(fleet.path(), "chat");
+    let before = healthy(&fleet, witness.spec("chat", 1, fleet::retry())).await;
+    fleet.manager.kill();
+    std::fs::remove_file(fleet.path().join("manager")).unwrap();
+    fleet.manager.start().await;
+    let orphan = fleet.until_orphan().await;
+    assert_eq!((&*orphan.replica, &*orphan.worker), ("chat/0", "w1"));
+    sleep(AWHILE).await;
+    assert_eq!(fleet.processes_of(&before), before, "absence stopped it");
+    let request = RemoveOrphanRequest {
+        attempt_id: orphan.attempt_id,
+        ..RemoveOrphanRequest::default()
+    };
+    fleet.manager().remove_orphan(request).await.unwrap();
+    fleet.until_no_process(&before, PATIENCE).await;
+    fleet.until_allocations(0, PATIENCE).await;
+    assert_eq!(witness.of(0, "stop").len(), 1, "killed without its grace");
 }

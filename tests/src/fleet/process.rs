@@ -248,6 +248,20 @@ pub fn kill(pid: i32) {
     let _ = kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL);
 }
 
+/// Kills every process that was started with this folder in its arguments.
+pub(super) fn kill_all_of(folder: &Path) {
+    let folder = folder.to_string_lossy();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let words = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let pid = entry.file_name().to_string_lossy().parse();
+        if let Ok(pid) = pid
+            && String::from_utf8_lossy(&words).contains(&*folder)
+        {
+            kill(pid);
+        }
+    }
+}
+
 /// Whether a process is there and has not ended.
 pub fn is_alive(pid: i32) -> bool {
     let there = test_kill_process(Pid::from_raw(pid).unwrap()).is_ok();
