@@ -198,6 +198,8 @@ pub(crate) enum Remote {
     Disable(Disable),
     /// Put a disabled worker back
     Enable(Reasoned),
+    /// What runs on workers without a record, after a restore from a backup
+    Orphans(Orphans),
     /// Tokens that let machines join
     #[command(subcommand)]
     Token(Token),
@@ -349,6 +351,30 @@ pub(crate) struct Named {
     /// Keep showing changes
     #[arg(short, long)]
     pub(crate) watch: bool,
+}
+
+/// What runs without a record; alone, shows all of it.
+#[derive(Debug, Args)]
+pub(crate) struct Orphans {
+    #[command(subcommand)]
+    pub(crate) act: Option<OrphanAct>,
+}
+
+/// What becomes of an orphan.
+#[derive(Debug, Subcommand)]
+pub(crate) enum OrphanAct {
+    /// Give it back to the service that it was started for, untouched
+    Adopt {
+        /// The orphan's ID
+        id: String,
+        /// The service
+        service: String,
+    },
+    /// Stop it, and free its room
+    Rm {
+        /// The orphan's ID
+        id: String,
+    },
 }
 
 /// Create or change services.

@@ -13,6 +13,7 @@ pub(crate) mod health;
 pub(crate) mod live;
 pub(crate) mod logs;
 pub(crate) mod offers;
+pub(crate) mod orphans;
 pub(crate) mod ps;
 pub(crate) mod services;
 pub(crate) mod token;

@@ -131,8 +131,8 @@ async fn ask_traced(session: &Session, command: Remote, name: &str) -> Result<()
 
 async fn ask(session: &Session, command: Remote) -> Result<(), Failure> {
     use commands::{
-        apply, backends, change, endpoints, events, explain, health, logs, offers, ps, services,
-        token, worker, workers,
+        apply, backends, change, endpoints, events, explain, health, logs, offers, orphans, ps,
+        services, token, worker, workers,
     };
     match command {
         Remote::Offers(args) => offers::run(session, &args).await,
@@ -155,6 +155,7 @@ async fn ask(session: &Session, command: Remote) -> Result<(), Failure> {
         Remote::Resume(args) => worker::resume(session, &args).await,
         Remote::Disable(args) => worker::disable(session, &args).await,
         Remote::Enable(args) => worker::enable(session, &args).await,
+        Remote::Orphans(args) => orphans::run(session, &args).await,
         Remote::Token(args) => token::run(session, &args).await,
         Remote::Health(args) => health::run(session, &args).await,
         Remote::Maintenance(args) => health::maintenance(session, &args).await,

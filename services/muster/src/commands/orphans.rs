@@ -1,0 +1,112 @@
+//! `muster orphans`: what runs on workers without a record, after a restore from a backup; whoever runs
+//! the fleet says what becomes of it.
+
+use muster_proto::replicas::v1::{
+    AdoptOrphanRequest, ListOrphansRequest, ListOrphansResponse, Orphan, RemoveOrphanRequest,
+};
+
+use crate::{
+    args::{Format, OrphanAct, Orphans},
+    failure::Failure,
+    output::table::Table,
+    session::{Component, Session},
+    text,
+};
+
+/// Shows, adopts or removes orphans.
+pub(crate) async fn run(session: &Session, args: &Orphans) -> Result<(), Failure> {
+    match &args.act {
+        None => show(session).await,
+        Some(OrphanAct::Adopt { id, service }) => adopt(session, id, service).await,
+        Some(OrphanAct::Rm { id }) => remove(session, id).await,
+    }
+}
+
+async fn show(session: &Session) -> Result<(), Failure> {
+    let found = list(session).await?;
+    let ids = found.orphans.iter().map(|orphan| &orphan.attempt_id);
+    match session.format {
+        Format::Json | Format::Yaml => session.print_message(&found).map(drop),
+        Format::Name => session.print(&ids.map(|id| format!("{id}\n")).collect::<String>()),
+        Format::Table | Format::Wide if found.orphans.is_empty() => session
+            .print("there are no orphans: the replica-manager knows everything that agents run\n"),
+        Format::Table | Format::Wide => session.print_table(&table(session, &found.orphans)),
+    }
+}
+
+async fn list(session: &Session) -> Result<ListOrphansResponse, Failure> {
+    let mut joined = ListOrphansResponse::default();
+    let mut request = ListOrphansRequest {
+        page_size: 1000,
+        ..ListOrphansRequest::default()
+    };
+    loop {
+        let mut manager = session.replicas();
+        let asked = manager.list_orphans(request.clone());
+        let page = session.call(Component::Manager, asked).await?;
+        joined.orphans.extend(page.orphans);
+        joined.resume_token = page.resume_token;
+        if page.next_page_token.is_empty() {
+            return Ok(joined);
+        }
+        request.page_token = page.next_page_token;
+    }
+}
+
+fn table(session: &Session, orphans: &[Orphan]) -> Table {
+    let mut table = Table::new(&[
+        "ID",
+        "REPLICA",
+        "WORKER",
+        ">GPUS",
+        "RUNS FOR",
+        "SERVICE UID",
+    ]);
+    for orphan in orphans {
+        let gpus = orphan.allocation.as_ref().map_or(0, |a| a.gpu_uuids.len());
+        table.row(vec![
+            orphan.attempt_id.as_str().into(),
+            // An agent tells it with its next whole report.
+            if orphan.replica.is_empty() {
+                "-".into()
+            } else {
+                orphan.replica.as_str().into()
+            },
+            orphan.worker.as_str().into(),
+            gpus.to_string().into(),
+            text::print_ago(orphan.start_time, session.now()).into(),
+            orphan.service_uid.as_str().into(),
+        ]);
+    }
+    table
+}
+
+async fn adopt(session: &Session, id: &str, service: &str) -> Result<(), Failure> {
+    let request = AdoptOrphanRequest {
+        attempt_id: id.to_owned(),
+        service: service.to_owned(),
+        ..AdoptOrphanRequest::default()
+    };
+    let mut manager = session.replicas();
+    let asked = manager.adopt_orphan(request);
+    let answer = session.call(Component::Manager, asked).await?;
+    let replica = answer.replica.unwrap_or_default();
+    if session.print_message(&replica)? {
+        return Ok(());
+    }
+    session.print(&format!("{id} runs on as {}\n", replica.id))
+}
+
+async fn remove(session: &Session, id: &str) -> Result<(), Failure> {
+    let request = RemoveOrphanRequest {
+        attempt_id: id.to_owned(),
+        ..RemoveOrphanRequest::default()
+    };
+    let mut manager = session.replicas();
+    let asked = manager.remove_orphan(request);
+    let answer = session.call(Component::Manager, asked).await?;
+    if session.print_message(&answer)? {
+        return Ok(());
+    }
+    session.print(&format!("{id} is being stopped, and its room freed\n"))
+}
