@@ -4,8 +4,8 @@
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
 use muster_proto::replicas::v1::{
-    DeleteServiceRequest, RestartReplicaRequest, RestartServiceRequest, RollbackServiceRequest,
-    ScaleServiceRequest, Service, StartServiceRequest, StopServiceRequest,
+    DeleteServiceRequest, Replica, RestartReplicaRequest, RestartServiceRequest,
+    RollbackServiceRequest, ScaleServiceRequest, Service, StartServiceRequest, StopServiceRequest,
 };
 
 use super::{
@@ -63,11 +63,7 @@ pub(crate) async fn restart(session: &Session, args: &Follow) -> Result<(), Fail
                 session.replicas().restart_replica(request),
             )
             .await?;
-        let replica = answer.replica.unwrap_or_default();
-        if session.print_message(&replica)? {
-            return Ok(());
-        }
-        return session.print(&format!("{} is being restarted\n", replica.id));
+        return restarting(session, &answer.replica.unwrap_or_default(), args).await;
     }
     let request = RestartServiceRequest {
         name: args.name.clone(),
@@ -81,6 +77,27 @@ pub(crate) async fn restart(session: &Session, args: &Follow) -> Result<(), Fail
         )
         .await?;
     to_healthy(session, answer.service, &args.following).await
+}
+
+/// Shows a replica that is being restarted, until its service has as many ready as it wants again.
+async fn restarting(session: &Session, replica: &Replica, args: &Follow) -> Result<(), Failure> {
+    let shown = session.print_message(replica)?;
+    if !session.follows(&args.following) {
+        let words = format!("{} is being restarted\n", replica.id);
+        return if shown { Ok(()) } else { session.print(&words) };
+    }
+    let service = services::get(session, &replica.service).await?;
+    let running = service.status.as_ref().map(|now| now.running_version);
+    let version = running.unwrap_or_default();
+    follow::service(
+        session,
+        &service,
+        Goal::Healthy { version },
+        &args.following,
+    )
+    .await?;
+    let words = format!("{} has been restarted\n", replica.id);
+    if shown { Ok(()) } else { session.print(&words) }
 }
 
 /// Sets a service's number of replicas.

@@ -157,6 +157,7 @@ fn gone(name: &str, goal: Goal) -> Result<(), Failure> {
 /// How the wait ends, if it does.
 fn reached(service: &Service, goal: Goal) -> Option<Result<(), Failure>> {
     let status = service.status.clone().unwrap_or_default();
+    let counts = status.counts.unwrap_or_default();
     let failed = || {
         let message = format!("{} has FAILED: {}", service.name, status.reason);
         Some(Err(Failure::Failed(message)))
@@ -164,6 +165,7 @@ fn reached(service: &Service, goal: Goal) -> Option<Result<(), Failure>> {
     match (goal, status.phase()) {
         (Goal::Healthy { version }, ServicePhase::Healthy)
             if !status.updating
+                && counts.ready >= counts.wanted
                 && service.version >= version
                 && status.running_version >= version =>
         {
@@ -194,4 +196,42 @@ fn rolled_back(service: &Service, version: i64) -> bool {
     rollout.is_some_and(|rollout| {
         rollout.target_version == version && rollout.state() == RolloutState::RolledBack
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use muster_proto::replicas::v1::{ReplicaCounts, ServiceStatus};
+
+    use super::*;
+
+    fn service(phase: ServicePhase, ready: i32, wanted: i32) -> Service {
+        Service {
+            version: 1,
+            status: Some(ServiceStatus {
+                phase: phase.into(),
+                running_version: 1,
+                counts: Some(ReplicaCounts {
+                    ready,
+                    wanted,
+                    ..ReplicaCounts::default()
+                }),
+                ..ServiceStatus::default()
+            }),
+            ..Service::default()
+        }
+    }
+
+    #[test]
+    fn healthy_with_copies_that_still_start_is_waited_for() {
+        use ServicePhase::{Degraded, Failed, Healthy};
+        let goal = Goal::Healthy { version: 1 };
+        let end = |phase, ready| {
+            let end = reached(&service(phase, ready, 3), goal);
+            end.map(|outcome| outcome.is_ok())
+        };
+        assert_eq!(end(Healthy, 2), None);
+        assert_eq!(end(Degraded, 2), None);
+        assert_eq!(end(Healthy, 3), Some(true));
+        assert_eq!(end(Failed, 0), Some(false));
+    }
 }
