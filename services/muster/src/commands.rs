@@ -5,6 +5,7 @@ pub(crate) mod apply;
 pub(crate) mod backends;
 pub(crate) mod certs;
 pub(crate) mod change;
+pub(crate) mod diff;
 pub(crate) mod endpoints;
 pub(crate) mod events;
 pub(crate) mod explain;

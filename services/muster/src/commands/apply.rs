@@ -6,8 +6,13 @@ use muster_proto::replicas::v1::{
     Service, ServiceSpec, UpdateEffect, UpdateServiceRequest, UpdateServiceResponse,
 };
 use prost_types::FieldMask;
+use tonic::Code;
 
-use super::follow::{self, Goal};
+use super::{
+    diff,
+    follow::{self, Goal},
+    services,
+};
 use crate::{
     args::Apply,
     failure::Failure,
@@ -24,6 +29,10 @@ pub(crate) async fn run(session: &Session, args: &Apply) -> Result<(), Failure> 
     let specs = read(&args.file)?;
     let mut applied = Vec::new();
     for spec in specs {
+        let before = match args.dry_run {
+            true => current(session, &spec.name).await?,
+            false => None,
+        };
         let request = UpdateServiceRequest {
             spec: Some(spec),
             update_mask: Some(FieldMask {
@@ -41,7 +50,7 @@ pub(crate) async fn run(session: &Session, args: &Apply) -> Result<(), Failure> 
             )
             .await?;
         if !session.print_message(&answer)? {
-            session.print(&words(&answer, args.dry_run))?;
+            session.print(&words(&answer, before.as_ref(), args.dry_run)?)?;
         }
         applied.push(answer.service.unwrap_or_default());
     }
@@ -60,8 +69,21 @@ pub(crate) async fn run(session: &Session, args: &Apply) -> Result<(), Failure> 
     Ok(())
 }
 
-/// What was done, or would be.
-fn words(answer: &UpdateServiceResponse, dry_run: bool) -> String {
+/// The service as it is, if it is there.
+async fn current(session: &Session, name: &str) -> Result<Option<Service>, Failure> {
+    match services::get(session, name).await {
+        Ok(service) => Ok(Some(service)),
+        Err(Failure::Refused(status)) if status.code() == Code::NotFound => Ok(None),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// What was done, or would be; with the values before and after where those before are known.
+fn words(
+    answer: &UpdateServiceResponse,
+    before: Option<&Service>,
+    dry_run: bool,
+) -> Result<String, Failure> {
     let service = answer.service.clone().unwrap_or_default();
     let would = if dry_run { "would be " } else { "" };
     let mut text = if answer.created {
@@ -86,13 +108,23 @@ fn words(answer: &UpdateServiceResponse, dry_run: bool) -> String {
             }
         }
     };
+    let specs = match before.and_then(|before| before.spec.as_ref()) {
+        Some(before) => Some((
+            json::value(before)?,
+            json::value(&service.spec.clone().unwrap_or_default())?,
+        )),
+        None => None,
+    };
     for path in answer.changed_paths.iter().filter(|_| !answer.created) {
-        text.push_str(&format!("  {path}\n"));
+        match &specs {
+            Some((before, after)) => text.push_str(&diff::lines(path, before, after)),
+            None => text.push_str(&format!("  {path}\n")),
+        }
     }
     for note in &answer.notes {
         text.push_str(&format!("note: {note}\n"));
     }
-    text
+    Ok(text)
 }
 
 /// The services of a file.
