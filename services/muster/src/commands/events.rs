@@ -1,6 +1,6 @@
 //! `muster events`: what happened to services and to workers, by time.
 
-use std::{collections::VecDeque, future::Future};
+use std::{cell::RefCell, collections::VecDeque, future::Future};
 
 use muster_proto::{
     replicas::v1::{EventFilter, ListEventsRequest, WatchEventsRequest, WatchEventsResponse},
@@ -34,11 +34,24 @@ pub(crate) async fn run(session: &Session, args: &Args) -> Result<(), Failure> {
     let (services, workers) = (of_services(args, since), of_workers(args, since));
     if args.watch {
         let (services, workers) = (Services(services), Workers(workers));
-        let (one, other) = tokio::join!(
-            live::follow(session, &services, |changes, _| print_new(session, changes)),
-            live::follow(session, &workers, |changes, _| print_new(session, changes)),
-        );
-        return one.and(other);
+        let merged = RefCell::new(Merged::default());
+        let show = |source, changes, synced| {
+            let events = merged.borrow_mut().take(source, changes, synced);
+            print_new(session, &events)
+        };
+        tokio::try_join!(
+            live::follow(session, &services, |changes, synced| show(
+                Source::Services,
+                changes,
+                synced
+            )),
+            live::follow(session, &workers, |changes, synced| show(
+                Source::Workers,
+                changes,
+                synced
+            )),
+        )?;
+        return Ok(());
     }
     let (one, other) = tokio::join!(
         last_of_services(session, services, args.limit),
@@ -151,15 +164,51 @@ fn print(session: &Session, events: &[Event]) -> Result<(), Failure> {
     }
 }
 
-fn print_new(session: &Session, changes: Vec<(String, Option<Event>)>) -> Result<Flow, Failure> {
-    for event in changes.into_iter().filter_map(|(_, event)| event) {
+fn print_new(session: &Session, events: &[Event]) -> Result<Flow, Failure> {
+    for event in events {
         match session.format {
-            Format::Json | Format::Yaml => drop(session.print_line(&event)?),
+            Format::Json | Format::Yaml => drop(session.print_line(event)?),
             Format::Name => session.print(&format!("{}\n", event.id))?,
-            Format::Table | Format::Wide => session.print(&line(session, &event))?,
+            Format::Table | Format::Wide => session.print(&line(session, event))?,
         }
     }
     Ok(Flow::GoOn)
+}
+
+/// Who tells of events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Services,
+    Workers,
+}
+
+/// Two watches as one: what they tell of the past is shown in order of time once both have told all of
+/// it, and what happens after that at once.
+#[derive(Debug, Default)]
+struct Merged {
+    told: Vec<Source>,
+    waiting: Vec<Event>,
+}
+
+impl Merged {
+    /// Takes what one has told; answers what is to be shown now.
+    fn take(
+        &mut self,
+        source: Source,
+        changes: Vec<(String, Option<Event>)>,
+        synced: bool,
+    ) -> Vec<Event> {
+        let events = changes.into_iter().filter_map(|(_, event)| event);
+        self.waiting.extend(events);
+        if synced && !self.told.contains(&source) {
+            self.told.push(source);
+        }
+        if self.told.len() < 2 {
+            return Vec::new();
+        }
+        self.waiting.sort_by(|a, b| order(a).cmp(&order(b)));
+        std::mem::take(&mut self.waiting)
+    }
 }
 
 fn line(session: &Session, event: &Event) -> String {
@@ -285,5 +334,34 @@ impl Watched for Workers {
 
     fn name(event: &Event) -> &str {
         &event.id
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> (String, Option<Event>) {
+        let event = Event {
+            id: seconds.to_string(),
+            time: Some(Timestamp { seconds, nanos: 0 }),
+            ..Event::default()
+        };
+        (event.id.clone(), Some(event))
+    }
+
+    #[test]
+    fn the_past_is_told_in_order_of_time_and_the_rest_at_once() {
+        let mut merged = Merged::default();
+        let mut take = |source, seconds: &[i64], synced| {
+            let changes = seconds.iter().map(|seconds| at(*seconds)).collect();
+            let shown = merged.take(source, changes, synced).into_iter();
+            shown.map(|event| event.id).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(take(Source::Services, &[2, 4], false), "");
+        assert_eq!(take(Source::Services, &[6], true), "");
+        assert_eq!(take(Source::Workers, &[1, 3, 5], true), "1 2 3 4 5 6");
+        assert_eq!(take(Source::Services, &[9], true), "9");
+        assert_eq!(take(Source::Workers, &[8], true), "8");
     }
 }
