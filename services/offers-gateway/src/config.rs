@@ -9,7 +9,7 @@ use muster_store::Spec as StoreSpec;
 
 use crate::builtin::PRICE_LISTS;
 use crate::domain::outcome::Policy;
-use crate::spec::{Kind, Spec};
+use crate::spec::{Kind, Place, Spec};
 
 /// The flags of offers-gateway beside the common ones.
 #[derive(Clone, Debug, clap::Args)]
@@ -85,7 +85,7 @@ pub fn catalogs(folder: &Path) -> Result<Vec<Spec>, String> {
         let file = entry.path().join("vms.csv");
         let name = entry.file_name();
         if let Some(name) = name.to_str().filter(|_| file.is_file()) {
-            backends.push(Spec::new(name, Kind::CatalogFile(file)));
+            backends.push(Spec::new(name, Kind::Catalog(Place::File(file))));
         }
     }
     if backends.is_empty() {

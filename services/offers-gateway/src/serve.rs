@@ -87,7 +87,8 @@ pub async fn serve(
 /// Starts the task of every backend.
 fn start(specs: &[Spec], board: &Board, keeper: &Keeper, context: &Context) -> Handles {
     let mut handles = BTreeMap::new();
-    for spec in specs {
+    // What is disabled has no task: nothing would come of asking it.
+    for spec in specs.iter().filter(|spec| spec.kind.disabled().is_none()) {
         let source = Source::new(spec);
         let refresher = Refresher::new(
             spec.name.clone(),
@@ -114,7 +115,7 @@ fn facts(spec: &Spec) -> Facts {
         refresh_interval: spec.times.refresh_interval,
         drop_after: spec.times.drop_after,
         breaker: spec.times.breaker,
-        disabled: None,
+        disabled: spec.kind.disabled(),
     }
 }
 

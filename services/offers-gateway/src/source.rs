@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::builtin::PriceList;
 use crate::domain::backend::Fault;
 use crate::domain::snapshot::Snapshot;
-use crate::spec::{Kind, Spec};
+use crate::spec::{Kind, Place, Spec};
 
 /// A source that is ready to be asked.
 #[derive(Debug)]
@@ -22,6 +22,8 @@ pub struct Source {
 enum Asked {
     BuiltIn(&'static PriceList),
     File(file::File),
+    /// What this version does not ask yet.
+    Nothing(&'static str),
 }
 
 /// What a source answers.
@@ -83,7 +85,10 @@ impl Source {
     pub fn new(spec: &Spec) -> Self {
         let kind = match &spec.kind {
             Kind::BuiltIn(list) => Asked::BuiltIn(list),
-            Kind::CatalogFile(path) => Asked::File(file::File::new(path.clone())),
+            Kind::Catalog(Place::File(path)) => Asked::File(file::File::new(path.clone())),
+            kind @ (Kind::Catalog(Place::Url(_)) | Kind::Gpuhunt(_) | Kind::Api(_)) => {
+                Asked::Nothing(kind.name())
+            }
         };
         Self {
             backend: spec.name.clone(),
@@ -96,6 +101,9 @@ impl Source {
         match &self.kind {
             Asked::BuiltIn(list) => file::built_in(&self.backend, list, validator).await,
             Asked::File(file) => file.fetch(&self.backend, validator).await,
+            Asked::Nothing(kind) => Err(Failure::lasting(format!(
+                "this version does not read backends of the kind {kind}"
+            ))),
         }
     }
 }

@@ -1,5 +1,10 @@
 //! What a backend is configured to be: checked values, in place of what was typed. It opens nothing.
 
+mod api;
+mod secret;
+mod url;
+
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -7,6 +12,10 @@ use muster_runtime::connect::Endpoints;
 
 use crate::builtin::PriceList;
 use crate::domain::breaker;
+
+pub use api::{Api, Key, Provider};
+pub use secret::{Secret, SecretError};
+pub use url::{Url, UrlError};
 
 /// A backend that is configured.
 #[derive(Clone, Debug)]
@@ -49,20 +58,67 @@ impl Default for Times {
 /// How often files and built-in lists are looked at again: it costs one look at a file's date.
 const FILE_INTERVAL: Duration = Duration::from_secs(5);
 
+/// How a list at a URL is asked for: mostly the answer is that nothing has changed.
+const URL_INTERVAL: Duration = Duration::from_secs(900);
+const URL_ATTEMPT: Duration = Duration::from_secs(60);
+const URL_REFRESH: Duration = Duration::from_secs(180);
+
 /// What a backend reads.
 #[derive(Clone, Debug)]
 pub enum Kind {
     /// One of the lists that come with the gateway.
     BuiltIn(&'static PriceList),
-    /// A file in SkyPilot's CSV layout.
-    CatalogFile(PathBuf),
+    /// A list in SkyPilot's CSV layout.
+    Catalog(Place),
+    /// A list in gpuhunt's CSV layout, plain or in a zip.
+    Gpuhunt(Place),
+    /// A provider's live API.
+    Api(Api),
+}
+
+/// Where a list is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In a file.
+    File(PathBuf),
+    /// At an address.
+    Url(Url),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(to, "{}", path.display()),
+            Self::Url(url) => write!(to, "{url}"),
+        }
+    }
+}
+
+impl Place {
+    fn times(&self) -> Times {
+        match self {
+            Self::File(_) => Times {
+                refresh_interval: FILE_INTERVAL,
+                drop_after: None,
+                ..Times::default()
+            },
+            Self::Url(_) => Times {
+                refresh_interval: URL_INTERVAL,
+                attempt_timeout: URL_ATTEMPT,
+                refresh_timeout: URL_REFRESH,
+                ..Times::default()
+            },
+        }
+    }
 }
 
 impl Kind {
     /// Its name, as `muster backends` shows it.
     pub fn name(&self) -> &'static str {
         match self {
-            Self::BuiltIn(_) | Self::CatalogFile(_) => "catalog",
+            Self::BuiltIn(_) | Self::Catalog(_) => "catalog",
+            Self::Gpuhunt(_) => "gpuhunt",
+            Self::Api(api) => api.provider.name(),
         }
     }
 
@@ -70,18 +126,29 @@ impl Kind {
     pub fn source(&self) -> String {
         match self {
             Self::BuiltIn(list) => format!("built-in price list of {}", list.date),
-            Self::CatalogFile(path) => path.display().to_string(),
+            Self::Catalog(place) | Self::Gpuhunt(place) => place.to_string(),
+            Self::Api(api) => api.base.to_string(),
+        }
+    }
+
+    /// Why it cannot be asked, in words that say what to do; none if it can.
+    pub fn disabled(&self) -> Option<String> {
+        match self {
+            Self::BuiltIn(_) | Self::Catalog(_) | Self::Gpuhunt(_) => None,
+            Self::Api(api) => api.disabled(),
         }
     }
 
     /// How a backend of this kind is asked unless its configuration says otherwise.
     pub fn times(&self) -> Times {
         match self {
-            Self::BuiltIn(_) | Self::CatalogFile(_) => Times {
+            Self::BuiltIn(_) => Times {
                 refresh_interval: FILE_INTERVAL,
                 drop_after: None,
                 ..Times::default()
             },
+            Self::Catalog(place) | Self::Gpuhunt(place) => place.times(),
+            Self::Api(api) => api.provider.times(),
         }
     }
 }

@@ -12,7 +12,7 @@ use muster_runtime::server::Listeners;
 use muster_runtime::shutdown::Cause;
 use muster_store::Store;
 use offers_gateway::Config;
-use offers_gateway::spec::{Kind, Spec};
+use offers_gateway::spec::{Kind, Place, Spec};
 
 pub(crate) type Client = OffersServiceClient<Channel>;
 
@@ -74,7 +74,7 @@ pub(crate) fn config(backends: Vec<Spec>) -> Config {
 pub(crate) fn catalog(folder: &Path, name: &str, rows: &str) -> Spec {
     let path = folder.join(format!("{name}.csv"));
     write_catalog(&path, rows);
-    Spec::new(name, Kind::CatalogFile(path))
+    Spec::new(name, Kind::Catalog(Place::File(path)))
 }
 
 pub(crate) fn write_catalog(path: &Path, rows: &str) {
