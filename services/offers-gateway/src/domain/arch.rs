@@ -2,6 +2,7 @@
 //! Google and Microsoft name their machines, and by accelerators that are one package with their
 //! processor. What no rule tells stays unknown.
 
+use muster_model::gpu::GpuGroup;
 use muster_model::requirements::Arch;
 
 /// The instruction set by the catalogue's column, else by the instance type's name.
@@ -17,6 +18,12 @@ pub fn of_accelerator(name: &str) -> Option<Arch> {
     ["GH200", "GB200", "GB300"]
         .contains(&name)
         .then_some(Arch::Arm64)
+}
+
+/// The same for all of a machine's accelerators.
+pub fn of_gpus(gpus: &[GpuGroup]) -> Option<Arch> {
+    gpus.iter()
+        .find_map(|group| of_accelerator(group.name.as_str()))
 }
 
 fn of_instance_type(name: &str) -> Option<Arch> {

@@ -358,7 +358,7 @@ fn in_words(error: LineError) -> Skip {
 }
 
 /// A region as a provider means it: `, US, NA` is `US, NA`.
-fn tidy_region(region: &str) -> String {
+pub(super) fn tidy_region(region: &str) -> String {
     if !region.contains(',') {
         return region.trim().to_owned();
     }
