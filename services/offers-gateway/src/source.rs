@@ -2,28 +2,36 @@
 //! with all its offers, with word that nothing has changed, or with why it could not. It never
 //! decides when it is asked, nor for how long.
 
-mod file;
+mod api;
+mod archive;
+mod http;
+mod list;
 
 use std::time::Duration;
 
 use crate::builtin::PriceList;
 use crate::domain::backend::Fault;
 use crate::domain::snapshot::Snapshot;
-use crate::spec::{Kind, Place, Spec};
+use crate::spec::{Api, Kind, Place, Spec};
+
+/// The part of an attempt's time that its requests may take, so that what they have come to is
+/// told before the attempt is given up: nineteen twentieths.
+const OWN_PATIENCE: f64 = 0.95;
 
 /// A source that is ready to be asked.
 #[derive(Debug)]
 pub struct Source {
     backend: String,
     kind: Asked,
+    client: http::Client,
+    patience: Duration,
 }
 
 #[derive(Debug)]
 enum Asked {
     BuiltIn(&'static PriceList),
-    File(file::File),
-    /// What this version does not ask yet.
-    Nothing(&'static str),
+    List(list::List),
+    Api(Api),
 }
 
 /// What a source answers.
@@ -33,6 +41,12 @@ pub enum Fetched {
     Offers(Box<Offers>),
     /// What it last said still holds.
     Unchanged,
+}
+
+impl Fetched {
+    fn of(offers: Offers) -> Self {
+        Self::Offers(Box::new(offers))
+    }
 }
 
 /// A source's offers.
@@ -71,6 +85,27 @@ impl Failure {
         }
     }
 
+    /// Time ran out.
+    fn late(message: String) -> Self {
+        let mut failure = Self::passing(message);
+        failure.fault.timed_out = true;
+        failure
+    }
+
+    /// The same, with what else was said of it; empty if nothing was.
+    fn and(mut self, said: &str) -> Self {
+        if !said.is_empty() {
+            self.fault.message = format!("{}: {said}", self.fault.message);
+        }
+        self
+    }
+
+    /// The same, saying of what it is.
+    fn about(mut self, what: &str) -> Self {
+        self.fault.message = format!("{what}: {}", self.fault.message);
+        self
+    }
+
     /// One that needs someone to do something.
     pub fn lasting(message: impl Into<String>) -> Self {
         Self {
@@ -83,27 +118,33 @@ impl Failure {
 impl Source {
     /// The source of a backend. Nothing is opened yet.
     pub fn new(spec: &Spec) -> Self {
+        let list = |place: &Place, format| {
+            Asked::List(list::List {
+                place: place.clone(),
+                format,
+            })
+        };
         let kind = match &spec.kind {
-            Kind::BuiltIn(list) => Asked::BuiltIn(list),
-            Kind::Catalog(Place::File(path)) => Asked::File(file::File::new(path.clone())),
-            kind @ (Kind::Catalog(Place::Url(_)) | Kind::Gpuhunt(_) | Kind::Api(_)) => {
-                Asked::Nothing(kind.name())
-            }
+            Kind::BuiltIn(prices) => Asked::BuiltIn(prices),
+            Kind::Catalog(place) => list(place, list::Format::Skypilot),
+            Kind::Gpuhunt(place) => list(place, list::Format::Gpuhunt),
+            Kind::Api(api) => Asked::Api(api.clone()),
         };
         Self {
             backend: spec.name.clone(),
             kind,
+            client: http::Client::new(),
+            patience: spec.times.attempt_timeout.mul_f64(OWN_PATIENCE),
         }
     }
 
     /// Asks once. `validator` is that of the offers at hand; empty if there are none.
     pub async fn fetch(&self, validator: &str) -> Result<Fetched, Failure> {
+        let (backend, client, patience) = (&self.backend, &self.client, self.patience);
         match &self.kind {
-            Asked::BuiltIn(list) => file::built_in(&self.backend, list, validator).await,
-            Asked::File(file) => file.fetch(&self.backend, validator).await,
-            Asked::Nothing(kind) => Err(Failure::lasting(format!(
-                "this version does not read backends of the kind {kind}"
-            ))),
+            Asked::BuiltIn(prices) => list::built_in(backend, prices, validator).await,
+            Asked::List(list) => list.fetch(backend, validator, client, patience).await,
+            Asked::Api(api) => api::fetch(api, backend, client, patience).await,
         }
     }
 }

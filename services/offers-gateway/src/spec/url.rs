@@ -132,6 +132,10 @@ impl FromStr for Url {
         if authority.as_str().contains('@') {
             return Err(UrlError("it must not carry a user name or password"));
         }
+        let has_port = authority.as_str().len() > authority.host().len();
+        if has_port && authority.port_u16().is_none() {
+            return Err(UrlError("its port is no number up to 65535"));
+        }
         let path = parts
             .path_and_query
             .unwrap_or_else(|| PathAndQuery::from_static("/"));

@@ -1,0 +1,398 @@
+//! The one way in which a source asks over HTTP: every wait, redirect and body is bounded, and
+//! what went wrong is told in words. A key never leaves the host that it is for.
+
+mod body;
+mod refusal;
+
+use std::error::Error;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, IF_MODIFIED_SINCE, IF_NONE_MATCH,
+    LOCATION, USER_AGENT,
+};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::{Client as Pool, Error as PoolError};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::sync::OnceCell;
+use tokio::time::{Instant, timeout_at};
+
+use super::{Failure, blocking};
+use crate::domain::report::seconds;
+use crate::spec::{Provider, Secret, Url};
+
+/// How long a connection may take to open.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// Redirects that are followed at most.
+const REDIRECTS: usize = 5;
+
+/// How long a connection is kept for the next request of the same refresh.
+const KEPT_FOR: Duration = Duration::from_secs(10);
+
+/// Asks for one backend.
+#[derive(Debug)]
+pub(super) struct Client {
+    plain: Pool<HttpConnector, Full<Bytes>>,
+    /// Made when it is first needed: it reads the system's certificate authorities.
+    tls: OnceCell<Pool<HttpsConnector<HttpConnector>, Full<Bytes>>>,
+    /// Until when the server asked to be left alone.
+    quiet_until: Mutex<Option<Instant>>,
+}
+
+/// The requests of one refresh, which have to be answered together until a deadline.
+#[derive(Debug)]
+pub(super) struct Session<'a> {
+    client: &'a Client,
+    patience: Duration,
+    until: Instant,
+}
+
+/// One request.
+#[derive(Clone, Debug)]
+pub(super) struct Ask<'a> {
+    /// Where.
+    pub(super) url: &'a Url,
+    /// Whose API it is; none for a list that anyone may read.
+    pub(super) provider: Option<Provider>,
+    /// The key to show to this host, and to no other.
+    pub(super) key: Option<&'a Secret>,
+    /// JSON to send; none to get.
+    pub(super) post: Option<Bytes>,
+    /// What is expected back.
+    pub(super) expected: Expected,
+    /// Names what is at hand already.
+    pub(super) known: Known<'a>,
+    /// The largest body in bytes, when unpacked.
+    pub(super) limit: usize,
+}
+
+/// What is expected to come back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Expected {
+    /// JSON, said to be so.
+    Json,
+    /// A file of another format.
+    File,
+}
+
+/// The state of a file that is at hand, in its server's words; empty where there are none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Known<'a> {
+    /// Its `ETag`.
+    pub(super) etag: &'a str,
+    /// Its `Last-Modified`.
+    pub(super) modified: &'a str,
+}
+
+/// What came back.
+#[derive(Debug)]
+pub(super) enum Answer {
+    /// What is at hand still holds.
+    Unchanged,
+    /// This.
+    Body(Body),
+}
+
+/// A body, whole and unpacked.
+#[derive(Debug)]
+pub(super) struct Body {
+    /// Itself.
+    pub(super) bytes: Vec<u8>,
+    /// Its `ETag`, or empty.
+    pub(super) etag: String,
+    /// Its `Last-Modified`, or empty.
+    pub(super) modified: String,
+}
+
+/// How far a request has come, for when time runs out.
+#[derive(Debug, Default)]
+struct Progress {
+    bytes: AtomicU64,
+}
+
+impl Client {
+    pub(super) fn new() -> Self {
+        Self {
+            plain: pool().build(connector()),
+            tls: OnceCell::new(),
+            quiet_until: Mutex::new(None),
+        }
+    }
+
+    /// Requests that end `patience` from now. Fails at once while the server asked for quiet.
+    pub(super) fn session(&self, patience: Duration) -> Result<Session<'_>, Failure> {
+        let now = Instant::now();
+        let quiet = *self.quiet();
+        if let Some(left) = quiet.and_then(|until| until.checked_duration_since(now))
+            && !left.is_zero()
+        {
+            let left = Duration::from_secs(left.as_secs().max(1));
+            return Err(Failure {
+                retry_after: Some(left),
+                ..Failure::passing(format!(
+                    "not asked: it asked to be left alone, for another {} now",
+                    seconds(left)
+                ))
+            });
+        }
+        Ok(Session {
+            client: self,
+            patience,
+            until: now + patience,
+        })
+    }
+
+    async fn send(
+        &self,
+        request: Request<Full<Bytes>>,
+        tls: bool,
+    ) -> Result<Response<Incoming>, Failure> {
+        let authority = request.uri().authority().map(ToString::to_string);
+        let sent = if tls {
+            self.tls
+                .get_or_try_init(with_tls)
+                .await?
+                .request(request)
+                .await
+        } else {
+            self.plain.request(request).await
+        };
+        sent.map_err(|error| not_sent(&authority.unwrap_or_default(), &error))
+    }
+
+    // A duration alone is guarded: a panic elsewhere leaves it whole.
+    fn quiet(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
+        self.quiet_until
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Session<'_> {
+    /// Asks, follows redirects, and takes the body.
+    pub(super) async fn ask(&self, ask: &Ask<'_>) -> Result<Answer, Failure> {
+        let progress = Progress::default();
+        let answer = timeout_at(self.until, self.follow(ask, &progress)).await;
+        let answer = answer.unwrap_or_else(|_| Err(self.late(ask, &progress)));
+        answer.map_err(|failure| self.blame(ask, failure))
+    }
+
+    /// The body that answers a request that knows nothing yet.
+    pub(super) async fn body(&self, ask: &Ask<'_>) -> Result<Vec<u8>, Failure> {
+        match self.ask(ask).await? {
+            Answer::Body(body) => Ok(body.bytes),
+            Answer::Unchanged => Err(Failure::passing(format!(
+                "{} says that nothing changed, but was not asked that",
+                ask.url
+            ))),
+        }
+    }
+
+    async fn follow(&self, ask: &Ask<'_>, progress: &Progress) -> Result<Answer, Failure> {
+        let mut seen = vec![ask.url.clone()];
+        loop {
+            let url = &seen[seen.len() - 1];
+            let response = self.client.send(request(ask, url), url.is_tls()).await?;
+            let Some(next) = redirect(ask, url, &response)? else {
+                return take(ask, url, response, progress).await;
+            };
+            if seen.contains(&next) {
+                return Err(Failure::passing(format!(
+                    "its redirects lead in a circle: {url} leads to {next}, which was asked already"
+                )));
+            }
+            if seen.len() > REDIRECTS {
+                return Err(Failure::passing(format!(
+                    "more than {REDIRECTS} redirects, the last to {next}"
+                )));
+            }
+            seen.push(next);
+        }
+    }
+
+    fn late(&self, ask: &Ask<'_>, progress: &Progress) -> Failure {
+        let patience = seconds(self.patience);
+        let url = ask.url;
+        Failure::late(match progress.bytes.load(Ordering::Relaxed) {
+            0 => format!("no answer from {url} within {patience}"),
+            bytes => {
+                format!("the answer of {url} was not whole within {patience}: {bytes} bytes came")
+            }
+        })
+    }
+
+    /// Remembers for how long to be quiet, and sees to it that no key is told.
+    fn blame(&self, ask: &Ask<'_>, mut failure: Failure) -> Failure {
+        if let Some(wait) = failure.retry_after {
+            *self.client.quiet() = Some(Instant::now() + wait);
+        }
+        if let Some(key) = ask.key {
+            failure.fault.message = key.blot(&failure.fault.message);
+        }
+        failure
+    }
+}
+
+async fn take(
+    ask: &Ask<'_>,
+    url: &Url,
+    response: Response<Incoming>,
+    progress: &Progress,
+) -> Result<Answer, Failure> {
+    if response.status() == StatusCode::NOT_MODIFIED {
+        return Ok(Answer::Unchanged);
+    }
+    if !response.status().is_success() {
+        return Err(refusal::read(ask, url, response).await);
+    }
+    let header = |name| {
+        let value = response.headers().get(name);
+        value
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let (etag, modified) = (
+        header(http::header::ETAG),
+        header(http::header::LAST_MODIFIED),
+    );
+    if let Some(odd) = refusal::odd_type(ask.expected, &response) {
+        return Err(refusal::of_odd_type(url, &odd, response).await);
+    }
+    let count = |bytes: u64| progress.bytes.store(bytes, Ordering::Relaxed);
+    let bytes = body::read(response, ask.limit, count).await;
+    let bytes = bytes.map_err(|broken| broken.of(url))?;
+    Ok(Answer::Body(Body {
+        bytes,
+        etag,
+        modified,
+    }))
+}
+
+fn request(ask: &Ask<'_>, url: &Url) -> Request<Full<Bytes>> {
+    let accept = match ask.expected {
+        Expected::Json => "application/json",
+        Expected::File => "*/*",
+    };
+    let mut request = Request::new(Full::new(ask.post.clone().unwrap_or_default()));
+    *request.uri_mut() = url.to_uri();
+    let headers = request.headers_mut();
+    let fixed = |text: &'static str| http::HeaderValue::from_static(text);
+    headers.insert(
+        USER_AGENT,
+        fixed(concat!("muster/", env!("CARGO_PKG_VERSION"))),
+    );
+    headers.insert(ACCEPT, fixed(accept));
+    headers.insert(ACCEPT_ENCODING, fixed("gzip"));
+    if let Some(key) = ask.key.filter(|_| url.is_same_origin(ask.url)) {
+        headers.insert(AUTHORIZATION, key.bearer());
+    }
+    let conditions = [
+        (IF_NONE_MATCH, ask.known.etag),
+        (IF_MODIFIED_SINCE, ask.known.modified),
+    ];
+    for (name, value) in conditions {
+        if let Ok(value) = value.parse::<http::HeaderValue>()
+            && !value.is_empty()
+        {
+            headers.insert(name, value);
+        }
+    }
+    if ask.post.is_some() {
+        headers.insert(CONTENT_TYPE, fixed("application/json"));
+        *request.method_mut() = Method::POST;
+    }
+    request
+}
+
+/// Where a response sends us; none if it is the answer.
+fn redirect(
+    ask: &Ask<'_>,
+    url: &Url,
+    response: &Response<Incoming>,
+) -> Result<Option<Url>, Failure> {
+    let status = response.status();
+    let same_method = matches!(status.as_u16(), 307 | 308);
+    if !same_method && !matches!(status.as_u16(), 301..=303) {
+        return Ok(None);
+    }
+    let location = response.headers().get(LOCATION);
+    let location = location.and_then(|location| location.to_str().ok());
+    let Some(location) = location else {
+        return Err(Failure::passing(format!(
+            "{url} redirects ({status}) without saying where"
+        )));
+    };
+    let next = url.follow(location);
+    let next =
+        next.map_err(|_| Failure::passing(format!("{url} redirects to what is no web address")))?;
+    if ask.post.is_some() && !same_method {
+        return Err(Failure::lasting(format!(
+            "{url} redirects to {next} and would lose the question: configure the address that it \
+             leads to"
+        )));
+    }
+    if url.is_tls() && !next.is_tls() {
+        return Err(Failure::lasting(format!(
+            "{url} redirects to {next}, which is not encrypted and is not followed"
+        )));
+    }
+    Ok(Some(next))
+}
+
+fn not_sent(authority: &str, error: &PoolError) -> Failure {
+    let mut cause: &dyn Error = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    Failure::passing(if error.is_connect() {
+        format!("cannot connect to {authority}: {cause}")
+    } else {
+        format!("{authority} ended the connection without an answer: {cause}")
+    })
+}
+
+fn connector() -> HttpConnector {
+    let mut connector = HttpConnector::new();
+    connector.set_connect_timeout(Some(CONNECT));
+    connector.set_nodelay(true);
+    connector.enforce_http(false);
+    connector
+}
+
+fn pool() -> hyper_util::client::legacy::Builder {
+    let mut builder = Pool::builder(TokioExecutor::new());
+    builder
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(KEPT_FOR);
+    builder
+}
+
+async fn with_tls() -> Result<Pool<HttpsConnector<HttpConnector>, Full<Bytes>>, Failure> {
+    let built = blocking(|| {
+        let provider = tokio_rustls::rustls::crypto::ring::default_provider();
+        HttpsConnectorBuilder::new().with_provider_and_native_roots(provider)
+    });
+    let builder = built.await?.map_err(|error| {
+        Failure::lasting(format!(
+            "the system's certificate authorities cannot be read ({error}): install them, or name \
+             their file in SSL_CERT_FILE"
+        ))
+    })?;
+    let connector = builder
+        .https_only()
+        .enable_all_versions()
+        .wrap_connector(connector());
+    Ok(pool().build(connector))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,213 @@
+//! Lists of prices in a foreign format: in a file, read again when it has changed; at an address,
+//! fetched again when its server says that it has; and those that come with the gateway.
+
+use std::fs::Metadata;
+use std::io::{ErrorKind, Read as _};
+use std::path::Path;
+use std::time::UNIX_EPOCH;
+
+use super::http::{Answer, Ask, Body, Client, Expected, Known, Session};
+use super::{Failure, Fetched, Offers, archive, blocking};
+use crate::builtin::PriceList;
+use crate::domain::{gpuhunt, skypilot};
+use crate::spec::{Place, Url};
+
+/// The largest list read, in bytes: five times all real catalogues together.
+pub(super) const MAX_BYTES: usize = 64 << 20;
+
+/// What names the built-in list's one state.
+const BUILT_IN: &str = concat!("built-in ", env!("CARGO_PKG_VERSION"));
+
+/// How a list is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    /// SkyPilot's CSV.
+    Skypilot,
+    /// gpuhunt's CSV, plain or in a zip.
+    Gpuhunt,
+}
+
+/// A list somewhere.
+#[derive(Debug)]
+pub(super) struct List {
+    pub(super) place: Place,
+    pub(super) format: Format,
+}
+
+/// The list that comes with the gateway.
+pub(super) async fn built_in(
+    backend: &str,
+    list: &'static PriceList,
+    validator: &str,
+) -> Result<Fetched, Failure> {
+    if validator == BUILT_IN {
+        return Ok(Fetched::Unchanged);
+    }
+    let backend = backend.to_owned();
+    let text = list.text.as_bytes();
+    blocking(move || {
+        let read = Format::Skypilot.read(&backend, "built-in list", text, BUILT_IN.to_owned());
+        read.map(|offers| Offers {
+            snapshot: offers.snapshot.dated(list.date),
+            ..offers
+        })
+    })
+    .await?
+    .map(Fetched::of)
+}
+
+impl List {
+    /// Reads it, unless it is still as `validator` says.
+    pub(super) async fn fetch(
+        &self,
+        backend: &str,
+        validator: &str,
+        client: &Client,
+        patience: std::time::Duration,
+    ) -> Result<Fetched, Failure> {
+        match &self.place {
+            Place::Url(url) => {
+                self.download(url, backend, validator, client.session(patience)?)
+                    .await
+            }
+            Place::File(path) => {
+                let (path, format) = (path.clone(), self.format);
+                let (backend, validator) = (backend.to_owned(), validator.to_owned());
+                blocking(move || read_file(&path, format, &backend, &validator)).await?
+            }
+        }
+    }
+
+    async fn download(
+        &self,
+        url: &Url,
+        backend: &str,
+        validator: &str,
+        session: Session<'_>,
+    ) -> Result<Fetched, Failure> {
+        let ask = Ask {
+            url,
+            provider: None,
+            key: None,
+            post: None,
+            expected: Expected::File,
+            known: known(url, validator),
+            limit: MAX_BYTES,
+        };
+        let body = match session.ask(&ask).await? {
+            Answer::Unchanged => return Ok(Fetched::Unchanged),
+            Answer::Body(body) => body,
+        };
+        let validator = validator_of(url, &body);
+        let (format, backend, name) = (self.format, backend.to_owned(), url.to_string());
+        blocking(move || format.read(&backend, &name, &body.bytes, validator))
+            .await?
+            .map(Fetched::of)
+    }
+}
+
+impl Format {
+    fn read(
+        self,
+        backend: &str,
+        name: &str,
+        text: &[u8],
+        validator: String,
+    ) -> Result<Offers, Failure> {
+        let read = match self {
+            Self::Skypilot => skypilot::read(backend, name, text),
+            Self::Gpuhunt if archive::is_zip(text) => {
+                let text = archive::member(text, backend, MAX_BYTES)
+                    .map_err(|why| Failure::lasting(format!("{name}: {why}")))?;
+                gpuhunt::read(backend, name, &text)
+            }
+            Self::Gpuhunt => gpuhunt::read(backend, name, text),
+        };
+        let snapshot = read.map_err(|error| Failure::lasting(format!("{name}: {error}")))?;
+        Ok(Offers {
+            snapshot,
+            validator,
+            live_capacity: false,
+        })
+    }
+}
+
+/// What names a state of what is at an address: of which address, read by which version of ours,
+/// then in the words of its server.
+fn validator_of(url: &Url, body: &Body) -> String {
+    format!("{}\n{}\n{}", head(url), body.etag, body.modified)
+}
+
+fn head(url: &Url) -> String {
+    format!("{} {url}", env!("CARGO_PKG_VERSION"))
+}
+
+/// The words of the server in a validator; none if it is of another address or version.
+fn known<'a>(url: &Url, validator: &'a str) -> Known<'a> {
+    let mut lines = validator.split('\n');
+    if lines.next() != Some(head(url).as_str()) {
+        return Known::default();
+    }
+    Known {
+        etag: lines.next().unwrap_or_default(),
+        modified: lines.next().unwrap_or_default(),
+    }
+}
+
+fn read_file(
+    path: &Path,
+    format: Format,
+    backend: &str,
+    validator: &str,
+) -> Result<Fetched, Failure> {
+    let open = |error: std::io::Error| unreadable(path, &error);
+    let file = std::fs::File::open(path).map_err(open)?;
+    let metadata = file.metadata().map_err(open)?;
+    let state = state(&metadata);
+    if state == validator {
+        return Ok(Fetched::Unchanged);
+    }
+    let too_large = || {
+        let path = path.display();
+        Failure::lasting(format!("{path} is larger than {} MiB", MAX_BYTES >> 20))
+    };
+    let limit = MAX_BYTES as u64;
+    if metadata.len() > limit {
+        return Err(too_large());
+    }
+    let mut text = Vec::new();
+    // It may grow while it is read.
+    file.take(limit + 1).read_to_end(&mut text).map_err(open)?;
+    if text.len() > MAX_BYTES {
+        return Err(too_large());
+    }
+    let name = path.file_name().map_or_else(
+        || path.display().to_string(),
+        |name| name.to_string_lossy().into_owned(),
+    );
+    format.read(backend, &name, &text, state).map(Fetched::of)
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
+    let path = path.display();
+    if error.kind() == ErrorKind::NotFound {
+        Failure::lasting(format!("there is no file {path}"))
+    } else if error.kind() == ErrorKind::PermissionDenied {
+        Failure::lasting(format!("no permission to read {path}"))
+    } else {
+        Failure::passing(format!("{path}: {error}"))
+    }
+}
+
+/// What changes with the file.
+fn state(metadata: &Metadata) -> String {
+    let modified = metadata
+        .modified()
+        .ok()
+        .and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    format!(
+        "{} bytes of {}",
+        metadata.len(),
+        modified.unwrap_or_default().as_nanos()
+    )
+}
