@@ -8,6 +8,9 @@
 )]
 
 mod catalogs;
+mod faults;
+mod kinds;
 mod list;
 mod live;
+mod provider;
 mod support;
