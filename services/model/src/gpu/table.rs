@@ -70,7 +70,7 @@ impl Known {
 static TABLE: &[Known] = &[
     // NVIDIA, data centre.
     nvidia("GB300", (10, 3), &[270 * GIB]).or(&["GB300 NVL72"]),
-    nvidia("B300", (10, 3), &[270 * GIB]).or(&["B300 AC"]),
+    nvidia("B300", (10, 3), &[270 * GIB]).or(&["B300 AC", "B300 PC"]),
     nvidia("GB200", (10, 0), &[186 * GIB]).or(&["GB200 NVL72", "GB200 NVL4"]),
     nvidia("B200", (10, 0), &[180 * GIB]),
     nvidia("GB10", (12, 1), &[128 * GIB]).or(&["DGX Spark"]),
@@ -126,7 +126,11 @@ static TABLE: &[Known] = &[
     nvidia("RTX5880-Ada", (8, 9), &[48 * GIB]),
     nvidia("RTX5000-Ada", (8, 9), &[32 * GIB]).or(&["5000 Ada"]),
     nvidia("RTX4500-Ada", (8, 9), &[24 * GIB]).or(&["4500 Ada"]),
-    nvidia("RTX4000-Ada", (8, 9), &[20 * GIB]).or(&["4000 Ada", "RTX 4000 SFF Ada"]),
+    nvidia("RTX4000-Ada", (8, 9), &[20 * GIB]).or(&[
+        "4000 Ada",
+        "RTX 4000 SFF Ada",
+        "RTX 4000 Ada SFF",
+    ]),
     nvidia("RTX2000-Ada", (8, 9), &[16 * GIB]).or(&["2000 Ada"]),
     nvidia("A6000", (8, 6), &[48 * GIB]).or(&["RTX A6000"]),
     nvidia("A5500", (8, 6), &[24 * GIB]).or(&["RTX A5500"]),

@@ -446,3 +446,68 @@ proptest! {
         prop_assert_eq!(identify(name.as_str(), Some(memory)), (name, Some(memory)));
     }
 }
+
+/// As gpuhunt and the live providers write them, with what each is.
+const WRITTEN_ELSEWHERE: &[(&str, &str)] = &[
+    ("RTX2000Ada", "RTX2000-Ada"),
+    ("RTX4000Ada", "RTX4000-Ada"),
+    ("RTX6000Ada", "RTX6000-Ada"),
+    ("RTX 6000Ada", "RTX6000-Ada"),
+    ("RTX 4000 Ada SFF", "RTX4000-Ada"),
+    ("RTX 5000 Ada", "RTX5000-Ada"),
+    ("nvidia_rtx4000_ada", "RTX4000-Ada"),
+    ("H100NVL", "H100-NVL"),
+    ("H100 NVL", "H100-NVL"),
+    ("H200NVL", "H200-NVL"),
+    ("H200 SXM", "H200"),
+    ("H100 SXM", "H100"),
+    ("H100 80GB HBM3", "H100"),
+    ("NVIDIA H100 PCIe", "H100"),
+    ("NVIDIA B200", "B200"),
+    ("B300", "B300"),
+    ("B300 PC", "B300"),
+    ("B300 SXM6 AC", "B300"),
+    ("GB300", "GB300"),
+    ("A100 SXM4", "A100"),
+    ("A100 PCIE", "A100"),
+    ("A100X", "A100-80GB"),
+    ("A100-SXM4-80GB", "A100-80GB"),
+    ("NVIDIA A100 80GB PCIe", "A100-80GB"),
+    ("A800 PCIE", "A800"),
+    ("Tesla V100", "V100"),
+    ("V100 SXM2 32GB", "V100-32GB"),
+    ("V100 FHHL", "V100"),
+    ("Q RTX 8000", "RTX8000"),
+    ("QRTX8000", "RTX8000"),
+    ("RTXPRO4500", "RTXPRO4500"),
+    ("RTX PRO 6000 WK", "RTXPRO6000"),
+    ("NVIDIA RTX PRO 6000 Blackwell Server Edition", "RTXPRO6000"),
+    ("RTX 4070S Ti", "RTX4070TiSUPER"),
+    ("RTX 3080 Ti", "RTX3080Ti"),
+    ("RTX 4090D", "RTX4090D"),
+    ("GTX 1660 S", "GTX1660SUPER"),
+    ("RTX A6000", "A6000"),
+    ("NVIDIA L40S", "L40S"),
+    ("amd_mi300x", "MI300X"),
+    ("AMD Instinct MI300X OAM", "MI300X"),
+    ("MI308X", "MI308X"),
+    ("MI355X", "MI355X"),
+    ("Gaudi2", "Gaudi2"),
+    ("tt-galaxy-wh", "tt-galaxy-wh"),
+    ("tt-galaxy-bh", "tt-galaxy-bh"),
+    ("Titan Xp", "TITAN-Xp"),
+    ("Titan V", "TITAN-V"),
+];
+
+#[test]
+fn names_of_other_lists_mean_what_they_mean() {
+    let wrong: Vec<_> = WRITTEN_ELSEWHERE
+        .iter()
+        .map(|(written, meant)| (written, meant, canonical(written).to_string()))
+        .filter(|(_, meant, got)| got != *meant)
+        .collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    for (written, _) in WRITTEN_ELSEWHERE {
+        assert!(lookup(written).is_some(), "{written}");
+    }
+}
