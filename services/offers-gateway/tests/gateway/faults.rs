@@ -281,19 +281,14 @@ async fn a_huge_body_is_refused_when_it_says_so() {
     stage.gateway.stop().await;
 }
 
-/// One kind for each limit that there is: moving so much takes its time.
+/// One kind stands for all, whose bodies are read by the same code: moving so much takes its time.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_huge_body_that_does_not_say_so_is_refused_at_the_limit() {
-    for (kind, limit) in [("gpuhunt", 64 << 20), ("lambda", 32 << 20)] {
-        let kind = *KINDS.iter().find(|known| known.name == kind).unwrap();
-        for (fault, most) in [(Fault::Huge, limit + IN_SOCKETS), (Fault::Bomb, IN_SOCKETS)] {
-            let stage = Stage::new(&[kind], &fault, &patient(), SOON).await;
-            stage.told(kind.name, &["is larger than"]).await;
-            let sent = stage.providers[0].1.sent();
-            assert!(sent < most, "{fault:?} to {}: {sent} bytes", kind.name);
-            stage.gateway.stop().await;
-        }
-    }
+    let stage = Stage::new(&[named("lambda")], &Fault::Huge, &patient(), SOON).await;
+    stage.told("lambda", &["is larger than 32MB"]).await;
+    let sent = stage.providers[0].1.sent();
+    assert!(sent < (32 << 20) + IN_SOCKETS, "{sent} bytes were taken");
+    stage.gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -467,18 +462,44 @@ async fn a_list_is_fetched_again_only_when_it_has_changed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_told_is_served_while_its_provider_fails() {
-    let kind = KINDS.iter().find(|kind| kind.name == "runpod").unwrap();
-    let stage = Stage::new(&[*kind], &Fault::Right, &patient(), DEADLINE).await;
+async fn a_missing_part_makes_the_whole_fail_by_its_name_and_the_old_offers_stay() {
+    let stage = Stage::new(&[named("runpod")], &Fault::Right, &patient(), DEADLINE).await;
     assert_eq!(stage.list().await.offers.len(), 2);
-    stage.providers[0]
-        .1
-        .set(Fault::Answer("403 Forbidden", "", ""));
+    let provider = &stage.providers[0].1;
+    provider.set(Fault::RefusedWhere("US-1\\\""));
     let refused = stage.refresh("runpod").await.unwrap_err();
-    assert!(refused.contains("(403)"), "{refused}");
+    let part = "data centre US-1: ";
+    assert!(
+        refused.contains(part) && refused.contains("(403)"),
+        "{refused}"
+    );
     let answer = stage.list().await;
     assert_eq!(answer.offers.len(), 2, "the old offers are served");
+    let report = answer
+        .backends
+        .iter()
+        .find(|report| report.backend == "runpod")
+        .unwrap();
+    assert_eq!(report.refresh(), pb::BackendRefresh::Failed);
     stage.gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn capacity_that_is_not_told_is_unknown() {
+    let fault = Fault::RefusedWhere("/availability");
+    let stage = Stage::new(&[named("vultr")], &fault, &patient(), DEADLINE).await;
+    let answer = stage.list().await;
+    let offer = answer
+        .offers
+        .iter()
+        .find(|offer| offer.id == named("vultr").offer)
+        .unwrap();
+    assert_eq!(offer.availability(), Availability::Unknown);
+    stage.gateway.stop().await;
+}
+
+fn named(name: &str) -> Played {
+    *KINDS.iter().find(|known| known.name == name).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

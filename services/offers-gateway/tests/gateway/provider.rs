@@ -9,8 +9,6 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use flate2::{Compress, Compression, FlushCompress};
-
 /// What the server was asked.
 #[derive(Clone, Debug)]
 pub(crate) struct Asked {
@@ -36,8 +34,6 @@ pub(crate) enum Fault {
     HugeSaid,
     /// Its body has 100 MB, as is seen when they have come.
     Huge,
-    /// Its body has 100 MB, once it is unpacked.
-    Bomb,
     /// It answers with this status, these header lines, and this body.
     Answer(&'static str, &'static str, &'static str),
     /// Where everything leads to itself by way of another address.
@@ -48,6 +44,8 @@ pub(crate) enum Fault {
     WrongTypes,
     /// It says that nothing has changed.
     Unchanged,
+    /// Where the path or the question has these words, it refuses; all else is well.
+    RefusedWhere(&'static str),
     /// Nobody listens.
     Gone,
 }
@@ -230,12 +228,18 @@ fn answer(state: &State, stream: &TcpStream, asked: &Asked) -> Option<()> {
         ),
         Fault::WrongTypes => whole("200 OK", &typed, script.wrong),
         Fault::Unchanged => whole("304 Not Modified", "", ""),
+        Fault::RefusedWhere(words) => {
+            if asked.path.contains(words) || asked.body.contains(words) {
+                whole("403 Forbidden", "", "")
+            } else {
+                whole("200 OK", &typed, &right())
+            }
+        }
         Fault::Silent
         | Fault::Half
         | Fault::Endless
         | Fault::HugeSaid
         | Fault::Huge
-        | Fault::Bomb
         | Fault::Gone => broken(state, stream, &typed, &right(), &fault),
     }
 }
@@ -268,14 +272,6 @@ fn broken(state: &State, stream: &TcpStream, typed: &str, body: &str, fault: &Fa
             head(CHUNKED)?;
             huge(state, stream, "F4240\r\n", "\r\n")?;
         }
-        Fault::Bomb => {
-            let packed = bomb();
-            head(&format!(
-                "Content-Encoding: gzip\r\n{}",
-                sized(packed.len())
-            ))?;
-            put(state, stream, &packed)?;
-        }
         // Silent until the client has had enough.
         Fault::Silent
         | Fault::Right
@@ -285,27 +281,12 @@ fn broken(state: &State, stream: &TcpStream, typed: &str, body: &str, fault: &Fa
         | Fault::Elsewhere(_)
         | Fault::WrongTypes
         | Fault::Unchanged
+        | Fault::RefusedWhere(_)
         | Fault::Gone => {
             let _ = (&mut &*stream).read(&mut [0]);
         }
     }
     None
-}
-
-/// 100 MB of spaces, packed: one piece that stands for itself, a hundred times.
-fn bomb() -> Vec<u8> {
-    let mut piece = Vec::with_capacity(100_000);
-    let mut packing = Compress::new(Compression::fast(), false);
-    let spaces = vec![b' '; 1_000_000];
-    packing
-        .compress_vec(&spaces, &mut piece, FlushCompress::Full)
-        .unwrap();
-    assert_eq!(packing.total_in(), 1_000_000);
-    let mut packed = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
-    for _ in 0..100 {
-        packed.extend_from_slice(&piece);
-    }
-    packed
 }
 
 /// 100 MB, as far as they are taken.
@@ -317,12 +298,8 @@ fn huge(state: &State, stream: &TcpStream, before: &str, after: &str) -> Option<
     None
 }
 
-fn send(state: &State, stream: &TcpStream, text: &str) -> Option<()> {
-    put(state, stream, text.as_bytes())
-}
-
-fn put(state: &State, mut stream: &TcpStream, bytes: &[u8]) -> Option<()> {
-    for piece in bytes.chunks(64 << 10) {
+fn send(state: &State, mut stream: &TcpStream, text: &str) -> Option<()> {
+    for piece in text.as_bytes().chunks(64 << 10) {
         stream.write_all(piece).ok()?;
         state.sent.fetch_add(piece.len() as u64, Ordering::Relaxed);
     }

@@ -1,3 +1,10 @@
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+use std::thread;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
 use super::*;
 
 fn ask<'a>(url: &'a Url, key: Option<&'a Secret>) -> Ask<'a> {
@@ -65,4 +72,76 @@ async fn no_key_is_told_even_if_a_provider_repeats_it() {
     let session = client.session(CONNECT).unwrap();
     let told = session.blame(&ask(&url, Some(&key)), Failure::passing("wrong key s3cr3t"));
     assert_eq!(told.fault.message, "wrong key ***");
+}
+
+/// What comes of reading `response`, which a server on a free port gives to whoever asks, with a
+/// limit of 1 MB.
+async fn answered(response: Vec<u8>) -> Result<Vec<u8>, String> {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url: Url = format!("http://{}/", listener.local_addr().unwrap())
+        .parse()
+        .unwrap();
+    let server = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let _ = stream.read(&mut [0; 4096]);
+        let _ = stream.write_all(&response);
+    });
+    let client = Client::new();
+    let session = client.session(Duration::from_secs(60)).unwrap();
+    let mut asked = ask(&url, None);
+    (asked.expected, asked.limit) = (Expected::File, 1 << 20);
+    let body = session.body(&asked).await;
+    server.join().unwrap();
+    body.map_err(|failure| failure.fault.message)
+}
+
+fn response(headers: &str, body: &[u8]) -> Vec<u8> {
+    let head = format!("HTTP/1.1 200 OK\r\n{headers}Connection: close\r\n\r\n");
+    [head.as_bytes(), body].concat()
+}
+
+fn packed(bytes: &[u8]) -> Vec<u8> {
+    let mut packing = GzEncoder::new(Vec::new(), Compression::fast());
+    packing.write_all(bytes).unwrap();
+    packing.finish().unwrap()
+}
+
+const GZIP: &str = "Content-Encoding: gzip\r\n";
+
+#[tokio::test]
+async fn bodies_are_whole_and_unpacked_up_to_the_limit() {
+    let most = vec![b'x'; 1 << 20];
+    assert_eq!(answered(response("", &most)).await.unwrap(), most);
+    assert_eq!(
+        answered(response(GZIP, &packed(&most))).await.unwrap(),
+        most
+    );
+    assert_eq!(answered(response("", b"")).await.unwrap(), b"");
+}
+
+#[tokio::test]
+async fn larger_bodies_are_refused_also_when_they_only_unpack_to_it() {
+    let more = vec![b'x'; (1 << 20) + 1];
+    let refused = async |response| {
+        let message = answered(response).await.unwrap_err();
+        assert!(message.contains("is larger than 1MB"), "{message}");
+    };
+    refused(response("", &more)).await;
+    refused(response("Content-Length: 1048577\r\n", b"")).await;
+    let bomb = packed(&more);
+    assert!(bomb.len() < 20_000);
+    refused(response(GZIP, &bomb)).await;
+}
+
+#[tokio::test]
+async fn what_is_packed_wrongly_is_told() {
+    let whole = packed(b"some text that is packed");
+    for odd in [&whole[..whole.len() - 6], b"no gzip at all"] {
+        let message = answered(response(GZIP, odd)).await.unwrap_err();
+        assert!(message.contains("cannot be unpacked"), "{message}");
+    }
+    let message = answered(response("Content-Encoding: br\r\n", b"x")).await;
+    assert!(message.unwrap_err().contains("packed as br, not as gzip"));
+    let message = answered(response("Content-Length: 10\r\n", b"half")).await;
+    assert!(message.unwrap_err().contains("broke off after 4 bytes"));
 }
