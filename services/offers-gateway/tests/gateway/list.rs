@@ -1,6 +1,9 @@
 //! Lists over the network: order, pages, filters, reports.
 
 use muster_proto::offers::v1 as pb;
+use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
+use proptest::test_runner::TestRunner;
 use tonic::Code;
 
 use crate::support::{catalog, config, gpu, ids, prices, start};
@@ -84,6 +87,66 @@ async fn pages_concatenate_to_the_whole_while_backends_change() {
     assert_eq!(offers, whole.offers);
     let changed = gateway.list(pb::ListOffersRequest::default()).await;
     assert_ne!(changed.offers, whole.offers);
+    gateway.stop().await;
+}
+
+/// A size of pages, what they are ordered by, which way, and what one backend tells meanwhile.
+type Walk = (i32, i32, bool, Vec<Vec<(u8, u32)>>);
+
+fn walks() -> impl Strategy<Value = Walk> {
+    let rows = proptest::collection::vec((0..6u8, 1..9u32), 1..6);
+    (
+        1..6,
+        0..6,
+        any::<bool>(),
+        proptest::collection::vec(rows, 4),
+    )
+}
+
+#[tokio::test]
+async fn pages_of_any_size_and_order_concatenate_to_the_whole_while_backends_refresh() {
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = gateway(&folder).await;
+    let mut runner = TestRunner::deterministic();
+    for _ in 0..16 {
+        let (page_size, key, descending, tellings) =
+            walks().new_tree(&mut runner).unwrap().current();
+        let mut tellings = tellings.iter().cycle();
+        let mut tell = async || {
+            let rows = tellings.next().unwrap().iter();
+            let rows = rows.map(|(name, price)| format!("n{name},T4,1,4,16,{price},,eu{name}\n"));
+            let rows: String = rows.collect();
+            crate::support::write_catalog(&folder.path().join("one.csv"), &rows);
+            let name = "one".to_owned();
+            let refresh = pb::RefreshBackendRequest { name, force: false };
+            gateway
+                .client
+                .clone()
+                .refresh_backend(refresh)
+                .await
+                .unwrap();
+        };
+        tell().await;
+        let mut request = pb::ListOffersRequest {
+            order: Some(pb::OfferOrder { key, descending }),
+            ..Default::default()
+        };
+        let whole = gateway.list(request.clone()).await;
+        request.page_size = page_size;
+        let mut walked = Vec::new();
+        loop {
+            let page = gateway.list(request.clone()).await;
+            assert!(page.offers.len() <= usize::try_from(page_size).unwrap());
+            walked.extend(page.offers);
+            if page.next_page_token.is_empty() {
+                break;
+            }
+            request.page_token = page.next_page_token;
+            tell().await;
+        }
+        assert_eq!(ids(&walked), ids(&whole.offers), "{request:?}");
+        assert_eq!(prices(&walked), prices(&whole.offers));
+    }
     gateway.stop().await;
 }
 
