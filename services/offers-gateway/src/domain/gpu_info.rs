@@ -119,6 +119,7 @@ fn misfit(name: &str, size: u32) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn info(size: u32, count: u32) -> GpuInfo {
         GpuInfo {
@@ -187,5 +188,25 @@ mod tests {
         each.observe("V100", 8, 16_384);
         assert_eq!(each.of_one("A100", 2, 81_920), 81_920);
         assert_eq!(each.of_one("Unheard-Of", 2, 20_000), 20_000);
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in any::<String>(), name in "[A-Z]{0,2}[0-9]{0,4}", count in any::<u32>()) {
+            let told = parse(&text);
+            let mut sizes = Sizes::default();
+            for size in told.size.into_iter().chain([0, 1, 48, 81_920, u32::MAX]) {
+                sizes.observe(&name, count, size);
+                prop_assert!(sizes.of_one(&name, count, size) <= size);
+            }
+        }
+
+        #[test]
+        fn what_is_written_is_read(size in any::<u32>(), count in any::<u32>(), junk in "[^'\"]{0,20}") {
+            for quote in ['\'', '"'] {
+                let text = format!("{{{quote}A{quote}: {quote}{junk}{quote}, {quote}Count{quote}: {count}.0, {quote}M{quote}: {{{quote}SizeInMiB{quote}: {size}}}}}");
+                prop_assert_eq!(parse(&text), info(size, count), "{}", text);
+            }
+        }
     }
 }

@@ -214,6 +214,39 @@ fn tpus_are_complete_as_they_stand() {
 }
 
 #[test]
+fn a_tpu_told_twice_is_one_offer() {
+    let row = ",tpu-v5p-8,1,,,tpu-v5p-8,33.6,,us-east5\n";
+    let snapshot = gpus(&format!("{row}{row}{row}"));
+    assert_eq!(ids(&snapshot), ["cloud/us-east5/tpu-v5p-8/ondemand"]);
+    let intake = snapshot.intake();
+    assert_eq!((intake.repeated, intake.skipped_rows()), (2, 0));
+}
+
+#[test]
+fn machines_that_only_carry_accelerators_are_not_sold_alone() {
+    let hosts = [
+        "a2-highgpu-1g",
+        "a3-megagpu-8g",
+        "a4-highgpu-8g",
+        "g2-standard-4",
+    ];
+    for host in hosts {
+        let snapshot = gpus(&format!("{host},,,12,85,,1.5,0.5,us\nplain,,,1,1,,1,,us\n"));
+        assert_eq!(ids(&snapshot), ["cloud/us/plain/ondemand"], "{host}");
+    }
+}
+
+#[test]
+fn one_price_in_many_zones_is_an_offer_in_each() {
+    let rows: Vec<String> = (0..48)
+        .map(|zone| format!("1x_A40_SECURE,A40,1,9,50,US,US-{zone},0.44\n"))
+        .collect();
+    let columns = "InstanceType,AcceleratorName,AcceleratorCount,vCPUs,MemoryGiB,Region,AvailabilityZone,Price";
+    let snapshot = load(&format!("{columns}\n{}", rows.concat()));
+    assert_eq!((snapshot.len(), snapshot.intake().repeated), (48, 0));
+}
+
+#[test]
 fn memory_is_read_in_every_dialect() {
     let python = "\"{'Gpus': [{'Name': 'V100', 'Count': 8.0, 'MemoryInfo': {'SizeInMiB': 16384}}], 'TotalGpuMemoryInMiB': 16384}\"";
     let json = "\"{\"\"Gpus\"\": [{\"\"MemoryInfo\"\": {\"\"SizeInMiB\"\": 24576}}]}\"";
@@ -302,7 +335,62 @@ fn odd_regions_are_tidied_and_zones_stay_apart() {
     assert_eq!(zones.intake().repeated, 1);
 }
 
+/// How rows of real catalogues are written, with what is wrong with some of them.
+const REAL: [&str; 9] = [
+    "Standard_D2s_v3,,,2.0,8.0,,0.096,0.0192,eastus",
+    "Standard_NV6ads_A10_v5,A10,0.167,6.0,55.0,A10,0.454,0.0908,eastus",
+    "Standard_ND96isr_H100_v5,H100,8.0,96.0,1900.0,\"{'Gpus': [{'Name': 'H100', 'Count': 8.0, 'MemoryInfo': {'SizeInMiB': 81920}}], 'TotalGpuMemoryInMiB': 81920}\",98.32,19.66,eastus",
+    ",tpu-v2-8,1.0,,,tpu-v2-8,4.5,1.35,us-central1",
+    ",T4,1.0,,,\"{'Gpus': [{'MemoryInfo': {'SizeInMiB': 16384}}]}\",0.35,0.14,us-central1",
+    "n1-standard-8,,,8.0,30.0,,0.38,0.08,us-central1",
+    "8x_RTX4090,RTX4090,8.0,128.0,512.0,\"{\"\"Gpus\"\": [{\"\"MemoryInfo\"\": {\"\"SizeInMiB\"\": 196512}}]}\",2.8,0.00,\", US, NA\"",
+    "1x_A100-80GB_SECURE,A100-80GB,1.0,8.0,117.0,{'Gpus': [{'MemoryInfo': {'SizeInMiB': 80}}]},1.19,,SE",
+    "Standard_B12ms,,,12,48,,0.634,,eastus,V1,V2",
+];
+
+/// Lines of real rows, some with bytes changed, cut off or put in.
+fn damaged() -> impl Strategy<Value = Vec<u8>> {
+    let damage = (any::<prop::sample::Index>(), any::<u8>(), 0..4u8);
+    let row = (0..REAL.len(), proptest::collection::vec(damage, 0..3));
+    proptest::collection::vec(row, 1..20).prop_map(|rows| {
+        let mut text = Vec::new();
+        for (row, damages) in rows {
+            let mut line = REAL[row].as_bytes().to_vec();
+            for (at, byte, how) in damages {
+                let at = at.index(line.len().max(1)).min(line.len());
+                match how {
+                    0 if at < line.len() => line[at] = byte,
+                    1 if at < line.len() => {
+                        line.remove(at);
+                    }
+                    2 => line.truncate(at),
+                    _ => line.insert(at, byte),
+                }
+            }
+            text.extend_from_slice(&line);
+            text.push(b'\n');
+        }
+        text
+    })
+}
+
 proptest! {
+    /// However real rows are damaged: nothing panics, and what is offered is no more than the rows
+    /// that are left after those that were skipped or said twice.
+    #[test]
+    fn damaged_rows_are_offers_or_counted(body in damaged()) {
+        let mut text = format!("{GPU_COLUMNS}\n").into_bytes();
+        text.extend_from_slice(&body);
+        if let Ok(snapshot) = read("cloud", "f", &text) {
+            let intake = snapshot.intake();
+            let used = intake.rows.checked_sub(intake.skipped_rows() + intake.repeated);
+            let used = used.expect("no row is counted twice") as usize;
+            // An accelerator is offered in each machine that carries it: here, at most one a row.
+            let machines = used.max(1) * used.max(1);
+            prop_assert!(snapshot.len() <= 2 * machines, "{} of {used}: {intake:?}", snapshot.len());
+        }
+    }
+
     /// Whatever the bytes, every row is accounted for and nothing panics.
     #[test]
     fn no_file_panics(body in proptest::collection::vec(any::<u8>(), 0..400)) {
