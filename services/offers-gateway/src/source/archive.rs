@@ -53,13 +53,13 @@ fn chosen(archive: &ZipArchive<Cursor<&[u8]>>, backend: &str) -> Result<String, 
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::io::Write as _;
 
     use super::*;
     use zip::write::{SimpleFileOptions, ZipWriter};
 
-    pub(crate) fn packed(files: &[(&str, &[u8])]) -> Vec<u8> {
+    pub(in crate::source) fn packed(files: &[(&str, &[u8])]) -> Vec<u8> {
         let mut writer = ZipWriter::new(Cursor::new(Vec::new()));
         for (name, bytes) in files {
             writer

@@ -2,31 +2,29 @@
 //! what went wrong is told in words. A key never leaves the host that it is for.
 
 mod body;
+mod connect;
 mod refusal;
+mod request;
 
-use std::error::Error;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{
-    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, IF_MODIFIED_SINCE, IF_NONE_MATCH,
-    LOCATION, USER_AGENT,
-};
-use http::{Method, Request, Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::HttpsConnector;
+use hyper_util::client::legacy::Client as Pool;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::{Client as Pool, Error as PoolError};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Failure, blocking};
+use super::Failure;
 use crate::domain::report::seconds;
 use crate::spec::{Provider, Secret, Url};
+use connect::{connector, not_sent, pool, with_tls};
+use request::{redirect, request};
 
 /// How long a connection may take to open.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -169,7 +167,7 @@ impl Client {
     }
 
     // A duration alone is guarded: a panic elsewhere leaves it whole.
-    fn quiet(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
+    fn quiet(&self) -> MutexGuard<'_, Option<Instant>> {
         self.quiet_until
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -275,123 +273,6 @@ async fn take(
         etag,
         modified,
     }))
-}
-
-fn request(ask: &Ask<'_>, url: &Url) -> Request<Full<Bytes>> {
-    let accept = match ask.expected {
-        Expected::Json => "application/json",
-        Expected::File => "*/*",
-    };
-    let mut request = Request::new(Full::new(ask.post.clone().unwrap_or_default()));
-    *request.uri_mut() = url.to_uri();
-    let headers = request.headers_mut();
-    let fixed = |text: &'static str| http::HeaderValue::from_static(text);
-    headers.insert(
-        USER_AGENT,
-        fixed(concat!("muster/", env!("CARGO_PKG_VERSION"))),
-    );
-    headers.insert(ACCEPT, fixed(accept));
-    headers.insert(ACCEPT_ENCODING, fixed("gzip"));
-    if let Some(key) = ask.key.filter(|_| url.is_same_origin(ask.url)) {
-        headers.insert(AUTHORIZATION, key.bearer());
-    }
-    let conditions = [
-        (IF_NONE_MATCH, ask.known.etag),
-        (IF_MODIFIED_SINCE, ask.known.modified),
-    ];
-    for (name, value) in conditions {
-        if let Ok(value) = value.parse::<http::HeaderValue>()
-            && !value.is_empty()
-        {
-            headers.insert(name, value);
-        }
-    }
-    if ask.post.is_some() {
-        headers.insert(CONTENT_TYPE, fixed("application/json"));
-        *request.method_mut() = Method::POST;
-    }
-    request
-}
-
-/// Where a response sends us; none if it is the answer.
-fn redirect(
-    ask: &Ask<'_>,
-    url: &Url,
-    response: &Response<Incoming>,
-) -> Result<Option<Url>, Failure> {
-    let status = response.status();
-    let same_method = matches!(status.as_u16(), 307 | 308);
-    if !same_method && !matches!(status.as_u16(), 301..=303) {
-        return Ok(None);
-    }
-    let location = response.headers().get(LOCATION);
-    let location = location.and_then(|location| location.to_str().ok());
-    let Some(location) = location else {
-        return Err(Failure::passing(format!(
-            "{url} redirects ({status}) without saying where"
-        )));
-    };
-    let next = url.follow(location);
-    let next =
-        next.map_err(|_| Failure::passing(format!("{url} redirects to what is no web address")))?;
-    if ask.post.is_some() && !same_method {
-        return Err(Failure::lasting(format!(
-            "{url} redirects to {next} and would lose the question: configure the address that it \
-             leads to"
-        )));
-    }
-    if url.is_tls() && !next.is_tls() {
-        return Err(Failure::lasting(format!(
-            "{url} redirects to {next}, which is not encrypted and is not followed"
-        )));
-    }
-    Ok(Some(next))
-}
-
-fn not_sent(authority: &str, error: &PoolError) -> Failure {
-    let mut cause: &dyn Error = error;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
-    }
-    Failure::passing(if error.is_connect() {
-        format!("cannot connect to {authority}: {cause}")
-    } else {
-        format!("{authority} ended the connection without an answer: {cause}")
-    })
-}
-
-fn connector() -> HttpConnector {
-    let mut connector = HttpConnector::new();
-    connector.set_connect_timeout(Some(CONNECT));
-    connector.set_nodelay(true);
-    connector.enforce_http(false);
-    connector
-}
-
-fn pool() -> hyper_util::client::legacy::Builder {
-    let mut builder = Pool::builder(TokioExecutor::new());
-    builder
-        .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(KEPT_FOR);
-    builder
-}
-
-async fn with_tls() -> Result<Pool<HttpsConnector<HttpConnector>, Full<Bytes>>, Failure> {
-    let built = blocking(|| {
-        let provider = tokio_rustls::rustls::crypto::ring::default_provider();
-        HttpsConnectorBuilder::new().with_provider_and_native_roots(provider)
-    });
-    let builder = built.await?.map_err(|error| {
-        Failure::lasting(format!(
-            "the system's certificate authorities cannot be read ({error}): install them, or name \
-             their file in SSL_CERT_FILE"
-        ))
-    })?;
-    let connector = builder
-        .https_only()
-        .enable_all_versions()
-        .wrap_connector(connector());
-    Ok(pool().build(connector))
 }
 
 #[cfg(test)]

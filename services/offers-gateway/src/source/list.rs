@@ -211,3 +211,47 @@ fn state(metadata: &Metadata) -> String {
         modified.unwrap_or_default().as_nanos()
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::archive::tests::packed;
+
+    const ROW: &str = "instance_name,location,price,spot\nbig,eu,20,False\n";
+
+    #[test]
+    fn a_list_is_read_plain_and_out_of_a_zip() {
+        let zip = packed(&[("aws.csv", ROW.as_bytes()), ("gcp.csv", b"no list")]);
+        for text in [ROW.as_bytes(), zip.as_slice()] {
+            let offers = Format::Gpuhunt.read("aws", "f", text, "v".to_owned());
+            let offers = offers.unwrap();
+            assert_eq!((offers.snapshot.len(), offers.live_capacity), (1, false));
+        }
+        let failure = |backend: &str| {
+            let read = Format::Gpuhunt.read(backend, "f", &zip, String::new());
+            read.unwrap_err().fault.message
+        };
+        assert!(failure("gcp").starts_with("f: not a catalogue"));
+        assert!(failure("oci").contains("none is oci.csv"));
+    }
+
+    #[test]
+    fn what_is_known_of_one_address_is_not_known_of_another() {
+        let one: Url = "https://host/one.csv?signature=a".parse().unwrap();
+        let other: Url = "https://host/other.csv".parse().unwrap();
+        let body = Body {
+            bytes: Vec::new(),
+            etag: "\"e\"".to_owned(),
+            modified: "m".to_owned(),
+        };
+        let validator = validator_of(&one, &body);
+        assert!(!validator.contains("signature"));
+        let expected = Known {
+            etag: "\"e\"",
+            modified: "m",
+        };
+        assert_eq!(known(&one, &validator), expected);
+        assert_eq!(known(&other, &validator), Known::default());
+        assert_eq!(known(&one, ""), Known::default());
+    }
+}

@@ -12,5 +12,6 @@ mod faults;
 mod kinds;
 mod list;
 mod live;
+mod markets;
 mod provider;
 mod support;

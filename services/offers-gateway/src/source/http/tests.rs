@@ -4,6 +4,7 @@ use std::thread;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use http::header::{AUTHORIZATION, IF_MODIFIED_SINCE, IF_NONE_MATCH};
 
 use super::*;
 
@@ -144,4 +145,30 @@ async fn what_is_packed_wrongly_is_told() {
     assert!(message.unwrap_err().contains("packed as br, not as gzip"));
     let message = answered(response("Content-Length: 10\r\n", b"half")).await;
     assert!(message.unwrap_err().contains("broke off after 4 bytes"));
+}
+
+#[tokio::test]
+async fn a_server_without_tls_is_not_believed() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let _ = stream.write_all(&response("", b"hello"));
+    });
+    let url: Url = format!("https://{address}/").parse().unwrap();
+    let client = Client::new();
+    let session = client.session(Duration::from_secs(60)).unwrap();
+    let refused = session.body(&ask(&url, None)).await.unwrap_err();
+    let message = refused.fault.message;
+    // A machine without certificate authorities cannot even begin.
+    let _ = std::net::TcpStream::connect(address);
+    server.join().unwrap();
+    let expected = [
+        format!("cannot connect to {address}"),
+        "certificate authorities".to_owned(),
+    ];
+    assert!(
+        expected.iter().any(|words| message.contains(words)),
+        "{message}"
+    );
 }
