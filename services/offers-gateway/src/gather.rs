@@ -117,7 +117,8 @@ impl Wait {
             Self::Told(waited) => waited,
             Self::First { until } => {
                 match timeout_at(limit(until), handle.first(board, name)).await {
-                    Ok(()) => handle.attempt_fault().map_or(Waited::Ok, Waited::Failed),
+                    Ok(Ok(())) => Waited::Ok,
+                    Ok(Err(fault)) => Waited::Failed(fault),
                     Err(_) => late(handle, began.elapsed()),
                 }
             }

@@ -23,9 +23,13 @@ use crate::spec::Times;
 const BETWEEN_ATTEMPTS: backoff::Policy =
     backoff::Policy::doubling(Duration::from_millis(250), Duration::from_secs(10));
 
-/// How refreshes of one backend are asked for and followed. Cheap to clone.
+/// How refreshes of one backend are asked for and followed. Cheap to clone. It outlives the task: then
+/// whoever waits is told that the backend is gone.
 #[derive(Clone, Debug)]
-pub struct Handle(Arc<Shared>);
+pub struct Handle {
+    shared: Arc<Shared>,
+    flight: watch::Receiver<Flight>,
+}
 
 #[derive(Debug)]
 struct Shared {
@@ -33,16 +37,20 @@ struct Shared {
     since: Instant,
     wanted: Notify,
     forced: AtomicBool,
-    flight: watch::Sender<Flight>,
 }
 
+/// What came of a refresh.
+type Outcome = Result<(), Fault>;
+
 /// Refreshes so far.
-#[derive(Clone, Debug, Default)]
-pub struct Flight {
-    /// How many have begun.
-    begun: u64,
-    /// How many have ended.
-    ended: u64,
+#[derive(Clone, Debug)]
+struct Flight {
+    under_way: bool,
+    /// What will have come of the refresh under way, or else of the next one. Each has its own, so
+    /// that a following refresh takes nothing from whoever waits for this one.
+    outcome: watch::Receiver<Option<Outcome>>,
+    /// What came of the last one that ended.
+    last: Option<Outcome>,
     /// What came of the last attempt of the one under way, or of the last one.
     fault: Option<Fault>,
     /// Whether offers kept from before the start have been looked for.
@@ -59,6 +67,9 @@ pub struct Refresher {
     keeper: Keeper,
     clock: Clock,
     handle: Handle,
+    flight: watch::Sender<Flight>,
+    /// Tells what came of the refresh under way, or else of the next one.
+    outcome: watch::Sender<Option<Outcome>>,
     /// Names to the source the offers at hand.
     validator: String,
     /// The part of each delay that is this backend's own.
@@ -67,61 +78,61 @@ pub struct Refresher {
 }
 
 impl Handle {
-    fn new() -> Self {
-        Self(Arc::new(Shared {
-            since: Instant::now(),
-            wanted: Notify::new(),
-            forced: AtomicBool::new(false),
-            flight: watch::Sender::new(Flight::default()),
-        }))
-    }
-
     /// When the backend was configured.
     pub fn since(&self) -> Instant {
-        self.0.since
+        self.shared.since
+    }
+
+    /// Whether a refresh is under way.
+    pub fn is_under_way(&self) -> bool {
+        self.flight.borrow().under_way
     }
 
     /// Refreshes the backend, or joins the refresh under way, and waits for its end. With `force`
     /// also while the breaker is open. Dropping the future leaves the refresh alone.
-    pub async fn refresh(&self, force: bool) -> Result<(), Fault> {
-        let mut flight = self.0.flight.subscribe();
-        let target = {
-            let now = flight.borrow_and_update();
-            if now.begun > now.ended {
-                now.begun
-            } else {
-                now.ended + 1
+    pub async fn refresh(&self, force: bool) -> Outcome {
+        let Flight {
+            under_way,
+            mut outcome,
+            ..
+        } = self.flight.borrow().clone();
+        if !under_way {
+            if force {
+                self.shared.forced.store(true, Ordering::Relaxed);
             }
-        };
-        if force {
-            self.0.forced.store(true, Ordering::Relaxed);
+            self.shared.wanted.notify_one();
         }
-        self.0.wanted.notify_one();
-        let ended = flight.wait_for(|flight| flight.ended >= target).await;
-        let gone = || Fault {
-            timed_out: false,
-            message: "the backend is no longer configured".to_owned(),
-        };
-        ended.map_err(|_| gone())?.fault.clone().map_or(Ok(()), Err)
+        let ended = outcome.wait_for(Option::is_some).await;
+        ended
+            .map_err(|_| gone())?
+            .clone()
+            .unwrap_or_else(|| Err(gone()))
     }
 
     /// Waits until the backend has been refreshed once, or has offers kept from before the start.
-    pub async fn first(&self, board: &Board, name: &str) {
-        let mut flight = self.0.flight.subscribe();
+    pub async fn first(&self, board: &Board, name: &str) -> Outcome {
+        let mut flight = self.flight.clone();
         let awaited = || {
             board
                 .state()
                 .backend(name)
                 .is_some_and(|standing| standing.is_awaited())
         };
-        let ready = |flight: &Flight| flight.ended > 0 || flight.restored && !awaited();
-        // The sender lives in the handle.
-        let _ = flight.wait_for(ready).await;
+        let ready = |flight: &Flight| flight.last.is_some() || flight.restored && !awaited();
+        let ready = flight.wait_for(ready).await.map_err(|_| gone())?;
+        ready.last.clone().unwrap_or(Ok(()))
     }
 
     /// What came of the last attempt of the refresh under way; none while there was none.
     pub fn attempt_fault(&self) -> Option<Fault> {
-        self.0.flight.borrow().fault.clone()
+        self.flight.borrow().fault.clone()
+    }
+}
+
+fn gone() -> Fault {
+    Fault {
+        timed_out: false,
+        message: "the backend is no longer configured".to_owned(),
     }
 }
 
@@ -136,6 +147,22 @@ impl Refresher {
         clock: Clock,
     ) -> Self {
         let seed = backoff::seed(&name);
+        let (outcome, will_come) = watch::channel(None);
+        let (flight, following) = watch::channel(Flight {
+            under_way: false,
+            outcome: will_come,
+            last: None,
+            fault: None,
+            restored: false,
+        });
+        let handle = Handle {
+            shared: Arc::new(Shared {
+                since: Instant::now(),
+                wanted: Notify::new(),
+                forced: AtomicBool::new(false),
+            }),
+            flight: following,
+        };
         Self {
             name,
             times,
@@ -143,7 +170,9 @@ impl Refresher {
             board,
             keeper,
             clock,
-            handle: Handle::new(),
+            handle,
+            flight,
+            outcome,
             validator: String::new(),
             seed,
             refreshes: 0,
@@ -181,10 +210,7 @@ impl Refresher {
             self.board
                 .change(&self.name, |standing| standing.restore(told, now, jitter));
         }
-        self.handle
-            .0
-            .flight
-            .send_modify(|flight| flight.restored = true);
+        self.flight.send_modify(|flight| flight.restored = true);
     }
 
     /// Waits until something is to be done: true if it is a refresh.
@@ -204,8 +230,8 @@ impl Refresher {
         let wake = Instant::now() + wake.duration_since(now).unwrap_or_default();
         tokio::select! {
             biased;
-            () = self.handle.0.wanted.notified() => {
-                let forced = self.handle.0.forced.swap(false, Ordering::Relaxed);
+            () = self.handle.shared.wanted.notified() => {
+                let forced = self.handle.shared.forced.swap(false, Ordering::Relaxed);
                 return forced || standing.breaker.allows(self.clock.now());
             }
             () = sleep_until(wake) => {}
@@ -226,8 +252,8 @@ impl Refresher {
         let began = Instant::now();
         self.refreshes += 1;
         self.board.change(&self.name, Standing::begin);
-        self.handle.0.flight.send_modify(|flight| {
-            flight.begun += 1;
+        self.flight.send_modify(|flight| {
+            flight.under_way = true;
             flight.fault = None;
         });
         let outcome = self
@@ -254,10 +280,20 @@ impl Refresher {
                 .change(&self.name, |standing| standing.fail(ended, jitter));
         }
         self.log_change(before);
-        self.handle.0.flight.send_modify(|flight| {
-            flight.ended = flight.begun;
+        self.land(fault);
+    }
+
+    /// Tells what came of the refresh to those who wait for it.
+    fn land(&mut self, fault: Option<Fault>) {
+        let (next, will_come) = watch::channel(None);
+        let outcome = fault.clone().map_or(Ok(()), Err);
+        self.flight.send_modify(|flight| {
+            flight.under_way = false;
+            flight.outcome = will_come;
+            flight.last = Some(outcome.clone());
             flight.fault = fault;
         });
+        std::mem::replace(&mut self.outcome, next).send_replace(Some(outcome));
     }
 
     async fn try_within_budget(&self, deadline: Instant) -> Result<Fetched, Fault> {
@@ -272,9 +308,7 @@ impl Refresher {
                 Ok(Err(failure)) => failure,
                 Err(_) => out_of_time(patience),
             };
-            self.handle
-                .0
-                .flight
+            self.flight
                 .send_modify(|flight| flight.fault = Some(failure.fault.clone()));
             let delay = failure
                 .retry_after
@@ -403,3 +437,6 @@ fn out_of_time(patience: Duration) -> Failure {
 fn round(duration: Duration) -> Duration {
     Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
 }
+
+#[cfg(test)]
+mod tests;
