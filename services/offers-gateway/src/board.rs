@@ -49,6 +49,17 @@ pub struct State {
     pub book: Arc<Book>,
 }
 
+/// What is kept of a backend that is configured again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// All: nothing about it has changed.
+    All,
+    /// Its offers: it is the same one, asked otherwise.
+    Offers,
+    /// Nothing: it is another one of the same name.
+    Nothing,
+}
+
 /// What is on offer, with all that is needed to send it.
 #[derive(Debug, Default)]
 pub struct Stand {
@@ -155,16 +166,23 @@ impl Board {
         self.replace(&mut history, &old, old.backends.clone(), book);
     }
 
-    /// Has exactly these backends from now on. Those that are on the board already stay as they are
-    /// if `keep` says so.
-    pub fn configure(&self, facts: Vec<Facts>, keep: impl Fn(&str) -> bool) {
+    /// Has exactly these backends from now on, each with what is kept of the one of its name that
+    /// was there before.
+    pub fn configure(&self, backends: impl IntoIterator<Item = (Facts, Keep)>) {
         let mut history = self.writing();
-        let old = self.state();
-        let stands = |facts: Facts| {
-            let known = old.backend(&facts.name).filter(|_| keep(&facts.name));
-            known.map_or_else(|| Arc::new(Standing::new(Arc::new(facts))), Arc::clone)
+        let (old, now) = (self.state(), self.0.clock.now());
+        let stands = |(facts, keep): (Facts, Keep)| {
+            let known = old.backend(&facts.name);
+            match (keep, known) {
+                (Keep::All, Some(known)) => Arc::clone(known),
+                (Keep::Offers, Some(known)) => {
+                    let told = known.told.clone();
+                    Arc::new(Standing::with_offers(Arc::new(facts), told, now))
+                }
+                (Keep::Nothing, _) | (_, None) => Arc::new(Standing::new(Arc::new(facts))),
+            }
         };
-        let mut backends: Vec<_> = facts.into_iter().map(stands).collect();
+        let mut backends: Vec<_> = backends.into_iter().map(stands).collect();
         backends.sort_by(|a, b| a.facts.name.cmp(&b.facts.name));
         self.replace(&mut history, &old, backends, Arc::clone(&old.book));
     }

@@ -3,7 +3,7 @@
 //! They know nothing of capacity, and grow old: each says of which day it is.
 
 /// A price list that comes with the gateway.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PriceList {
     /// The provider, and the name of its backend.
     pub name: &'static str,

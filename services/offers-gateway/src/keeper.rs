@@ -22,6 +22,9 @@ pub struct Keeper {
 /// What is kept beside the offers: it changes at each refresh, also when they do not.
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
 struct Seen {
+    /// Where they are from: those of another source of the same name are none of ours.
+    #[serde(default)]
+    origin: String,
     /// Nanoseconds since 1970.
     observed_nanos: u64,
     validator: String,
@@ -42,11 +45,12 @@ impl Keeper {
         })
     }
 
-    /// A backend's offers as they were kept last, with what names them to their source.
-    pub async fn load(&self, backend: &str) -> Option<(Told, String)> {
+    /// A backend's offers as they were kept last, if they are from `origin`, with what names them
+    /// to their source.
+    pub async fn load(&self, backend: &str, origin: &str) -> Option<(Told, String)> {
         let files = self.files(backend)?;
-        let name = backend.to_owned();
-        let loaded = tokio::task::spawn_blocking(move || files.load(&name))
+        let (name, origin) = (backend.to_owned(), origin.to_owned());
+        let loaded = tokio::task::spawn_blocking(move || files.load(&name, &origin))
             .await
             .ok()?;
         match loaded {
@@ -59,12 +63,12 @@ impl Keeper {
         }
     }
 
-    /// Keeps a backend's offers in place of earlier ones.
-    pub async fn keep(&self, backend: &str, told: &Told, validator: &str) {
+    /// Keeps a backend's offers, which are from `origin`, in place of earlier ones.
+    pub async fn keep(&self, backend: &str, origin: &str, told: &Told, validator: &str) {
         let Some(files) = self.files(backend) else {
             return;
         };
-        let (told, seen) = (told.clone(), Seen::of(told, validator));
+        let (told, seen) = (told.clone(), Seen::of(told, origin, validator));
         let written = tokio::task::spawn_blocking(move || {
             replace(&files.offers, &archive::encode(told.snapshot.parts()))?;
             files.write_seen(&seen)
@@ -73,11 +77,11 @@ impl Keeper {
     }
 
     /// Notes that the offers kept last still hold.
-    pub async fn touch(&self, backend: &str, told: &Told, validator: &str) {
+    pub async fn touch(&self, backend: &str, origin: &str, told: &Told, validator: &str) {
         let Some(files) = self.files(backend) else {
             return;
         };
-        let seen = Seen::of(told, validator);
+        let seen = Seen::of(told, origin, validator);
         complain(
             backend,
             tokio::task::spawn_blocking(move || files.write_seen(&seen)).await,
@@ -104,9 +108,10 @@ fn complain(backend: &str, written: Result<io::Result<()>, tokio::task::JoinErro
 }
 
 impl Seen {
-    fn of(told: &Told, validator: &str) -> Self {
+    fn of(told: &Told, origin: &str, validator: &str) -> Self {
         let since = told.observed.duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
+            origin: origin.to_owned(),
             observed_nanos: u64::try_from(since.as_nanos()).unwrap_or(u64::MAX),
             validator: validator.to_owned(),
             live_capacity: told.live_capacity,
@@ -121,10 +126,13 @@ struct Files {
 }
 
 impl Files {
-    fn load(&self, backend: &str) -> io::Result<(Told, String)> {
+    fn load(&self, backend: &str, origin: &str) -> io::Result<(Told, String)> {
         let damaged =
             |_| io::Error::new(io::ErrorKind::InvalidData, "damaged, or of another version");
         let seen: Seen = serde_json::from_slice(&std::fs::read(&self.seen)?)?;
+        if seen.origin != origin {
+            return Err(io::ErrorKind::NotFound.into());
+        }
         let parts = archive::decode(&std::fs::read(&self.offers)?).map_err(damaged)?;
         if parts.backend != backend {
             return Err(io::Error::new(

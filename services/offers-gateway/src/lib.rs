@@ -6,8 +6,8 @@
 //!
 //! In reading order: [`domain`] decides; [`spec`] and [`config`] say which backends there are;
 //! [`source`] asks one; [`refresher`] keeps one fresh and [`keeper`] keeps its offers on disk;
-//! [`board`] is the state they share, with its [`history`]; [`outcomes`] keeps what launches have
-//! taught; [`gather`], [`pages`] and [`grpc`] answer calls.
+//! [`roster`] runs them; [`board`] is the state they share, with its [`history`]; [`outcomes`] keeps what launches have
+//! taught, [`metrics`] what is counted; [`gather`], [`pages`] and [`grpc`] answer calls.
 
 pub mod board;
 pub mod builtin;
@@ -17,9 +17,11 @@ pub mod gather;
 pub mod grpc;
 pub mod history;
 pub mod keeper;
+pub mod metrics;
 pub mod outcomes;
 pub mod pages;
 pub mod refresher;
+pub mod roster;
 mod serve;
 pub mod source;
 pub mod spec;

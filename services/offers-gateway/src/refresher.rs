@@ -16,8 +16,9 @@ use crate::board::Board;
 use crate::domain::backend::{Ended, Fault, Standing, Told};
 use crate::domain::report::{self, Refresh};
 use crate::keeper::Keeper;
+use crate::metrics::{Came, Metrics};
 use crate::source::{Failure, Fetched, Source};
-use crate::spec::Times;
+use crate::spec::{Spec, Times};
 
 /// The delays between the attempts of one refresh.
 const BETWEEN_ATTEMPTS: backoff::Policy =
@@ -60,11 +61,14 @@ struct Flight {
 /// The task of one backend.
 #[derive(Debug)]
 pub struct Refresher {
-    name: String,
+    name: Arc<str>,
+    /// Where its offers are from.
+    origin: String,
     times: Times,
     source: Source,
     board: Board,
     keeper: Keeper,
+    metrics: Metrics,
     clock: Clock,
     handle: Handle,
     flight: watch::Sender<Flight>,
@@ -75,6 +79,21 @@ pub struct Refresher {
     /// The part of each delay that is this backend's own.
     seed: u64,
     refreshes: u64,
+    /// When the source was last asked.
+    asked: Option<Instant>,
+}
+
+/// What a backend's task works with.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// Where what comes of it is put.
+    pub board: Board,
+    /// Where its offers are kept.
+    pub keeper: Keeper,
+    /// Where its refreshes are counted.
+    pub metrics: Metrics,
+    /// Tells the time.
+    pub clock: Clock,
 }
 
 impl Handle {
@@ -138,15 +157,8 @@ fn gone() -> Fault {
 
 impl Refresher {
     /// A task for a backend that is on the board. It does nothing before [`Refresher::run`].
-    pub fn new(
-        name: String,
-        times: Times,
-        source: Source,
-        board: Board,
-        keeper: Keeper,
-        clock: Clock,
-    ) -> Self {
-        let seed = backoff::seed(&name);
+    pub fn new(spec: &Spec, source: Source, surroundings: Surroundings) -> Self {
+        let seed = backoff::seed(&spec.name);
         let (outcome, will_come) = watch::channel(None);
         let (flight, following) = watch::channel(Flight {
             under_way: false,
@@ -163,12 +175,20 @@ impl Refresher {
             }),
             flight: following,
         };
+        let Surroundings {
+            board,
+            keeper,
+            metrics,
+            clock,
+        } = surroundings;
         Self {
-            name,
-            times,
+            name: spec.name.as_str().into(),
+            origin: spec.kind.origin(),
+            times: spec.times.clone(),
             source,
             board,
             keeper,
+            metrics,
             clock,
             handle,
             flight,
@@ -176,6 +196,7 @@ impl Refresher {
             validator: String::new(),
             seed,
             refreshes: 0,
+            asked: None,
         }
     }
 
@@ -204,7 +225,7 @@ impl Refresher {
 
     /// Shows the offers kept from before the start, if any.
     async fn restore(&mut self) {
-        if let Some((told, validator)) = self.keeper.load(&self.name).await {
+        if let Some((told, validator)) = self.keeper.load(&self.name, &self.origin).await {
             self.validator = validator;
             let (now, jitter) = (self.clock.now(), self.jitter());
             self.board
@@ -214,7 +235,7 @@ impl Refresher {
     }
 
     /// Waits until something is to be done: true if it is a refresh.
-    async fn wait_until_due(&self) -> bool {
+    async fn wait_until_due(&mut self) -> bool {
         let now = self.clock.now();
         let state = self.board.state();
         let Some(standing) = state.backend(&self.name) else {
@@ -232,6 +253,10 @@ impl Refresher {
             biased;
             () = self.handle.shared.wanted.notified() => {
                 let forced = self.handle.shared.forced.swap(false, Ordering::Relaxed);
+                if let Some(fault) = self.too_soon() {
+                    self.land(Some(fault));
+                    return false;
+                }
                 return forced || standing.breaker.allows(self.clock.now());
             }
             () = sleep_until(wake) => {}
@@ -239,7 +264,7 @@ impl Refresher {
         let now = self.clock.now();
         if standing.is_too_old(now) && !standing.dropped {
             tracing::warn!(
-                backend = self.name,
+                backend = &*self.name,
                 "its offers are too old to be shown any longer"
             );
             self.board
@@ -248,9 +273,22 @@ impl Refresher {
         next <= now
     }
 
+    /// Why the source may not be asked yet; none if it may.
+    fn too_soon(&self) -> Option<Fault> {
+        let least = self.source.least_interval();
+        let left = least.checked_sub(self.asked?.elapsed())?;
+        let (least, left) = (report::seconds(least), report::seconds(round(left)));
+        Some(Fault {
+            timed_out: false,
+            message: format!("it is to be asked every {least} at most, so not for {left}"),
+        })
+    }
+
     async fn refresh(&mut self) {
         let began = Instant::now();
         self.refreshes += 1;
+        self.asked = Some(began);
+        let before = self.condition();
         self.board.change(&self.name, Standing::begin);
         self.flight.send_modify(|flight| {
             flight.under_way = true;
@@ -259,28 +297,25 @@ impl Refresher {
         let outcome = self
             .try_within_budget(began + self.times.refresh_timeout)
             .await;
-        let before = self
-            .board
-            .state()
-            .backend(&self.name)
-            .map(|standing| condition(standing));
         let (now, jitter) = (self.clock.now(), self.jitter());
         let ended = |fault| Ended {
             at: now,
             took: began.elapsed(),
             fault,
         };
-        let fault = match outcome {
-            Ok(fetched) => self.take(fetched, now, ended(None), jitter).await.err(),
-            Err(fault) => Some(fault),
+        let came = match outcome {
+            Ok(fetched) => self.take(fetched, now, ended(None), jitter).await,
+            Err(fault) => Err(fault),
         };
-        if let Some(fault) = &fault {
+        if let Err(fault) = &came {
             let ended = ended(Some(fault.clone()));
             self.board
                 .change(&self.name, |standing| standing.fail(ended, jitter));
         }
+        self.metrics
+            .refreshed(&self.name, began.elapsed(), came.as_ref().map(|came| *came));
         self.log_change(before);
-        self.land(fault);
+        self.land(came.err());
     }
 
     /// Tells what came of the refresh to those who wait for it.
@@ -328,19 +363,21 @@ impl Refresher {
         now: SystemTime,
         ended: Ended,
         jitter: f64,
-    ) -> Result<(), Fault> {
+    ) -> Result<Came, Fault> {
         let state = self.board.state();
         let old = state
             .backend(&self.name)
             .and_then(|standing| standing.told.clone());
-        let told = match (fetched, old) {
+        let (came, told) = match (fetched, old) {
             (Fetched::Unchanged, Some(old)) => {
                 let told = Told {
                     observed: now,
                     ..old
                 };
-                self.keeper.touch(&self.name, &told, &self.validator).await;
-                told
+                self.keeper
+                    .touch(&self.name, &self.origin, &told, &self.validator)
+                    .await;
+                (Came::Unchanged, told)
             }
             (Fetched::Unchanged, None) => {
                 self.validator.clear();
@@ -360,64 +397,62 @@ impl Refresher {
                     observed: now,
                     live_capacity: offers.live_capacity,
                 };
-                self.keeper.keep(&self.name, &told, &self.validator).await;
-                told
+                self.keeper
+                    .keep(&self.name, &self.origin, &told, &self.validator)
+                    .await;
+                (Came::Offers, told)
             }
         };
-        self.board
-            .change(&self.name, |standing| standing.succeed(told, ended, jitter));
-        Ok(())
+        let least = self.source.least_interval();
+        self.board.change(&self.name, |standing| {
+            standing.refresh_at_most_every(least);
+            standing.succeed(told, ended, jitter);
+        });
+        Ok(came)
     }
 
     fn jitter(&self) -> f64 {
         backoff::unit(self.seed, self.refreshes)
     }
 
-    /// Says once what has changed about the backend.
-    fn log_change(&self, before: Option<Condition>) {
+    fn condition(&self) -> Option<Refresh> {
         let state = self.board.state();
-        let Some(standing) = state.backend(&self.name) else {
+        let standing = state.backend(&self.name)?;
+        // Before its first refresh nothing is known, which is no condition to compare with.
+        standing.ended.as_ref()?;
+        Some(report::last_refresh(standing))
+    }
+
+    /// Says once what has changed about the backend.
+    fn log_change(&self, before: Option<Refresh>) {
+        let after = self.condition();
+        let state = self.board.state();
+        let (Some(after), Some(standing)) = (after, state.backend(&self.name)) else {
             return;
         };
-        let after = condition(standing);
         if before == Some(after) {
             return;
         }
         let error = standing.fault().map_or("", |fault| fault.message.as_str());
-        match after.refresh {
+        match after {
             Refresh::Ok | Refresh::NotTried => tracing::info!(
-                backend = self.name,
+                backend = &*self.name,
                 offers = standing.told.as_ref().map(|told| told.snapshot.len()),
                 "backend is well"
             ),
             Refresh::TimedOut => tracing::warn!(
-                backend = self.name,
+                backend = &*self.name,
                 error,
                 "backend does not answer in time"
             ),
-            Refresh::Failed => tracing::warn!(backend = self.name, error, "backend fails"),
+            Refresh::Failed => tracing::warn!(backend = &*self.name, error, "backend fails"),
             Refresh::BreakerOpen => tracing::warn!(
-                backend = self.name,
+                backend = &*self.name,
                 error,
                 "backend is left alone for failing"
             ),
             Refresh::Disabled => {}
         }
-    }
-}
-
-/// What is logged when it changes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Condition {
-    refresh: Refresh,
-    tried: bool,
-}
-
-fn condition(standing: &Standing) -> Condition {
-    // A trial under way is no change: what it comes to is.
-    Condition {
-        refresh: report::last_refresh(standing),
-        tried: standing.ended.is_some(),
     }
 }
 

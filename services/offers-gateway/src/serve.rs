@@ -1,11 +1,8 @@
 //! Puts the gateway together and runs it until shutdown.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use arc_swap::ArcSwap;
 use muster_runtime::args::CommonArgs;
 use muster_runtime::context::Context;
 use muster_runtime::operations::{Operations, StoreBacking};
@@ -17,14 +14,11 @@ use muster_store::{Epoch, Options, Store};
 
 use crate::board::Board;
 use crate::config::{Args, Config};
-use crate::domain::backend::Facts;
-use crate::gather::Handles;
 use crate::grpc::{METHODS, Offers, OffersServer, Parts};
 use crate::keeper::Keeper;
+use crate::metrics::Metrics;
 use crate::outcomes::Outcomes;
-use crate::refresher::Refresher;
-use crate::source::Source;
-use crate::spec::Spec;
+use crate::roster::{self, Roster};
 
 /// How long the store may take to write what is queued when the process ends.
 const STORE_CLOSES_WITHIN: Duration = Duration::from_secs(10);
@@ -49,7 +43,7 @@ pub async fn serve(
     let board = Board::new(
         epoch,
         context.clock.clone(),
-        config.backends.iter().map(facts),
+        config.backends.iter().map(roster::facts),
     );
     let outcomes =
         Outcomes::start(store, board.clone(), context.clock.clone(), config.outcomes).await?;
@@ -66,9 +60,18 @@ pub async fn serve(
             watches.backends().close();
         },
     );
+    let metrics = Metrics::new(&context.metrics, &board, &context.clock);
+    let roster = Roster::start(
+        &config.backends,
+        board.clone(),
+        keeper,
+        metrics.clone(),
+        context.clone(),
+    );
     let offers = Offers::new(Parts {
-        handles: start(&config.backends, &board, &keeper, &context),
+        handles: roster.handles(),
         board,
+        metrics,
         outcomes,
         sealer: Sealer::random()?,
         clock: context.clock.clone(),
@@ -82,41 +85,6 @@ pub async fn serve(
         .serve(listeners)
         .await?;
     Ok(())
-}
-
-/// Starts the task of every backend.
-fn start(specs: &[Spec], board: &Board, keeper: &Keeper, context: &Context) -> Handles {
-    let mut handles = BTreeMap::new();
-    // What is disabled has no task: nothing would come of asking it.
-    for spec in specs.iter().filter(|spec| spec.kind.disabled().is_none()) {
-        let source = Source::new(spec);
-        let refresher = Refresher::new(
-            spec.name.clone(),
-            spec.times.clone(),
-            source,
-            board.clone(),
-            keeper.clone(),
-            context.clock.clone(),
-        );
-        handles.insert(spec.name.clone(), refresher.handle());
-        let stop = context.shutdown.reached(Phase::Loops);
-        context
-            .tasks
-            .critical(format!("backend {}", spec.name), refresher.run(stop));
-    }
-    Arc::new(ArcSwap::from_pointee(handles))
-}
-
-fn facts(spec: &Spec) -> Facts {
-    Facts {
-        name: spec.name.clone(),
-        kind: spec.kind.name(),
-        source: spec.kind.source(),
-        refresh_interval: spec.times.refresh_interval,
-        drop_after: spec.times.drop_after,
-        breaker: spec.times.breaker,
-        disabled: spec.kind.disabled(),
-    }
 }
 
 /// The gateway as a program.

@@ -4,10 +4,16 @@
 
 mod api;
 mod archive;
+mod fleet;
 mod http;
 mod list;
+mod service;
 
 use std::time::Duration;
+
+use muster_runtime::connect::{Connector, Endpoints};
+use muster_runtime::status::Details;
+use tonic::{Code, Status};
 
 use crate::builtin::PriceList;
 use crate::domain::backend::Fault;
@@ -32,6 +38,8 @@ enum Asked {
     BuiltIn(&'static PriceList),
     List(list::List),
     Api(Api),
+    Fleet(fleet::Fleet),
+    Service(service::Service),
 }
 
 /// What a source answers.
@@ -117,7 +125,8 @@ impl Failure {
 
 impl Source {
     /// The source of a backend. Nothing is opened yet.
-    pub fn new(spec: &Spec) -> Self {
+    pub fn new(spec: &Spec, connector: &Connector) -> Self {
+        let patience = spec.times.attempt_timeout.mul_f64(OWN_PATIENCE);
         let list = |place: &Place, format| {
             Asked::List(list::List {
                 place: place.clone(),
@@ -129,12 +138,16 @@ impl Source {
             Kind::Catalog(place) => list(place, list::Format::Skypilot),
             Kind::Gpuhunt(place) => list(place, list::Format::Gpuhunt),
             Kind::Api(api) => Asked::Api(api.clone()),
+            Kind::Fleet(registry) => Asked::Fleet(fleet::Fleet::new(registry, connector, patience)),
+            Kind::Service(service) => {
+                Asked::Service(service::Service::new(service, connector, patience))
+            }
         };
         Self {
             backend: spec.name.clone(),
             kind,
             client: http::Client::new(),
-            patience: spec.times.attempt_timeout.mul_f64(OWN_PATIENCE),
+            patience,
         }
     }
 
@@ -145,8 +158,63 @@ impl Source {
             Asked::BuiltIn(prices) => list::built_in(backend, prices, validator).await,
             Asked::List(list) => list.fetch(backend, validator, client, patience).await,
             Asked::Api(api) => api::fetch(api, backend, client, patience).await,
+            Asked::Fleet(fleet) => fleet.fetch(backend).await,
+            Asked::Service(service) => service.fetch(backend, validator).await,
         }
     }
+
+    /// The least time between two fetches, as far as the source has said so.
+    pub fn least_interval(&self) -> Duration {
+        match &self.kind {
+            Asked::Service(service) => service.least_interval(),
+            Asked::BuiltIn(_) | Asked::List(_) | Asked::Api(_) | Asked::Fleet(_) => Duration::ZERO,
+        }
+    }
+}
+
+/// What a call to another process came to: `who` is at `endpoints`.
+fn called(who: &str, endpoints: &Endpoints, status: &Status) -> Failure {
+    let told = Details::of(status);
+    let code = status.code();
+    let message = shortened(status.message());
+    let (message, lasting) = match code {
+        Code::DeadlineExceeded => (format!("no answer in time from {endpoints}"), false),
+        Code::Unavailable | Code::Cancelled => (
+            format!("{who} cannot be reached at {endpoints}: {message}"),
+            false,
+        ),
+        Code::Unauthenticated | Code::PermissionDenied => {
+            (format!("{who} refuses the credential: {message}"), true)
+        }
+        Code::Unimplemented => (
+            format!("at {endpoints} is a server of something else: {message}"),
+            true,
+        ),
+        Code::Ok
+        | Code::Unknown
+        | Code::InvalidArgument
+        | Code::NotFound
+        | Code::AlreadyExists
+        | Code::ResourceExhausted
+        | Code::FailedPrecondition
+        | Code::Aborted
+        | Code::OutOfRange
+        | Code::Internal
+        | Code::DataLoss => (format!("{who} fails with {code:?}: {message}"), false),
+    };
+    Failure {
+        fault: Fault {
+            timed_out: code == Code::DeadlineExceeded,
+            message,
+        },
+        permanent: lasting,
+        retry_after: told.retry_delay,
+    }
+}
+
+/// A peer's words, at a length that can be shown.
+fn shortened(message: &str) -> &str {
+    &message[..message.floor_char_boundary(300)]
 }
 
 /// Runs `work`, which takes a while, where it keeps no call waiting.

@@ -2,6 +2,7 @@
 
 mod api;
 mod secret;
+mod service;
 mod url;
 
 use std::fmt;
@@ -15,10 +16,11 @@ use crate::domain::breaker;
 
 pub use api::{Api, Key, Provider};
 pub use secret::{Secret, SecretError};
+pub use service::Service;
 pub use url::{Url, UrlError};
 
 /// A backend that is configured.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
     /// Its name, unique in this gateway.
     pub name: String,
@@ -29,7 +31,7 @@ pub struct Spec {
 }
 
 /// How a backend is asked.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Times {
     /// How often it is refreshed.
     pub refresh_interval: Duration,
@@ -63,8 +65,24 @@ const URL_INTERVAL: Duration = Duration::from_secs(900);
 const URL_ATTEMPT: Duration = Duration::from_secs(60);
 const URL_REFRESH: Duration = Duration::from_secs(180);
 
+/// How our own registry is asked: often, since what is idle changes all the time, and without long
+/// pauses, since nobody else is asked too much by it. What was idle ten minutes ago says nothing.
+fn fleet_times() -> Times {
+    Times {
+        refresh_interval: Duration::from_secs(5),
+        attempt_timeout: Duration::from_secs(5),
+        refresh_timeout: Duration::from_secs(10),
+        drop_after: Some(Duration::from_secs(600)),
+        breaker: breaker::Policy {
+            threshold: 3,
+            initial: Duration::from_secs(5),
+            max: Duration::from_secs(15),
+        },
+    }
+}
+
 /// What a backend reads.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// One of the lists that come with the gateway.
     BuiltIn(&'static PriceList),
@@ -74,6 +92,10 @@ pub enum Kind {
     Gpuhunt(Place),
     /// A provider's live API.
     Api(Api),
+    /// A server that implements `muster.backend.v1.BackendService`.
+    Service(Service),
+    /// Idle capacity of our own workers, from the worker-registry.
+    Fleet(Endpoints),
 }
 
 /// Where a list is.
@@ -119,6 +141,8 @@ impl Kind {
             Self::BuiltIn(_) | Self::Catalog(_) => "catalog",
             Self::Gpuhunt(_) => "gpuhunt",
             Self::Api(api) => api.provider.name(),
+            Self::Service(_) => "grpc",
+            Self::Fleet(_) => "fleet",
         }
     }
 
@@ -128,14 +152,22 @@ impl Kind {
             Self::BuiltIn(list) => format!("built-in price list of {}", list.date),
             Self::Catalog(place) | Self::Gpuhunt(place) => place.to_string(),
             Self::Api(api) => api.base.to_string(),
+            Self::Service(service) => service.endpoints.to_string(),
+            Self::Fleet(registry) => format!("the worker-registry at {registry}"),
         }
+    }
+
+    /// What offers kept of it are known by: those of another kind or place are not its own.
+    pub fn origin(&self) -> String {
+        format!("{} {}", self.name(), self.source())
     }
 
     /// Why it cannot be asked, in words that say what to do; none if it can.
     pub fn disabled(&self) -> Option<String> {
         match self {
-            Self::BuiltIn(_) | Self::Catalog(_) | Self::Gpuhunt(_) => None,
+            Self::BuiltIn(_) | Self::Catalog(_) | Self::Gpuhunt(_) | Self::Fleet(_) => None,
             Self::Api(api) => api.disabled(),
+            Self::Service(service) => service.disabled(),
         }
     }
 
@@ -149,6 +181,8 @@ impl Kind {
             },
             Self::Catalog(place) | Self::Gpuhunt(place) => place.times(),
             Self::Api(api) => api.provider.times(),
+            Self::Service(_) => service::times(),
+            Self::Fleet(_) => fleet_times(),
         }
     }
 }
@@ -164,6 +198,3 @@ impl Spec {
         }
     }
 }
-
-/// Where another component is, for kinds that call one.
-pub type Peer = Endpoints;

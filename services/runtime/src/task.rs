@@ -108,10 +108,25 @@ impl Tasks {
     where
         F: Future<Output: Ending> + Send + 'static,
     {
+        self.critical_until(std::future::pending::<()>(), name, work);
+    }
+
+    /// The same for a loop that the component may come to do without: once `dismissed` resolves it
+    /// is dropped at its next await, and that is no reason to stop.
+    pub fn critical_until<D, F>(&self, dismissed: D, name: impl Into<Name>, work: F) -> Handle<()>
+    where
+        D: Future<Output: Send> + Send + 'static,
+        F: Future<Output: Ending> + Send + 'static,
+    {
         let name = name.into();
         let shutdown = self.0.shutdown.clone();
         self.spawn(name.clone(), async move {
-            let end = match caught(work).await {
+            let ended = tokio::select! {
+                biased;
+                _ = dismissed => return,
+                ended = caught(work) => ended,
+            };
+            let end = match ended {
                 Ok(output) => output.into_error(),
                 Err(panicked) => Some(panicked.to_string()),
             };
@@ -123,7 +138,7 @@ impl Tasks {
             }
             let why = end.unwrap_or_else(|| "ended without being asked to".to_owned());
             shutdown.begin(Cause::failed(format!("task {name}: {why}")));
-        });
+        })
     }
 
     /// Runs `work` until `phase` of the shutdown begins, and drops it there: for what never ends by

@@ -90,6 +90,16 @@ impl Standing {
         }
     }
 
+    /// A backend that has not been asked yet, with what it told while it was configured otherwise.
+    pub fn with_offers(facts: Arc<Facts>, told: Option<Told>, now: SystemTime) -> Self {
+        let mut standing = Self {
+            told,
+            ..Self::new(facts)
+        };
+        standing.dropped = standing.is_too_old(now);
+        standing
+    }
+
     /// Whether its first refresh since the start is still to end, with nothing to show meanwhile.
     pub fn is_awaited(&self) -> bool {
         self.facts.disabled.is_none() && self.told.is_none() && self.ended.is_none()
@@ -127,6 +137,16 @@ impl Standing {
         self.told = Some(told);
         self.dropped = self.is_too_old(now);
         self.next_refresh = Some(due.max(now));
+    }
+
+    /// The backend wants to be asked no more often than this.
+    pub fn refresh_at_most_every(&mut self, least: Duration) {
+        if least > self.facts.refresh_interval {
+            self.facts = Arc::new(Facts {
+                refresh_interval: least,
+                ..(*self.facts).clone()
+            });
+        }
     }
 
     /// A refresh begins.

@@ -4,6 +4,7 @@
 mod backend;
 mod filter;
 mod offer;
+mod service;
 
 pub use backend::{render_backend, render_report};
 pub use filter::{parse_filter, parse_group_by, parse_order, parse_outcome};
@@ -11,6 +12,7 @@ pub use offer::{
     render_availability, render_capacity_type, render_group, render_machine, render_offer,
     render_price, render_source,
 };
+pub use service::{BackendOffer, parse_backend_offer};
 
 use std::time::{Duration, SystemTime};
 

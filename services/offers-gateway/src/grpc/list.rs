@@ -20,7 +20,7 @@ use super::wire::{self, RawFields, Writer};
 use crate::board::{Stand, State};
 use crate::domain::group::{self, By};
 use crate::domain::query::{Filter, Key, Order};
-use crate::domain::report::Waited;
+use crate::domain::report::{self, Waited};
 use crate::domain::selection::{Selection, select};
 use crate::gather::Patience;
 use crate::pages::Question;
@@ -219,7 +219,9 @@ impl Offers {
                 .and_then(|at| selection.matched.get(at))
                 .copied()
                 .unwrap_or_default();
-            convert::render_report(standing, waited.get(name), matched, now)
+            let report = report::report(standing, waited.get(name), now);
+            self.metrics.left_out(standing, &report);
+            convert::render_report(standing, report, matched)
         });
         report.collect()
     }

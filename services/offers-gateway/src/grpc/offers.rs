@@ -19,6 +19,7 @@ use crate::board::State;
 use crate::domain::group::gpu_names;
 use crate::domain::id::{self, OfferId};
 use crate::domain::market::Shelf;
+use crate::domain::report;
 use crate::domain::snapshot::RowNumber;
 use crate::gather;
 use crate::outcomes::Error;
@@ -52,9 +53,8 @@ impl Offers {
             )),
             backend: Some(convert::render_report(
                 standing,
-                waited.as_ref(),
+                report::report(standing, waited.as_ref(), self.clock.now()),
                 1,
-                self.clock.now(),
             )),
             resume_token: self.token(state.revision),
         })
@@ -157,6 +157,7 @@ impl Offers {
         let parts = Parts {
             board: self.board.clone(),
             clock: self.clock.clone(),
+            metrics: self.metrics.clone(),
             asked,
             ready,
             waits,

@@ -21,6 +21,7 @@ use super::convert;
 use crate::board::Board;
 use crate::domain::report::Waited;
 use crate::gather::{self, Handles, Patience};
+use crate::metrics::Metrics;
 use crate::outcomes::Outcomes;
 use crate::pages::Pages;
 
@@ -39,6 +40,8 @@ pub struct Parts {
     pub handles: Handles,
     /// What launches have taught.
     pub outcomes: Outcomes,
+    /// Where what answers lack is counted.
+    pub metrics: Metrics,
     /// Seals page tokens.
     pub sealer: Sealer,
     /// Tells the time.
@@ -55,6 +58,7 @@ pub struct Offers {
     pub(super) board: Board,
     pub(super) handles: Handles,
     pub(super) outcomes: Outcomes,
+    pub(super) metrics: Metrics,
     pub(super) pages: Pages,
     pub(super) sealer: Sealer,
     pub(super) clock: Clock,
@@ -70,6 +74,7 @@ impl Offers {
             board: parts.board,
             handles: parts.handles,
             outcomes: parts.outcomes,
+            metrics: parts.metrics,
             pages: Pages::default(),
             sealer: parts.sealer,
             clock: parts.clock,

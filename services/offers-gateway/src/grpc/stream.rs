@@ -18,9 +18,10 @@ use super::convert;
 use super::wire::RawFields;
 use crate::board::{Board, State};
 use crate::domain::query::{Filter, Order};
-use crate::domain::report::Waited;
+use crate::domain::report::{self, Waited};
 use crate::domain::selection::select;
 use crate::gather::Arrived;
+use crate::metrics::Metrics;
 
 /// What is asked for, checked.
 pub(super) struct Asked {
@@ -35,6 +36,7 @@ pub(super) struct Asked {
 pub(super) struct Parts {
     pub(super) board: Board,
     pub(super) clock: Clock,
+    pub(super) metrics: Metrics,
     pub(super) asked: Asked,
     /// Backends that are not waited for, or no longer.
     pub(super) ready: VecDeque<String>,
@@ -89,12 +91,9 @@ impl Parts {
         };
         let selection = select(&state.stand.market, &filter, self.asked.order);
         let matched = u32::try_from(selection.hits.len()).unwrap_or(u32::MAX);
-        let report = convert::render_report(
-            standing,
-            self.waited.get(backend),
-            matched,
-            self.clock.now(),
-        );
+        let report = report::report(standing, self.waited.get(backend), self.clock.now());
+        self.metrics.left_out(standing, &report);
+        let report = convert::render_report(standing, report, matched);
         self.reports.insert(backend.to_owned(), report.clone());
         let mut budget = Budget::new(MAX_SIZE);
         let mut offers = Vec::new();

@@ -1,31 +1,32 @@
 use std::path::Path;
 
+use muster_runtime::connect::{Connector, Options};
 use muster_runtime::shutdown::Shutdown;
 use muster_runtime::task::Tasks;
 use tokio::task::yield_now;
 
 use super::*;
-use crate::domain::backend::Facts;
-use crate::spec::{Kind, Spec};
+use crate::roster;
+use crate::spec::Kind;
 
 fn refresher(path: &Path) -> Refresher {
-    let mut spec = Spec::new("one", Kind::CatalogFile(path.to_owned()));
+    let mut spec = Spec::new(
+        "one",
+        Kind::Catalog(crate::spec::Place::File(path.to_owned())),
+    );
     // Often, so that whoever misses one refresh soon meets the next.
     spec.times.refresh_interval = Duration::from_millis(50);
     spec.times.breaker.threshold = u32::MAX;
     let clock = Clock::system();
-    let facts = Facts {
-        name: spec.name.clone(),
-        kind: spec.kind.name(),
-        source: spec.kind.source(),
-        refresh_interval: spec.times.refresh_interval,
-        drop_after: spec.times.drop_after,
-        breaker: spec.times.breaker,
-        disabled: None,
+    let board = Board::new("epoch".to_owned(), clock.clone(), [roster::facts(&spec)]);
+    let source = Source::new(&spec, &Connector::new(Options::default()));
+    let surroundings = Surroundings {
+        metrics: Metrics::new(&Default::default(), &board, &clock),
+        board,
+        keeper: Keeper::none(),
+        clock,
     };
-    let board = Board::new("epoch".to_owned(), clock.clone(), [facts]);
-    let source = Source::new(&spec);
-    Refresher::new(spec.name, spec.times, source, board, Keeper::none(), clock)
+    Refresher::new(&spec, source, surroundings)
 }
 
 fn run(refresher: Refresher) {
@@ -84,4 +85,97 @@ async fn those_who_wait_are_told_when_the_backend_goes() {
     assert_eq!(waits.await.unwrap_err().message, gone);
     assert_eq!(first.await.unwrap_err().message, gone);
     assert_eq!(handle.refresh(false).await.unwrap_err().message, gone);
+}
+
+/// Log lines of this thread, as they are written.
+#[derive(Clone, Default)]
+struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    fn lines(&self) -> Vec<String> {
+        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        let of_backend = text.lines().filter(|line| line.contains("backend="));
+        of_backend.map(str::to_owned).collect()
+    }
+}
+
+#[tokio::test]
+async fn each_change_of_a_backends_state_is_logged_once_with_its_name_and_error() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .without_time()
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("missing.csv");
+    let mut refresher = refresher(&path);
+    refresher.board.change("one", |standing| {
+        let mut facts = (*standing.facts).clone();
+        facts.breaker.threshold = 2;
+        facts.breaker.initial = Duration::from_millis(20);
+        standing.facts = Arc::new(facts);
+    });
+    for _ in 0..5 {
+        refresher.refresh().await;
+    }
+    std::fs::write(&path, "InstanceType,Price,Region\na,1,eu\n").unwrap();
+    for _ in 0..3 {
+        refresher.refresh().await;
+    }
+    let lines = log.lines();
+    let expected = [
+        ["WARN", "backend fails", "there is no file"],
+        ["WARN", "left alone for failing", "there is no file"],
+        ["INFO", "backend is well", "offers=1"],
+    ];
+    assert_eq!(lines.len(), expected.len(), "{lines:#?}");
+    for (line, words) in std::iter::zip(&lines, expected) {
+        assert!(line.contains("backend=\"one\""), "{line}");
+        assert!(words.iter().all(|word| line.contains(word)), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn what_refreshes_came_to_is_counted_until_the_backend_goes() {
+    let registry = muster_runtime::metrics::Metrics::new();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("one.csv");
+    let mut refresher = refresher(&path);
+    refresher.metrics = Metrics::new(&registry, &refresher.board, &refresher.clock);
+    refresher.refresh().await;
+    std::fs::write(&path, "InstanceType,Price,Region\na,1,eu\nb,free,eu\n").unwrap();
+    refresher.refresh().await;
+    refresher.refresh().await;
+    let text = registry.render().unwrap();
+    for line in [
+        "muster_backend_refreshes_total{backend=\"one\",outcome=\"failed\"} 1",
+        "muster_backend_refreshes_total{backend=\"one\",outcome=\"offers\"} 1",
+        "muster_backend_refreshes_total{backend=\"one\",outcome=\"unchanged\"} 1",
+        "muster_backend_refresh_duration_seconds_count{backend=\"one\"} 3",
+        "muster_backend_offers{backend=\"one\"} 1.0",
+        "muster_backend_skipped_rows{backend=\"one\"} 1.0",
+        "muster_backend_age_seconds{backend=\"one\"}",
+        "muster_backend_breaker_state{backend=\"one\",state=\"closed\"} 1.0",
+        "muster_backend_breaker_state{backend=\"one\",state=\"open\"} 0.0",
+    ] {
+        assert!(text.contains(line), "{line} is not in {text}");
+    }
+    refresher.metrics.forget("one");
+    refresher.board.configure([]);
+    let text = registry.render().unwrap();
+    assert!(!text.contains("backend=\"one\""), "{text}");
 }

@@ -20,7 +20,7 @@ pub enum Provider {
 }
 
 /// A live API that is configured.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Api {
     /// Whose.
     pub provider: Provider,
@@ -31,7 +31,7 @@ pub struct Api {
 }
 
 /// The key of a live API.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Key {
     /// There is one.
     Known(Secret),

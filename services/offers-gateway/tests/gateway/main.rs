@@ -9,9 +9,11 @@
 
 mod catalogs;
 mod faults;
+mod fleet;
 mod kinds;
 mod list;
 mod live;
 mod markets;
 mod provider;
+mod services;
 mod support;

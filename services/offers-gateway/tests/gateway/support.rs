@@ -41,6 +41,14 @@ pub(crate) async fn start(config: Config) -> Running {
     }
 }
 
+/// Serves whatever a test plays, until the test is over.
+pub(crate) fn in_background<F>(served: F)
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    drop(Context::for_tests("played").tasks.spawn("played", served));
+}
+
 impl Running {
     pub(crate) async fn stop(self) {
         self.context

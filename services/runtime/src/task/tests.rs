@@ -71,3 +71,19 @@ async fn cut_ends_what_never_ends() {
     assert_eq!(handle.await, Err(Failed::Cut));
     tasks.ended().await;
 }
+
+#[tokio::test]
+async fn a_dismissed_task_ends_and_the_process_goes_on() {
+    let (tasks, shutdown) = tasks();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let task = tasks.critical_until(stopped, "backend", std::future::pending::<()>());
+    drop(stop);
+    tasks.ended().await;
+    drop(task);
+    assert!(!shutdown.is_begun());
+    let (_stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let task = tasks.critical_until(stopped, "backend", async {});
+    tasks.ended().await;
+    drop(task);
+    assert!(shutdown.is_begun(), "it ended without being dismissed");
+}

@@ -9,16 +9,10 @@ use super::{render_duration, render_time};
 use crate::domain::backend::Standing;
 use crate::domain::breaker;
 use crate::domain::intake::Intake;
-use crate::domain::report::{self, Data, Refresh, Waited};
+use crate::domain::report::{self, Data, Refresh, Report};
 
 /// What an answer says of a backend, of which `matched` offers met the filter.
-pub fn render_report(
-    standing: &Standing,
-    waited: Option<&Waited>,
-    matched: u32,
-    now: SystemTime,
-) -> pb::BackendReport {
-    let report = report::report(standing, waited, now);
+pub fn render_report(standing: &Standing, report: Report, matched: u32) -> pb::BackendReport {
     let (total, skipped) = counts(standing);
     pb::BackendReport {
         backend: standing.facts.name.clone(),
