@@ -26,8 +26,11 @@ use crate::{
     session::{Addresses, Component, Session},
 };
 
-/// How long a caller of the gateway waits for one backend at most.
+/// How long a caller of the gateway waits for one backend, unless it says so itself.
 const BACKEND_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long it may say at most.
+const MAX_BACKEND_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What a stack is made of.
 #[derive(Debug, Clone)]
@@ -67,7 +70,7 @@ impl Stack {
     /// Starts everything and waits until it is ready.
     pub(crate) async fn start(options: &Options) -> Result<Self, Failure> {
         let registry = registry(options).await?;
-        let gateway = gateway(options).await?;
+        let gateway = gateway(options, &registry).await?;
         let manager = manager(options, &gateway, &registry).await?;
         let mut stack = Self {
             gateway,
@@ -184,14 +187,16 @@ async fn registry(options: &Options) -> Result<Part, Failure> {
     Ok(Part::start(name.to_owned(), context, at, serving))
 }
 
-async fn gateway(options: &Options) -> Result<Part, Failure> {
+async fn gateway(options: &Options, registry: &Part) -> Result<Part, Failure> {
     let name = Component::Gateway.name();
     let listeners = listeners(options.ports, name, 7400).await?;
     let args = offers_gateway::config::Args {
         store: None,
         data: Some(options.data.join(name)),
         catalog: options.catalog.clone(),
+        workers_addr: Some(registry.endpoints()?),
         backend_timeout: BACKEND_TIMEOUT,
+        max_backend_timeout: MAX_BACKEND_TIMEOUT,
     };
     let config = offers_gateway::Config::new(args).map_err(Failure::Usage)?;
     std::fs::create_dir_all(options.data.join(name))?;

@@ -1,15 +1,32 @@
-//! What the gateway is told at its start: flags, and backends from the config file. Everything is
-//! checked before anything is opened, and every fault is told with its place.
+//! What the gateway is told at its start, and again when it is asked to read it again: flags, and
+//! backends from the config file. Everything is checked before anything is opened, and every fault
+//! is told with its place.
 
+mod file;
+mod kinds;
+mod table;
+
+use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use muster_runtime::args::parse_duration;
+use muster_runtime::args::{CommonArgs, parse_duration};
+use muster_runtime::connect::Endpoints;
 use muster_store::Spec as StoreSpec;
 
 use crate::builtin::PRICE_LISTS;
 use crate::domain::outcome::Policy;
 use crate::spec::{Kind, Place, Spec};
+
+pub use file::{Contents, Surroundings, describe, read};
+pub use table::Problem;
+
+/// Where the worker-registry is unless it is said.
+const WORKERS: &str = "http://127.0.0.1:7401";
+
+/// The backend that offers our own workers.
+pub const FLEET: &str = "fleet";
 
 /// The flags of offers-gateway beside the common ones.
 #[derive(Clone, Debug, clap::Args)]
@@ -24,9 +41,16 @@ pub struct Args {
     /// Make each DIR/*/vms.csv (SkyPilot's layout) a backend named after its folder
     #[arg(long, value_name = "DIR")]
     pub catalog: Option<PathBuf>,
-    /// How long a caller waits for one backend at most
+    /// The worker-registry: URLs, comma separated. Where it is given, what is idle on our own
+    /// workers is offered too, as the backend "fleet"
+    #[arg(long, value_name = "URL")]
+    pub workers_addr: Option<Endpoints>,
+    /// How long a caller waits for one backend, unless it says so itself
     #[arg(long, value_name = "TIME", default_value = "3s", value_parser = parse_duration)]
     pub backend_timeout: Duration,
+    /// The longest that a caller may ask to wait for one backend; longer is cut to it
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
+    pub max_backend_timeout: Duration,
 }
 
 /// The gateway's settings.
@@ -36,21 +60,99 @@ pub struct Config {
     pub data: Option<PathBuf>,
     /// Where what launches have taught is kept.
     pub store: StoreSpec,
-    /// How long a caller waits for one backend at most.
-    pub backend_timeout: Duration,
+    /// How long callers wait for one backend.
+    pub timeouts: Timeouts,
     /// For how long outcomes of launches are believed, and how far they reach.
     pub outcomes: Policy,
     /// The backends, in order of name.
     pub backends: Vec<Spec>,
+    /// Reads all of this again; none if it is not to be.
+    pub again: Option<Again>,
+}
+
+/// How long callers wait for one backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Unless they say so themselves.
+    pub default: Duration,
+    /// However long they say.
+    pub max: Duration,
+}
+
+impl Timeouts {
+    /// So long unless callers ask for less.
+    pub fn always(time: Duration) -> Self {
+        Self {
+            default: time,
+            max: time,
+        }
+    }
+
+    /// How long a caller waits that asked for so long, or for nothing.
+    pub fn of(&self, asked: Option<Duration>) -> Duration {
+        asked.unwrap_or(self.default).min(self.max)
+    }
+}
+
+/// Reads the settings again.
+#[derive(Clone)]
+pub struct Again(Arc<dyn Fn() -> Result<Config, String> + Send + Sync>);
+
+impl Again {
+    /// By `read`, which says in words everything that is wrong.
+    pub fn new(read: impl Fn() -> Result<Config, String> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(read))
+    }
+
+    /// Reads them. Opens files.
+    pub fn read(&self) -> Result<Config, String> {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Again {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.write_str("Again")
+    }
 }
 
 impl Config {
     /// The settings that flags make.
     pub fn new(args: Args) -> Result<Self, String> {
-        let backends = match &args.catalog {
-            Some(folder) => catalogs(folder)?,
-            None => built_in(),
+        Self::with_file(args, None)
+    }
+
+    /// The settings that flags and the config file make. `rest` are the keys of the file that no
+    /// flag has taken.
+    pub fn read(common: &CommonArgs, args: Args, rest: &toml::Table) -> Result<Self, String> {
+        let Some(path) = &common.config else {
+            return Self::new(args);
         };
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| format!("config file {}: {error}", path.display()))?;
+        let default = WORKERS.parse();
+        let default: Endpoints = default.map_err(|error| format!("{error}"))?;
+        // What a flag or the runtime has read is none of ours.
+        let ours = |key: &&String| !rest.contains_key(key.as_str());
+        let all: toml::Table = text.parse().unwrap_or_default();
+        let elsewhere: Vec<String> = all.keys().filter(ours).cloned().collect();
+        let around = Surroundings {
+            workers: args.workers_addr.as_ref().unwrap_or(&default),
+            environment: &|name| std::env::var(name).ok(),
+            elsewhere: &elsewhere,
+        };
+        let contents = read(&text, &around).map_err(|problems| describe(path, &problems))?;
+        Self::with_file(args, Some(contents))
+    }
+
+    fn with_file(args: Args, contents: Option<Contents>) -> Result<Self, String> {
+        if args.backend_timeout > args.max_backend_timeout {
+            return Err("--backend-timeout is above --max-backend-timeout".to_owned());
+        }
+        let (configured, outcomes) = contents.map_or_else(
+            || (Vec::new(), Policy::default()),
+            |contents| (contents.backends, contents.outcomes),
+        );
         let store = match (args.store, &args.data) {
             (Some(store), _) => store,
             (None, None) => StoreSpec::Memory,
@@ -59,10 +161,43 @@ impl Config {
         Ok(Self {
             store,
             data: args.data,
-            backend_timeout: args.backend_timeout,
-            outcomes: Policy::default(),
-            backends,
+            timeouts: Timeouts {
+                default: args.backend_timeout,
+                max: args.max_backend_timeout,
+            },
+            outcomes,
+            backends: backends(configured, args.catalog.as_deref(), args.workers_addr)?,
+            again: None,
         })
+    }
+}
+
+/// All backends: those of the file and of the folder, or the built-in ones if there is neither, and
+/// our own workers, if it is said where they are and nothing else offers them.
+fn backends(
+    mut backends: Vec<Spec>,
+    folder: Option<&Path>,
+    workers: Option<Endpoints>,
+) -> Result<Vec<Spec>, String> {
+    match folder {
+        Some(folder) => backends.extend(catalogs(folder)?),
+        None if backends.is_empty() => backends = built_in(),
+        None => {}
+    }
+    let offers_workers = |spec: &Spec| spec.name == FLEET || matches!(spec.kind, Kind::Fleet(_));
+    if let Some(workers) = workers.filter(|_| !backends.iter().any(offers_workers)) {
+        backends.push(Spec::new(FLEET, Kind::Fleet(workers)));
+    }
+    backends.sort_by(|a, b| a.name.cmp(&b.name));
+    let twice = backends
+        .windows(2)
+        .find(|pair| pair[0].name == pair[1].name);
+    match twice {
+        Some(pair) => Err(format!(
+            "backend {:?} is both in the config file and a folder of --catalog",
+            pair[0].name
+        )),
+        None => Ok(backends),
     }
 }
 
@@ -96,3 +231,6 @@ pub fn catalogs(folder: &Path) -> Result<Vec<Spec>, String> {
     backends.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(backends)
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,8 +3,8 @@
 //! In reading order: [`offer`] (what is offered) and [`id`] (what it is called); [`intake`] and
 //! [`builder`] (rows become a [`snapshot`]); [`csv`], [`skypilot`], [`gcp`], [`gpu_info`] and
 //! [`gpuhunt`] (how files are read); [`json`], [`rows`] and a file for each provider (how answers of
-//! live APIs are read); [`fleet`] (what of our own is idle); [`query`] and [`selection`] (what answers a question, and in
-//! which order), [`group`]; [`outcome`] (what launches have taught); [`breaker`] (when a backend
+//! live APIs are read); [`fleet`] (what of our own is idle); [`query`] and [`selection`] (what
+//! answers a question, and in which order), [`group`]; [`outcome`] (what launches have taught); [`breaker`] (when a backend
 //! is asked again).
 
 pub mod arch;

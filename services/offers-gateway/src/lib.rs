@@ -6,7 +6,7 @@
 //!
 //! In reading order: [`domain`] decides; [`spec`] and [`config`] say which backends there are;
 //! [`source`] asks one; [`refresher`] keeps one fresh and [`keeper`] keeps its offers on disk;
-//! [`roster`] runs them; [`board`] is the state they share, with its [`history`]; [`outcomes`] keeps what launches have
+//! [`roster`] runs them, and [`reload`] changes which; [`board`] is the state they share, with its [`history`]; [`outcomes`] keeps what launches have
 //! taught, [`metrics`] what is counted; [`gather`], [`pages`] and [`grpc`] answer calls.
 
 pub mod board;
@@ -21,6 +21,7 @@ pub mod metrics;
 pub mod outcomes;
 pub mod pages;
 pub mod refresher;
+pub mod reload;
 pub mod roster;
 mod serve;
 pub mod source;

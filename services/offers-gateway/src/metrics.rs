@@ -157,7 +157,6 @@ impl Metrics {
     }
 
     /// The configuration was read again.
-    #[expect(dead_code, reason = "counted once the configuration can be read again")]
     pub(crate) fn reloaded(&self, taken: bool) {
         let outcome = if taken { "taken" } else { "refused" };
         self.reloads.get_or_create(&OfReload { outcome }).inc();

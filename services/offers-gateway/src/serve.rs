@@ -1,23 +1,26 @@
 //! Puts the gateway together and runs it until shutdown.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use arc_swap::ArcSwap;
 use muster_runtime::args::CommonArgs;
 use muster_runtime::context::Context;
 use muster_runtime::operations::{Operations, StoreBacking};
 use muster_runtime::page::Sealer;
-use muster_runtime::process::{Component, NoFile};
+use muster_runtime::process::{self, Component};
 use muster_runtime::server::{Listeners, Server};
 use muster_runtime::shutdown::Phase;
 use muster_store::{Epoch, Options, Store};
 
 use crate::board::Board;
-use crate::config::{Args, Config};
+use crate::config::{Again, Args, Config};
 use crate::grpc::{METHODS, Offers, OffersServer, Parts};
 use crate::keeper::Keeper;
 use crate::metrics::Metrics;
 use crate::outcomes::Outcomes;
+use crate::reload::Reload;
 use crate::roster::{self, Roster};
 
 /// How long the store may take to write what is queued when the process ends.
@@ -68,16 +71,28 @@ pub async fn serve(
         metrics.clone(),
         context.clone(),
     );
+    let timeouts = Arc::new(ArcSwap::from_pointee(config.timeouts));
     let offers = Offers::new(Parts {
         handles: roster.handles(),
         board,
-        metrics,
+        metrics: metrics.clone(),
         outcomes,
         sealer: Sealer::random()?,
         clock: context.clock.clone(),
         shutdown: context.shutdown.clone(),
-        backend_timeout: config.backend_timeout,
+        timeouts: Arc::clone(&timeouts),
     });
+    if let Some(again) = config.again.clone() {
+        let reload = Reload {
+            roster,
+            timeouts,
+            metrics,
+            current: config,
+        };
+        context
+            .tasks
+            .until(Phase::Loops, "configuration", reload.run(again));
+    }
     Server::new(&context)
         .operations(&operations)
         .methods(METHODS)
@@ -101,11 +116,15 @@ impl Component for Gateway {
         ("ops-listen", "127.0.0.1:7410"),
     ];
     type Args = Args;
-    type File = NoFile;
+    type File = toml::Table;
     type Config = Config;
 
-    fn configure(_: &CommonArgs, own: Args, _: NoFile) -> Result<Config, String> {
-        Config::new(own)
+    fn configure(common: &CommonArgs, own: Args, file: toml::Table) -> Result<Config, String> {
+        let config = Config::read(common, own, &file)?;
+        Ok(Config {
+            again: Some(Again::new(process::configure_again::<Self>)),
+            ..config
+        })
     }
 
     async fn run(config: Config, context: Context, listeners: Listeners) -> anyhow::Result<()> {

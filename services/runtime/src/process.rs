@@ -114,6 +114,22 @@ pub fn main<C: Component>() -> ExitCode {
     }
 }
 
+/// Reads the settings of this process again: the same command line, the environment, and the file as
+/// it is now. Says in words what is wrong; nothing is opened.
+pub fn configure_again<C: Component>() -> Result<C::Config, String> {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let parsed = args::parse::<C>(&words).map_err(|error| error.to_string())?;
+    let Parsed {
+        common,
+        own,
+        file,
+        auth,
+        ..
+    } = parsed;
+    Security::check(&common, auth)?;
+    C::configure(&common, own, file)
+}
+
 /// Says on stderr what stopped the start, where there is no log yet.
 fn complain(words: &str) {
     // Nowhere is left to say that stderr is closed.

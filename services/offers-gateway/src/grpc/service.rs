@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use futures_util::stream::BoxStream;
 use muster_proto::offers::v1 as pb;
 use muster_proto::offers::v1::offers_service_server::OffersService;
@@ -19,6 +20,7 @@ use tonic::{Code, Request, Response, Status};
 
 use super::convert;
 use crate::board::Board;
+use crate::config::Timeouts;
 use crate::domain::report::Waited;
 use crate::gather::{self, Handles, Patience};
 use crate::metrics::Metrics;
@@ -48,8 +50,8 @@ pub struct Parts {
     pub clock: Clock,
     /// Ends watches.
     pub shutdown: Shutdown,
-    /// How long a caller waits for one backend at most.
-    pub backend_timeout: Duration,
+    /// How long callers wait for one backend.
+    pub timeouts: Arc<ArcSwap<Timeouts>>,
 }
 
 /// OffersService.
@@ -64,7 +66,7 @@ pub struct Offers {
     pub(super) clock: Clock,
     pub(super) shutdown: Shutdown,
     pub(super) watchers: Arc<AtomicUsize>,
-    backend_timeout: Duration,
+    timeouts: Arc<ArcSwap<Timeouts>>,
 }
 
 impl Offers {
@@ -80,7 +82,7 @@ impl Offers {
             clock: parts.clock,
             shutdown: parts.shutdown,
             watchers: Arc::default(),
-            backend_timeout: parts.backend_timeout,
+            timeouts: parts.timeouts,
         }
     }
 
@@ -104,9 +106,7 @@ impl Offers {
         let asked = convert::parse_duration("backend_timeout", backend_timeout, violations);
         Patience {
             max_age: convert::parse_duration("max_age", max_age, violations),
-            backend_timeout: asked
-                .unwrap_or(self.backend_timeout)
-                .min(self.backend_timeout),
+            backend_timeout: self.timeouts.load().of(asked),
             until: Some(Self::until(deadline)),
         }
     }

@@ -47,7 +47,7 @@ async fn real_catalogues_are_served_as_five_backends() {
     assert_eq!(backends.len(), 5);
     let wait = std::time::Duration::from_secs(60);
     let gateway = start(Config {
-        backend_timeout: wait,
+        timeouts: offers_gateway::config::Timeouts::always(wait),
         ..config(backends)
     })
     .await;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use muster_proto::offers::v1 as pb;
 use muster_proto::types::v1::Availability;
 use offers_gateway::Config;
+use offers_gateway::config::Timeouts;
 use offers_gateway::spec::{Api, Key, Kind, Provider as Whose, Spec, Times};
 use tempfile::TempDir;
 use tokio::time::timeout;
@@ -55,7 +56,7 @@ impl Stage {
             providers.push((*kind, provider));
         }
         let gateway = start(Config {
-            backend_timeout,
+            timeouts: Timeouts::always(backend_timeout),
             ..config(specs)
         })
         .await;

@@ -15,5 +15,7 @@ mod list;
 mod live;
 mod markets;
 mod provider;
+mod questions;
+mod reload;
 mod services;
 mod support;

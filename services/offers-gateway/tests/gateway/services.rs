@@ -347,3 +347,46 @@ async fn a_server_of_something_else_is_told_from_one_that_is_away() {
     gateway.stop().await;
     other.stop().await;
 }
+
+#[tokio::test]
+async fn what_is_late_for_a_max_age_is_served_as_it_was_and_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let good = Play::Sends(vec![message(vec![offer("a", 3)], "")]);
+    let (scripted, address) = Scripted::serve(Default::default(), good).await;
+    let gateway = gateway(&folder, address).await;
+    gateway.list(pb::ListOffersRequest::default()).await;
+    scripted.plays(Play::Silent);
+    let request = pb::ListOffersRequest {
+        max_age: Some(prost_types::Duration::default()),
+        backend_timeout: Some(prost_types::Duration {
+            seconds: 1,
+            nanos: 0,
+        }),
+        ..Default::default()
+    };
+    let answer = gateway.list(request.clone()).await;
+    assert_eq!(
+        ids(&answer.offers),
+        ["own/eu/a/ondemand", "list/eu/x/ondemand"]
+    );
+    let [list, own] = &answer.backends[..] else {
+        panic!("{answer:?}")
+    };
+    assert_eq!(
+        (list.data(), list.refresh()),
+        (pb::BackendData::Fresh, pb::BackendRefresh::Ok)
+    );
+    assert_eq!(
+        (own.data(), own.refresh()),
+        (pb::BackendData::Cached, pb::BackendRefresh::TimedOut)
+    );
+    // The caller's own deadline comes before the backend's time, less what the answer takes.
+    let mut hurried = Request::new(pb::ListOffersRequest {
+        backend_timeout: None,
+        ..request
+    });
+    hurried.set_timeout(Duration::from_secs(2));
+    let answer = gateway.client.clone().list_offers(hurried).await;
+    assert_eq!(answer.unwrap().into_inner().offers.len(), 2);
+    gateway.stop().await;
+}

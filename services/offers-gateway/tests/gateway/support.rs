@@ -12,6 +12,7 @@ use muster_runtime::server::Listeners;
 use muster_runtime::shutdown::Cause;
 use muster_store::Store;
 use offers_gateway::Config;
+use offers_gateway::config::Timeouts;
 use offers_gateway::spec::{Kind, Place, Spec};
 
 pub(crate) type Client = OffersServiceClient<Channel>;
@@ -73,8 +74,12 @@ pub(crate) fn config(backends: Vec<Spec>) -> Config {
         data: None,
         store: muster_store::Spec::Memory,
         outcomes: offers_gateway::domain::outcome::Policy::default(),
-        backend_timeout: Duration::from_secs(10),
+        timeouts: Timeouts {
+            default: Duration::from_secs(10),
+            max: Duration::from_secs(30),
+        },
         backends,
+        again: None,
     }
 }
 

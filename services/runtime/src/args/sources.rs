@@ -160,9 +160,55 @@ fn show(command: &Command, matches: &ArgMatches, from_file: &[String], rest: &Ta
         let _ = writeln!(text, "{id} = {}  # {source}", shown_value(arg, matches));
     }
     if !rest.is_empty() {
+        let mut rest = rest.clone();
+        rest.iter_mut().for_each(|(key, value)| redact(key, value));
         let _ = write!(text, "\n{rest}");
     }
     text
+}
+
+/// Keys whose values are secrets, wherever they stand and whether they should or not.
+const SECRETS: [&str; 7] = [
+    "key",
+    "api_key",
+    "token",
+    "password",
+    "secret",
+    "bearer",
+    "authorization",
+];
+
+/// Blots out what must not be shown: secrets, and what of a URL may be one.
+fn redact(key: &str, value: &mut Value) {
+    match value {
+        Value::String(text) if SECRETS.contains(&key) => "***".clone_into(text),
+        Value::String(text) => {
+            if let Some(shown) = without_secrets(text) {
+                *text = shown;
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| redact(key, item)),
+        Value::Table(table) => table.iter_mut().for_each(|(key, value)| redact(key, value)),
+        Value::Integer(_) | Value::Float(_) | Value::Boolean(_) | Value::Datetime(_) => {}
+    }
+}
+
+/// A URL without its user and with nothing of its query: either may be a secret. None for what has
+/// neither.
+fn without_secrets(text: &str) -> Option<String> {
+    let (scheme, rest) = text.split_once("://")?;
+    let (before, query) = match rest.split_once('?') {
+        Some((before, _)) => (before, "?***"),
+        None => (rest, ""),
+    };
+    let end = before.find('/').unwrap_or(before.len());
+    let (authority, path) = before.split_at(end);
+    let host = authority.rsplit_once('@').map(|(_, host)| host);
+    if query.is_empty() && host.is_none() {
+        return None;
+    }
+    let host = host.map_or_else(|| authority.to_owned(), |host| format!("***@{host}"));
+    Some(format!("{scheme}://{host}{path}{query}"))
 }
 
 fn shown_value(arg: &Arg, matches: &ArgMatches) -> Value {

@@ -188,3 +188,18 @@ fn nothing_but_flags_is_a_file_too() {
     let nothing: NoFile = toml::Table::new().try_into().unwrap();
     let _ = nothing;
 }
+
+#[test]
+fn what_is_printed_holds_no_secrets() {
+    let file = file(
+        "[[backend]]\nname = \"a\"\nkey = \"hush1\"\nkey_env = \"A_KEY\"\n\
+         url = \"https://me:hush2@host/vms.csv?signature=hush3\"\n\
+         address = \"http://host:9000\"\n",
+    );
+    let path = file.path().to_str().unwrap();
+    let shown = parsed(&["--data", "/d", "--config", path]).unwrap().shown;
+    assert!(!shown.contains("hush"), "{shown}");
+    for kept in ["A_KEY", "https://***@host/vms.csv?***", "http://host:9000"] {
+        assert!(shown.contains(kept), "{kept} is not in {shown}");
+    }
+}

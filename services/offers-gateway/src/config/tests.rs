@@ -1,0 +1,69 @@
+use super::*;
+
+fn args() -> Args {
+    Args {
+        data: None,
+        store: None,
+        catalog: None,
+        workers_addr: None,
+        backend_timeout: Duration::from_secs(3),
+        max_backend_timeout: Duration::from_secs(30),
+    }
+}
+
+fn names(config: &Config) -> Vec<&str> {
+    let names = config.backends.iter();
+    names.map(|spec| spec.name.as_str()).collect()
+}
+
+#[test]
+fn our_own_workers_are_offered_beside_the_built_in_lists_once_it_is_said_where_they_are() {
+    let without = Config::new(args()).unwrap();
+    assert_eq!(without.backends, built_in());
+    let with = Config::new(Args {
+        workers_addr: Some(WORKERS.parse().unwrap()),
+        ..args()
+    });
+    let with = with.unwrap();
+    assert_eq!(with.backends.len(), built_in().len() + 1);
+    assert!(names(&with).contains(&FLEET));
+}
+
+#[test]
+fn a_folder_and_a_file_go_together_and_a_name_stands_once() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("aws")).unwrap();
+    std::fs::write(folder.path().join("aws/vms.csv"), "").unwrap();
+    let file = |name: &str| Contents {
+        backends: vec![Spec::new(name, Kind::Catalog(Place::File("x".into())))],
+        outcomes: Policy::default(),
+    };
+    let with_folder = || Args {
+        catalog: Some(folder.path().to_owned()),
+        ..args()
+    };
+    let both = Config::with_file(with_folder(), Some(file("own"))).unwrap();
+    assert_eq!(names(&both), ["aws", "own"]);
+    let twice = Config::with_file(with_folder(), Some(file("aws"))).unwrap_err();
+    assert!(twice.contains("\"aws\" is both"), "{twice}");
+    let alone = Config::with_file(args(), Some(file("own"))).unwrap();
+    assert_eq!(
+        names(&alone),
+        ["own"],
+        "the built-in lists are for want of others"
+    );
+}
+
+#[test]
+fn a_caller_waits_no_longer_than_the_most() {
+    let config = Config::new(args()).unwrap();
+    let seconds = Duration::from_secs;
+    assert_eq!(config.timeouts.of(None), seconds(3));
+    assert_eq!(config.timeouts.of(Some(seconds(10))), seconds(10));
+    assert_eq!(config.timeouts.of(Some(seconds(999))), seconds(30));
+    let odd = Args {
+        backend_timeout: seconds(60),
+        ..args()
+    };
+    assert!(Config::new(odd).is_err());
+}

@@ -1,0 +1,204 @@
+//! The real process: its config file checked at the start, and read again on SIGHUP.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use muster_proto::offers::v1 as pb;
+use muster_runtime::connect::{Connector, Options};
+use tokio::time::{sleep, timeout};
+
+use crate::support::{Client, ids, write_catalog};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A gateway in a process of its own, ended when dropped.
+struct Process {
+    child: Child,
+    log: Arc<Mutex<Vec<String>>>,
+    client: Client,
+    ops: String,
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn command(config: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_offers-gateway"));
+    command
+        .args(["--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0"])
+        .args(["--log", "json", "--config"])
+        .arg(config)
+        .stdin(Stdio::null());
+    command
+}
+
+/// The value of a field of a JSON log line.
+fn field(line: &str, name: &str) -> Option<String> {
+    let (_, rest) = line.split_once(&format!("\"{name}\":\""))?;
+    rest.split_once('"').map(|(value, _)| value.to_owned())
+}
+
+impl Process {
+    async fn start(config: &Path) -> Self {
+        let mut command = command(config);
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let (out, err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+        let keep = |from: Box<dyn std::io::Read + Send>, log: Arc<Mutex<Vec<String>>>| {
+            std::thread::spawn(move || {
+                for line in BufReader::new(from).lines().map_while(Result::ok) {
+                    log.lock().unwrap().push(line);
+                }
+            });
+        };
+        keep(Box::new(out), Arc::clone(&log));
+        keep(Box::new(err), Arc::clone(&log));
+        let find = |name: &str| {
+            let log = log.lock().unwrap();
+            let starting = log.iter().find(|line| line.contains("\"starting\""))?;
+            field(starting, name)
+        };
+        let address = until("it starts", async || find("address")).await;
+        let channel = Connector::new(Options::default())
+            .channel(&format!("http://{address}").parse().unwrap());
+        let ops = find("ops").unwrap();
+        Self {
+            child,
+            log,
+            client: Client::new(channel),
+            ops,
+        }
+    }
+
+    fn hang_up(&self) {
+        let sent = Command::new("kill")
+            .args(["-HUP", &self.child.id().to_string()])
+            .status();
+        assert!(sent.unwrap().success());
+    }
+
+    fn metrics(&self) -> String {
+        let mut stream = TcpStream::connect(&self.ops).unwrap();
+        write!(stream, "GET /metrics HTTP/1.0\r\nHost: x\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text
+    }
+
+    async fn offers(&self) -> pb::ListOffersResponse {
+        let mut client = self.client.clone();
+        let answer = client.list_offers(pb::ListOffersRequest::default()).await;
+        answer.unwrap().into_inner()
+    }
+
+    /// Waits until the configuration has been read again with this outcome, so often.
+    async fn reloaded(&self, outcome: &str, times: u32) {
+        let line = format!("muster_config_reloads_total{{outcome=\"{outcome}\"}} {times}");
+        let seen = async || self.metrics().contains(&line).then_some(());
+        until("it has read its configuration again", seen).await;
+    }
+}
+
+async fn until<T>(what: &str, ask: impl AsyncFn() -> Option<T>) -> T {
+    let asked = async {
+        loop {
+            if let Some(found) = ask().await {
+                return found;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, asked)
+        .await
+        .unwrap_or_else(|_| panic!("not before long: {what}"))
+}
+
+fn backend(folder: &Path, name: &str, file: &str, more: &str) -> String {
+    let path: PathBuf = folder.join(file);
+    format!("[[backend]]\nname = {name:?}\nkind = \"catalog\"\npath = {path:?}\n{more}\n")
+}
+
+#[test]
+fn every_error_of_the_file_is_told_before_anything_is_opened() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("gateway.toml");
+    std::fs::write(
+        &config,
+        "[[backend]]\nname = \"a\"\nkind = \"catalg\"\nurl = 5\n[outcomes]\nhalf_lif = 1\n",
+    )
+    .unwrap();
+    let ended = command(&config).output().unwrap();
+    assert_eq!(ended.status.code(), Some(2));
+    let words = String::from_utf8(ended.stderr).unwrap();
+    for expected in [
+        "gateway.toml: 2 errors",
+        "line 3: backend \"a\": kind: there is no kind \"catalg\"; did you mean \"catalog\"?",
+        "line 6: outcomes: unknown key half_lif; did you mean half_life?",
+    ] {
+        assert!(words.contains(expected), "{expected} is not in {words}");
+    }
+}
+
+#[tokio::test]
+async fn a_good_file_is_taken_whole_and_a_bad_one_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    for (file, price) in [("a.csv", 1), ("b.csv", 2), ("b2.csv", 3), ("c.csv", 4)] {
+        write_catalog(&path.join(file), &format!("m,,,2,4,{price},,eu\n"));
+    }
+    let config = path.join("gateway.toml");
+    let first =
+        backend(path, "a", "a.csv", "refresh_interval = \"1h\"") + &backend(path, "b", "b.csv", "");
+    std::fs::write(&config, &first).unwrap();
+    let process = Process::start(&config).await;
+    let before = process.offers().await;
+    assert_eq!(ids(&before.offers), ["a/eu/m/ondemand", "b/eu/m/ondemand"]);
+    std::fs::write(&config, first.replace("1h", "soon") + "[outcomez]\n").unwrap();
+    process.hang_up();
+    process.reloaded("refused", 1).await;
+    let log = process.log.lock().unwrap().join("\n");
+    assert!(log.contains("configuration refused"), "{log}");
+    assert!(
+        log.contains("refresh_interval: ") && log.contains("did you mean outcomes?"),
+        "{log}"
+    );
+    assert_eq!(process.offers().await.offers, before.offers);
+    let second = backend(path, "a", "a.csv", "refresh_interval = \"1h\"")
+        + &backend(path, "b", "b2.csv", "")
+        + &backend(path, "c", "c.csv", "");
+    std::fs::write(&config, second).unwrap();
+    process.hang_up();
+    process.reloaded("taken", 1).await;
+    let after = process.offers().await;
+    let prices = crate::support::prices(&after.offers);
+    assert_eq!(
+        ids(&after.offers),
+        ["a/eu/m/ondemand", "b/eu/m/ondemand", "c/eu/m/ondemand"]
+    );
+    assert_eq!(prices, [1_000_000, 3_000_000, 4_000_000]);
+    assert_eq!(
+        after.offers[0], before.offers[0],
+        "its offers were not read again"
+    );
+    std::fs::write(&config, backend(path, "c", "c.csv", "")).unwrap();
+    process.hang_up();
+    process.reloaded("taken", 2).await;
+    assert_eq!(ids(&process.offers().await.offers), ["c/eu/m/ondemand"]);
+    let metrics = process.metrics();
+    assert!(
+        !metrics.contains("backend=\"a\"") && metrics.contains("backend=\"c\""),
+        "{metrics}"
+    );
+}
