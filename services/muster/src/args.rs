@@ -295,9 +295,15 @@ pub(crate) struct Offers {
     /// At least this CUDA compute capability, such as 8.0
     #[arg(long, value_name = "X.Y")]
     pub(crate) compute_capability: Option<String>,
+    /// At least this much memory of all GPUs together, such as 640GB
+    #[arg(long, value_name = "SIZE", value_parser = text::memory)]
+    pub(crate) gpu_memory: Option<i32>,
     /// Refresh backends whose offers are older than this first
     #[arg(long, value_name = "DURATION", value_parser = text::duration)]
     pub(crate) max_age: Option<Duration>,
+    /// How long to wait for each backend that is refreshed
+    #[arg(long, value_name = "DURATION", value_parser = text::duration)]
+    pub(crate) backend_timeout: Option<Duration>,
     /// Keep showing changes
     #[arg(short, long)]
     pub(crate) watch: bool,

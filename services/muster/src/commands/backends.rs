@@ -85,34 +85,70 @@ fn detail(session: &Session, backend: &Backend) -> String {
         ),
         (
             "read",
-            format!(
-                "{} ago, in {}",
-                text::print_span(backend.age),
-                text::print_span(backend.latency)
-            ),
+            match backend.age {
+                None => "not yet".to_owned(),
+                Some(_) => format!("{} ago", text::print_span(backend.age)),
+            },
         ),
+        ("last took", text::print_span(backend.latency)),
         ("every", text::print_span(backend.refresh_interval)),
+        ("next", next(session, backend)),
         ("prices of", backend.price_date.clone()),
         ("offers", grouped(backend.offers_total)),
+        ("rows", rows(backend)),
         (
-            "rows",
-            format!(
-                "{} read, {} skipped",
-                grouped(backend.rows_read),
-                grouped(backend.rows_skipped)
-            ),
+            "capacity",
+            match backend.live_capacity {
+                true => "it says what it has".to_owned(),
+                false => "unknown: it lists prices".to_owned(),
+            },
         ),
         ("unknown GPUs", backend.unknown_gpu_names.join(", ")),
     ];
     if !backend.error.is_empty() {
         let ago = text::print_ago(backend.error_time, now);
-        lines.push(("error", format!("{} ({ago} ago)", backend.error)));
+        lines.push(match backend.error_time {
+            None => ("error", backend.error.clone()),
+            Some(_) => ("error", format!("{} ({ago} ago)", backend.error)),
+        });
+        if backend.consecutive_failures > 0 {
+            lines.push((
+                "failures",
+                format!("{} in a row", backend.consecutive_failures),
+            ));
+        }
     }
     lines.retain(|(_, value)| !value.is_empty());
     lines
         .iter()
         .map(|(name, value)| format!("{name:<13} {value}\n"))
         .collect()
+}
+
+/// What became of its rows, without what did not happen.
+fn rows(backend: &Backend) -> String {
+    let mut rows = format!("{} read", grouped(backend.rows_read));
+    for (count, what) in [
+        (backend.rows_skipped, "skipped"),
+        (backend.rows_mended, "mended"),
+        (backend.rows_repeated, "repeated"),
+    ] {
+        if count > 0 {
+            rows.push_str(&format!(", {} {what}", grouped(count)));
+        }
+    }
+    rows
+}
+
+/// When it is asked next; nothing if that is not known.
+fn next(session: &Session, backend: &Backend) -> String {
+    let time = backend.next_refresh_time;
+    let time = time.and_then(|time| std::time::SystemTime::try_from(time).ok());
+    let in_time = |time: std::time::SystemTime| {
+        let left = time.duration_since(session.now()).unwrap_or_default();
+        format!("in {}", muster_model::quantity::duration::human(left))
+    };
+    time.map(in_time).unwrap_or_default()
 }
 
 fn skipped(session: &Session, backend: &Backend) -> Result<(), Failure> {

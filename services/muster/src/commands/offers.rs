@@ -3,13 +3,13 @@
 
 use std::time::Duration;
 
-use muster_model::gpu_syntax;
+use muster_model::{gpu, gpu_syntax};
 use muster_proto::{
     offers::v1::{
         BackendData, BackendRefresh, BackendReport, GetOfferRequest, ListOffersRequest,
         ListOffersResponse, Offer, OfferFilter, OfferGroupBy, OfferOrder,
     },
-    types::v1::{Availability, CapacityType, CpuArchitecture, Price, Requirements},
+    types::v1::{Availability, CapacityType, CpuArchitecture, GpuRequest, Price, Requirements},
 };
 
 use crate::{
@@ -127,6 +127,7 @@ fn request(args: &Offers) -> Result<ListOffersRequest, Failure> {
             descending: args.sort.descending,
         }),
         max_age: args.max_age.and_then(|age| age.try_into().ok()),
+        backend_timeout: args.backend_timeout.and_then(|time| time.try_into().ok()),
         group_by: group_by.into(),
         ..ListOffersRequest::default()
     })
@@ -160,11 +161,10 @@ fn filter(args: &Offers) -> Result<OfferFilter, Failure> {
 fn requirements(args: &Offers) -> Result<Requirements, Failure> {
     let mut gpu_any_of = Vec::new();
     if args.gpu != "none" {
-        let request = gpu_syntax::parse(&args.gpu)
-            .map_err(|error| Failure::Usage(format!("--gpu: {error}")))?;
-        let mut request = convert::render_gpu_request(&request);
-        request.min_compute_capability = args.compute_capability.clone().unwrap_or_default();
-        gpu_any_of.push(request);
+        gpu_any_of.push(gpu_request(args)?);
+    } else if args.compute_capability.is_some() || args.gpu_memory.is_some() {
+        let what = "--gpu-memory and --compute-capability are about GPUs: leave out --gpu none";
+        return Err(Failure::Usage(what.to_owned()));
     }
     let architecture = match args.arch.as_deref() {
         Some("x86_64") => CpuArchitecture::X8664,
@@ -178,6 +178,20 @@ fn requirements(args: &Offers) -> Result<Requirements, Failure> {
         disk_mib: args.disk.unwrap_or_default(),
         architecture: architecture.into(),
     })
+}
+
+fn gpu_request(args: &Offers) -> Result<GpuRequest, Failure> {
+    let request =
+        gpu_syntax::parse(&args.gpu).map_err(|error| Failure::Usage(format!("--gpu: {error}")))?;
+    let mut request = convert::render_gpu_request(&request);
+    request.min_compute_capability = args.compute_capability.clone().unwrap_or_default();
+    if let Some(least) = args.gpu_memory {
+        request
+            .total_memory_mib
+            .get_or_insert_with(Default::default)
+            .min = Some(least);
+    }
+    Ok(request)
 }
 
 fn availability(word: &str) -> Result<i32, Failure> {
@@ -229,10 +243,11 @@ fn print(session: &Session, args: &Offers, answer: &ListOffersResponse) -> Resul
         Format::Json | Format::Yaml if args.watch => session.print_line(answer).map(drop),
         Format::Json | Format::Yaml => session.print_message(answer).map(drop),
         Format::Name => {
-            let names: String = answer
-                .offers
-                .iter()
-                .map(|offer| format!("{}\n", offer.id))
+            let offers = answer.offers.iter().map(|offer| &offer.id);
+            let groups = answer.groups.iter().map(|group| &group.key);
+            let names: String = offers
+                .chain(groups)
+                .map(|name| format!("{name}\n"))
                 .collect();
             session.print(&names)
         }
@@ -242,8 +257,10 @@ fn print(session: &Session, args: &Offers, answer: &ListOffersResponse) -> Resul
             } else {
                 offers_table(&answer.offers, session.is_wide())
             };
-            session.print_table(&table)?;
-            session.print(&footer(session, answer))
+            if answer.total_size > 0 {
+                session.print_table(&table)?;
+            }
+            session.print(&footer(session, args, answer))
         }
     }
 }
@@ -325,16 +342,20 @@ fn groups_table(answer: &ListOffersResponse) -> Table {
 }
 
 /// How many of how many, and a line for each backend that is not well.
-fn footer(session: &Session, answer: &ListOffersResponse) -> String {
+fn footer(session: &Session, args: &Offers, answer: &ListOffersResponse) -> String {
     let shown = answer.offers.len().max(answer.groups.len());
     let total = grouped(answer.total_size);
     let mut lines = match answer.groups.is_empty() {
+        _ if answer.total_size == 0 => "no offers match\n".to_owned(),
         true => format!(
             "{} of {total}\n",
             grouped(i32::try_from(shown).unwrap_or(i32::MAX))
         ),
         false => format!("{shown} groups of {total} offers\n"),
     };
+    if answer.total_size == 0 {
+        lines.push_str(&unknown_gpus(&args.gpu));
+    }
     for report in &answer.backends {
         if let Some(line) = trouble(report) {
             lines.push_str(&session.colours.paint(Style::Warning, &line));
@@ -342,6 +363,17 @@ fn footer(session: &Session, answer: &ListOffersResponse) -> String {
         }
     }
     lines
+}
+
+/// A line for each accelerator asked for whose name nobody knows: it may be why nothing is found.
+fn unknown_gpus(asked: &str) -> String {
+    let names = gpu_syntax::parse(asked).map_or_else(|_| Vec::new(), |request| request.names);
+    let unknown = names.iter().filter(|name| name.known().is_none());
+    let line = |name: &gpu::GpuName| match gpu::suggestion(name.as_str()) {
+        Some(near) => format!("no known GPU is named {name}; did you mean {near}?\n"),
+        None => format!("no known GPU is named {name}\n"),
+    };
+    unknown.map(line).collect()
 }
 
 /// A number with its thousands apart.
@@ -370,11 +402,14 @@ pub(crate) fn trouble(report: &BackendReport) -> Option<String> {
     };
     let refresh = match report.refresh() {
         BackendRefresh::NotTried | BackendRefresh::Ok | BackendRefresh::Unspecified => None,
+        // The error, if there is one, says after how long.
+        BackendRefresh::TimedOut if !report.error.is_empty() => Some("timed out".to_owned()),
         BackendRefresh::TimedOut => Some(format!(
             "timed out after {}",
             text::print_span(report.latency)
         )),
         BackendRefresh::Failed => Some("failed".to_owned()),
+        BackendRefresh::BreakerOpen if !report.error.is_empty() => Some("failing".to_owned()),
         BackendRefresh::BreakerOpen => Some("left alone after repeated failures".to_owned()),
         BackendRefresh::Disabled => Some("disabled".to_owned()),
     };
@@ -398,6 +433,16 @@ mod tests {
     fn thousands_stand_apart() {
         let shown = [0, 20, 999, 1000, 51_302, 1_234_567].map(grouped);
         assert_eq!(shown, ["0", "20", "999", "1,000", "51,302", "1,234,567"]);
+    }
+
+    #[test]
+    fn a_name_that_nobody_knows_is_told_with_the_nearest() {
+        assert_eq!(
+            unknown_gpus("H1000:8"),
+            "no known GPU is named H1000; did you mean H100?\n"
+        );
+        assert_eq!(unknown_gpus("H100,any"), "");
+        assert_eq!(unknown_gpus("any"), "");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use muster_proto::offers::v1 as pb;
 use muster_proto::types::v1 as types;
+use offers_gateway::spec::{Api, Key, Kind, Provider, Spec};
 use tonic::Code;
 
 use crate::support::{Running, catalog, config, gpu, ids, start, write_catalog};
@@ -282,5 +283,40 @@ async fn a_position_that_is_not_here_yet_is_waited_for_and_a_foreign_one_refused
         ask("nonsense".to_owned()).await.unwrap_err().code(),
         Code::InvalidArgument
     );
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_backend_without_its_key_is_disabled_and_says_where_it_was_looked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = Key::Missing("the file /etc/lambda.key".to_owned());
+    let base = "http://127.0.0.1:1".parse().unwrap();
+    let keyless = Spec::new("lab", Kind::Api(Api::new(Provider::Lambda, base, key)));
+    let list = catalog(folder.path(), "list", FIRST);
+    let gateway = start(config(vec![keyless, list])).await;
+    let request = pb::ListOffersRequest {
+        max_age: Some(prost_types::Duration::default()),
+        ..Default::default()
+    };
+    let answer = gateway.list(request).await;
+    assert_eq!(answer.total_size, 5);
+    let report = &answer.backends[0];
+    assert_eq!(
+        (report.data(), report.refresh()),
+        (pb::BackendData::None, pb::BackendRefresh::Disabled)
+    );
+    assert!(report.error.contains("/etc/lambda.key"), "{report:?}");
+    let refresh = pb::RefreshBackendRequest {
+        name: "lab".to_owned(),
+        force: true,
+    };
+    let refused = gateway.client.clone().refresh_backend(refresh).await;
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    let details = muster_runtime::status::Details::of(&refused);
+    assert!(details.is(types::ErrorReason::BackendDisabled));
+    let unknown = pb::RefreshBackendRequest::default();
+    let refused = gateway.client.clone().refresh_backend(unknown).await;
+    assert_eq!(refused.unwrap_err().code(), Code::NotFound);
     gateway.stop().await;
 }

@@ -202,3 +202,50 @@ async fn a_good_file_is_taken_whole_and_a_bad_one_changes_nothing() {
         "{metrics}"
     );
 }
+
+#[tokio::test]
+async fn callers_in_flight_are_not_disturbed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    for (file, price) in [("a.csv", 1), ("c.csv", 4)] {
+        write_catalog(&path.join(file), &format!("m,,,2,4,{price},,eu\n"));
+    }
+    // It takes connections, and nobody ever says a word on them.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap();
+    let hanging = format!(
+        "[[backend]]\nname = \"silent\"\nkind = \"grpc\"\naddress = \"http://{address}\"\n"
+    );
+    let (a, c) = (
+        backend(path, "a", "a.csv", ""),
+        backend(path, "c", "c.csv", ""),
+    );
+    let config = path.join("gateway.toml");
+    std::fs::write(&config, format!("{a}{hanging}")).unwrap();
+    let process = Process::start(&config).await;
+    let mut client = process.client.clone();
+    let mut request = tonic::Request::new(pb::ListOffersRequest {
+        max_age: Some(prost_types::Duration::default()),
+        backend_timeout: Some(prost_types::Duration {
+            seconds: 30,
+            nanos: 0,
+        }),
+        ..Default::default()
+    });
+    request.set_timeout(PATIENCE);
+    let mut waiting = Box::pin(client.list_offers(request));
+    std::fs::write(&config, format!("{a}{hanging}{c}")).unwrap();
+    let asked = timeout(Duration::from_millis(200), &mut waiting).await;
+    assert!(asked.is_err(), "it waits for the silent one");
+    process.hang_up();
+    process.reloaded("taken", 1).await;
+    let asked = timeout(Duration::from_millis(50), &mut waiting).await;
+    assert!(asked.is_err(), "it still does");
+    std::fs::write(&config, format!("{a}{c}")).unwrap();
+    process.hang_up();
+    let answer = timeout(PATIENCE, waiting).await.unwrap().unwrap();
+    assert_eq!(
+        ids(&answer.into_inner().offers),
+        ["a/eu/m/ondemand", "c/eu/m/ondemand"]
+    );
+}
