@@ -3,6 +3,7 @@
 Usage: run.py PATH-OF-MUSTER
 """
 
+import os
 import pathlib
 import signal
 import subprocess
@@ -55,6 +56,7 @@ def main() -> int:
         out.mkdir()
         generate(out)
         sys.path[:0] = [str(out), str(HERE)]
+        os.environ["MUSTER"] = str(muster)
         command = [str(muster), "up", "--data", f"{folder}/data", "--workers", "2"]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         try:
