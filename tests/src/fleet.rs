@@ -120,11 +120,14 @@ impl Fleet {
                 environment: Vec::new(),
             })
         };
-        let gateway = vec![format!("--data={}", at.join("gateway").display())];
-        let gateway = component("offers-gateway", gateway);
         let mut registry = vec![store(&at, "registry"), "--insecure-join".to_owned()];
         registry.extend(layout.registry);
         let registry = component("worker-registry", registry);
+        let gateway = vec![
+            format!("--data={}", at.join("gateway").display()),
+            format!("--workers-addr=http://{}", registry.address),
+        ];
+        let gateway = component("offers-gateway", gateway);
         let manager = vec![
             store(&at, "manager"),
             format!("--offers-addr=http://{}", gateway.address),
@@ -227,6 +230,21 @@ impl Fleet {
             .await
             .unwrap()
             .into_inner()
+    }
+
+    /// Our own machines as the gateway offers them, the cheapest first.
+    pub async fn idle_machines(&self) -> ListOffersResponse {
+        let filter = OfferFilter {
+            backends: vec!["fleet".to_owned()],
+            ..OfferFilter::default()
+        };
+        let request = ListOffersRequest {
+            filter: Some(filter),
+            max_age: Some(prost_types::Duration::default()),
+            ..ListOffersRequest::default()
+        };
+        let answer = self.offers().list_offers(request).await;
+        answer.unwrap().into_inner()
     }
 
     /// Creates or changes a service, as `muster apply` does.

@@ -9,9 +9,11 @@ use std::{collections::BTreeMap, time::Duration};
 use muster_proto::{
     offers::v1::Offer,
     replicas::v1::{FailureMode, ReplicaPhase, ServicePhase},
+    types::v1::Availability,
     workers::v1::WorkerState,
 };
 use muster_tests::fleet::{self, Fleet};
+use tokio::time::{Instant, sleep};
 
 /// How long anything may take on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -20,6 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 async fn the_story_holds_between_processes() {
     let mut fleet = Fleet::start(env!("CARGO_BIN_EXE_component"), 3).await;
     offers_come_in_order_of_price(&fleet).await;
+    idle_machines_of_our_own_are_on_offer(&fleet).await;
     let running = a_service_outlives_its_manager(&mut fleet).await;
     a_failed_replica_costs_its_siblings_nothing(&fleet, &running).await;
     a_drain_goes_on_after_its_manager_was_killed(&mut fleet).await;
@@ -35,6 +38,22 @@ async fn offers_come_in_order_of_price(fleet: &Fleet) {
     let prices: Vec<i64> = offers.offers.iter().map(price).collect();
     assert!(prices.is_sorted(), "{prices:?}");
     assert!(offers.backends.len() >= 6, "{:?}", offers.backends);
+}
+
+/// Every worker is on offer for nothing, as idle, since nothing runs yet.
+async fn idle_machines_of_our_own_are_on_offer(fleet: &Fleet) {
+    let end = Instant::now() + PATIENCE;
+    let mut idle = fleet.idle_machines().await;
+    while idle.offers.len() < 3 {
+        assert!(Instant::now() < end, "{idle:?}");
+        sleep(Duration::from_millis(50)).await;
+        idle = fleet.idle_machines().await;
+    }
+    for offer in &idle.offers {
+        assert_eq!(offer.availability(), Availability::Idle, "{offer:?}");
+        assert_eq!(offer.price.unwrap().micro_usd_per_hour, 0);
+        assert!(offer.memory_mib.unwrap() > 0, "{offer:?}");
+    }
 }
 
 /// Three replicas become HEALTHY; the manager is killed and comes back, and the same processes run.

@@ -3,6 +3,7 @@
 
 mod ask;
 mod catalogue;
+mod faults;
 mod restart;
 
 use std::path::Path;
@@ -48,6 +49,7 @@ pub(super) async fn run(setup: &Setup, report: &mut Report) -> anyhow::Result<()
     }
     decoding(setup, &gateway, report).await?;
     limit(setup, folder.path(), &gateway, report).await?;
+    faults::run(setup, folder.path(), &gateway, expected, report).await?;
     report.add(Figure::new("memory-after-load", gateway.memory()?, "MB"));
     gateway.kill().await
 }
