@@ -619,7 +619,12 @@ pub(crate) enum Token {
 #[derive(Debug, Args)]
 pub(crate) struct Health {
     /// Only this component
+    #[arg(conflicts_with = "probe")]
     pub(crate) component: Option<String>,
+    /// Ask any server, with the flags and exit codes of grpc_health_probe, which follow: -addr
+    /// HOST:PORT and others; -h lists them
+    #[arg(long, value_name = "FLAGS", num_args = 0.., allow_hyphen_values = true)]
+    pub(crate) probe: Option<Vec<String>>,
 }
 
 /// Whether maintenance is to be on.

@@ -3,9 +3,9 @@
 //! In reading order: `args` is what may be typed; `session` where a call goes;
 //! `commands` what each command does; `spec` how a service is written;
 //! `output` how things look; `stack` the components in one process, and `demo`
-//! the story told on it; `certs` what certificates there are. It decides
-//! nothing that a component decides: it asks, and shows.
-
+//! the story told on it; `certs` makes certificates, and `probe` stands in for
+//! the story told on it; `certs` what certificates there are; `probe` stands in for
+//! grpc_health_probe. It decides nothing that a component decides: it asks, and shows.
 mod args;
 mod certs;
 mod commands;
@@ -14,6 +14,7 @@ mod convert;
 mod demo;
 mod failure;
 mod output;
+mod probe;
 mod session;
 mod spec;
 mod stack;
@@ -43,7 +44,10 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Runs the program, from its arguments to its exit code.
 pub fn main() -> ExitCode {
-    let mut words = std::env::args_os().skip(1);
+    let mut words = std::env::args_os();
+    if words.next().is_some_and(|name| probe::is_called(&name)) {
+        return probe::main(words.map(|word| word.to_string_lossy().into_owned()));
+    }
     if words
         .next()
         .is_some_and(|word| word == supervisor::SUBCOMMAND)
@@ -94,6 +98,9 @@ fn begin(cli: Cli, name: &str) -> Result<ExitCode, Failure> {
             stack_runtime()?.block_on(demo::run())?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Remote(Remote::Health(args::Health {
+            probe: Some(words), ..
+        })) => Ok(probe::main(words)),
         Command::Remote(command) => {
             let session = context::session(&cli.global)?;
             if Telemetry::is_wanted() {

@@ -12,6 +12,7 @@ use muster_proto::health::v1::health_check_response::ServingStatus;
 use muster_proto::health::v1::health_server::{Health as Rpc, HealthServer};
 use tokio::sync::watch;
 use tokio_stream::Stream;
+use tonic::codec::CompressionEncoding;
 use tonic::{Request, Response, Status};
 
 use super::{Health, Verdict};
@@ -31,12 +32,16 @@ pub struct HealthService {
 }
 
 impl HealthService {
-    /// Answers from `health`; Watches end when `shutdown` reaches [`Phase::Drain`].
+    /// Answers from `health`; Watches end when `shutdown` reaches [`Phase::Drain`]. It takes what
+    /// probes may be told to send compressed, which no other service of ours does.
     pub fn server(health: &Health, shutdown: &Shutdown) -> HealthServer<Self> {
-        HealthServer::new(Self {
+        let service = HealthServer::new(Self {
             health: health.clone(),
             shutdown: shutdown.clone(),
-        })
+        });
+        service
+            .accept_compressed(CompressionEncoding::Gzip)
+            .send_compressed(CompressionEncoding::Gzip)
     }
 }
 

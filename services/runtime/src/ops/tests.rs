@@ -6,6 +6,7 @@ use muster_proto::health::v1::health_client::HealthClient;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tonic::codec::CompressionEncoding;
 
 use super::*;
 use crate::health::Tier;
@@ -123,6 +124,15 @@ async fn the_health_protocol_is_there_too_and_shares_its_places() {
         .into_inner()
         .status();
     assert_eq!(status, ServingStatus::Serving);
+    let mut compressed = on_grpc
+        .clone()
+        .send_compressed(CompressionEncoding::Gzip)
+        .accept_compressed(CompressionEncoding::Gzip);
+    let answer = compressed.check(HealthCheckRequest::default()).await;
+    assert_eq!(
+        answer.unwrap().into_inner().status(),
+        ServingStatus::Serving
+    );
     let mut open = Vec::new();
     for number in 0..MAX_WATCHES {
         let client = if number % 2 == 0 {
