@@ -10,7 +10,7 @@ use crate::{certs, text};
 
 /// The control plane of a GPU fleet.
 #[derive(Debug, Parser)]
-#[command(name = "muster", version = crate::VERSION, propagate_version = true, max_term_width = 100)]
+#[command(name = "muster", version = crate::LONG_VERSION, propagate_version = true, max_term_width = 100)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -111,6 +111,8 @@ pub(crate) enum Local {
     /// Certificates for TLS between the components, the agents and this program
     #[command(subcommand)]
     Certs(Certs),
+    /// Make a new store from a backup
+    Restore(Restore),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -207,6 +209,8 @@ pub(crate) enum Remote {
     Health(Health),
     /// Turn a component's readiness off, or on again
     Maintenance(Maintenance),
+    /// Copy a component's state into a file, while it goes on
+    Backup(Backup),
 }
 
 /// Run the whole stack.
@@ -646,4 +650,26 @@ pub(crate) struct Maintenance {
     /// Why; needed to turn it on
     #[arg(long, value_name = "TEXT", required_if_eq("switch", "on"))]
     pub(crate) reason: Option<String>,
+}
+
+/// Copy a component's state.
+#[derive(Debug, Args)]
+pub(crate) struct Backup {
+    /// The component: offers-gateway, worker-registry or replica-manager
+    pub(crate) component: String,
+    /// The file to make
+    pub(crate) file: PathBuf,
+    /// Replace the file if it is there
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// Make a store from a backup.
+#[derive(Debug, Args)]
+pub(crate) struct Restore {
+    /// The backup
+    pub(crate) file: PathBuf,
+    /// The store to make, which must not be there yet: embedded:PATH
+    #[arg(long, value_name = "STORE")]
+    pub(crate) store: muster_store::Spec,
 }

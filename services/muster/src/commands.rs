@@ -3,6 +3,7 @@
 
 pub(crate) mod apply;
 pub(crate) mod backends;
+pub(crate) mod backup;
 pub(crate) mod certs;
 pub(crate) mod change;
 pub(crate) mod diff;

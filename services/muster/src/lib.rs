@@ -3,9 +3,9 @@
 //! In reading order: `args` is what may be typed; `session` where a call goes;
 //! `commands` what each command does; `spec` how a service is written;
 //! `output` how things look; `stack` the components in one process, and `demo`
-//! the story told on it; `certs` makes certificates, and `probe` stands in for
 //! the story told on it; `certs` what certificates there are; `probe` stands in for
 //! grpc_health_probe. It decides nothing that a component decides: it asks, and shows.
+
 mod args;
 mod certs;
 mod commands;
@@ -39,8 +39,11 @@ use crate::{
     session::Session,
 };
 
-/// The version, and the commit if it is known.
+/// The version.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The version, and the commit if it is known.
+const LONG_VERSION: &str = env!("MUSTER_LONG_VERSION");
 
 /// Runs the program, from its arguments to its exit code.
 pub fn main() -> ExitCode {
@@ -81,6 +84,7 @@ fn report(failure: &Failure, format: Format) {
 }
 
 fn begin(cli: Cli, name: &str) -> Result<ExitCode, Failure> {
+    let format = cli.global.output;
     match cli.command {
         Command::Local(Local::Completions { shell }) => {
             clap_complete::generate(shell, &mut Cli::command(), "muster", &mut std::io::stdout());
@@ -88,6 +92,11 @@ fn begin(cli: Cli, name: &str) -> Result<ExitCode, Failure> {
         }
         Command::Local(Local::Certs(Certs::Init(args))) => {
             commands::certs::init(&args)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Local(Local::Restore(args)) => {
+            let restored = asking_runtime()?.block_on(commands::backup::restore(&args, format))?;
+            session::print(&restored)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Local(Local::Up(args)) => {
@@ -107,14 +116,18 @@ fn begin(cli: Cli, name: &str) -> Result<ExitCode, Failure> {
                 // Spans are sent off from a thread of their own.
                 stack_runtime()?.block_on(ask_traced(&session, command, name))?;
             } else {
-                let runtime = tokio::runtime::Builder::new_current_thread()
-                    .enable_all()
-                    .build()?;
-                runtime.block_on(ask(&session, command))?;
+                asking_runtime()?.block_on(ask(&session, command))?;
             }
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+/// The one thread of a command.
+fn asking_runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    Ok(tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?)
 }
 
 /// The threads that a whole stack shares.
@@ -138,7 +151,8 @@ async fn ask_traced(session: &Session, command: Remote, name: &str) -> Result<()
 
 async fn ask(session: &Session, command: Remote) -> Result<(), Failure> {
     use commands::{
-        apply, backends, change, endpoints, events, explain, health, logs, offers, orphans, ps,
+        apply, backends, backup, change, endpoints, events, explain, health, logs, offers, orphans,
+        ps,
         services, token, worker, workers,
     };
     match command {
@@ -166,5 +180,6 @@ async fn ask(session: &Session, command: Remote) -> Result<(), Failure> {
         Remote::Token(args) => token::run(session, &args).await,
         Remote::Health(args) => health::run(session, &args).await,
         Remote::Maintenance(args) => health::maintenance(session, &args).await,
+        Remote::Backup(args) => backup::run(session, &args).await,
     }
 }

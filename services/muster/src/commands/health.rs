@@ -45,7 +45,8 @@ pub(crate) async fn run(session: &Session, args: &args::Health) -> Result<(), Fa
     verdict(found)
 }
 
-fn named(name: &str) -> Result<Component, Failure> {
+/// The component of this name.
+pub(crate) fn named(name: &str) -> Result<Component, Failure> {
     let mut all = Component::ALL.into_iter();
     all.find(|component| component.name() == name)
         .ok_or_else(|| {
