@@ -4,9 +4,10 @@
 //! `commands` what each command does; `spec` how a service is written;
 //! `output` how things look; `stack` the components in one process, and `demo`
 //! the story told on it; `certs` what certificates there are; `probe` stands in for
-//! grpc_health_probe. It decides nothing that a component decides: it asks, and shows.
+//! grpc_health_probe; and `called` is every other program by its name. It decides nothing that a component decides: it asks, and shows.
 
 mod args;
+mod called;
 mod certs;
 mod commands;
 mod context;
@@ -48,15 +49,16 @@ const LONG_VERSION: &str = env!("MUSTER_LONG_VERSION");
 /// Runs the program, from its arguments to its exit code.
 pub fn main() -> ExitCode {
     let mut words = std::env::args_os();
-    if words.next().is_some_and(|name| probe::is_called(&name)) {
-        return probe::main(words.map(|word| word.to_string_lossy().into_owned()));
-    }
+    let program = words.next().unwrap_or_default();
     if words
         .next()
         .is_some_and(|word| word == supervisor::SUBCOMMAND)
     {
-        // This program stands beside one replica of `muster up`.
+        // This program stands beside one replica of an agent, or of `muster up`.
         return supervisor::main(words);
+    }
+    if let Some(program) = called::program(&program) {
+        return program();
     }
     let matches = Cli::command().get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());

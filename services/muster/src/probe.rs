@@ -8,7 +8,7 @@ mod span;
 mod target;
 mod tls;
 
-use std::{ffi::OsStr, path::Path, process::ExitCode};
+use std::process::ExitCode;
 
 use http::{HeaderValue, Request, Uri, header::USER_AGENT, uri::Scheme};
 use muster_proto::health::v1::{
@@ -59,9 +59,10 @@ struct Failed {
     message: String,
 }
 
-/// Whether the program was called by the probe's name.
-pub(crate) fn is_called(program: &OsStr) -> bool {
-    Path::new(program).file_stem() == Some(OsStr::new(NAME))
+/// The probe as a program of its own.
+pub(crate) fn program() -> ExitCode {
+    let words = std::env::args_os().skip(1);
+    main(words.map(|word| word.to_string_lossy().into_owned()))
 }
 
 /// Runs the probe with the words behind its name.
