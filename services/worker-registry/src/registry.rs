@@ -33,6 +33,7 @@ mod keeper;
 mod live;
 mod load;
 mod metrics;
+mod standing;
 
 pub(crate) use hubs::Hubs;
 pub(crate) use live::Beat;
@@ -41,6 +42,7 @@ use commit::{Flight, Outcome};
 use keeper::{Chores, Release};
 use live::Lives;
 use metrics::Metrics;
+use standing::Standing;
 
 /// Transactions under way at most: fewer than the store queues, so that each is handed over in order and
 /// at once; many more than one fsync takes.
@@ -185,6 +187,9 @@ impl Registry {
             config,
         };
         let registry = Self(Arc::new(inner));
+        context
+            .metrics
+            .collect(Standing(Arc::downgrade(&registry.0)));
         registry.spawn(context, flights);
         registry.store_fence(terms.fence_after).await?;
         Ok(registry)

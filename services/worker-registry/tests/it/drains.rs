@@ -420,3 +420,38 @@ async fn an_agents_own_shutdown_ends_with_its_leaving() {
     );
     registry.stop().await;
 }
+
+/// The value of a metric of the registry.
+fn metric(registry: &Registry, name: &str) -> f64 {
+    let text = registry.context.metrics.render().unwrap();
+    let line = text.lines().find(|line| line.starts_with(name));
+    let line = line.unwrap_or_else(|| panic!("{name} is not in {text}"));
+    line.rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn the_fleet_and_its_longest_drain_are_measured() {
+    const LONGEST: &str = "muster_registry_longest_drain_seconds ";
+    let registry = Registry::start().await;
+    let mut client = registry.client().await;
+    let of = |state: &str| {
+        let series = format!("muster_registry_workers{{state=\"{state}\"}} ");
+        metric(&registry, &series)
+    };
+    let agent = Agent::join(&mut client, "w1").await;
+    assert_eq!((of("ACTIVE"), of("DRAINING")), (1.0, 0.0));
+    assert_eq!(metric(&registry, LONGEST), 0.0);
+    let held = allocate(&mut client, "r1", 1).await.unwrap();
+    client.drain_worker(request("w1")).await.unwrap();
+    assert_eq!((of("ACTIVE"), of("DRAINING")), (0.0, 1.0));
+    assert_eq!(metric(&registry, "muster_registry_drains "), 1.0);
+    until("the drain's age grows", async || {
+        metric(&registry, LONGEST) > 0.05
+    })
+    .await;
+    release(&mut client, &held.id).await.unwrap();
+    agent.beat(&mut client, &[(&held.id, Ended)]).await.unwrap();
+    assert_eq!((of("DRAINING"), of("DISABLED")), (0.0, 1.0));
+    assert_eq!(metric(&registry, "muster_registry_drains "), 0.0);
+    assert_eq!(metric(&registry, LONGEST), 0.0);
+}
