@@ -443,6 +443,8 @@ pub(crate) struct Rollback {
     /// The service
     pub(crate) name: String,
     /// The version [default: the one before the current]
+    // Of a name of its own, since every command has --version.
+    #[arg(id = "to-version", value_name = "VERSION")]
     pub(crate) version: Option<i64>,
     #[command(flatten)]
     pub(crate) following: Following,
@@ -672,4 +674,16 @@ pub(crate) struct Restore {
     /// The store to make, which must not be there yet: embedded:PATH
     #[arg(long, value_name = "STORE")]
     pub(crate) store: muster_store::Spec,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::Cli;
+
+    #[test]
+    fn every_command_can_be_typed() {
+        Cli::command().debug_assert();
+    }
 }
