@@ -140,7 +140,17 @@ def expressions() -> list[tuple[str, str, str]]:
     return found
 
 
-def wrong(found: Exported, expression: str, shown: str) -> list[str]:
+def unknown_values(asked: dict[str, str], known: str) -> list[str]:
+    """The values that an expression asks for and that stand in no source, so that no label ever has them."""
+    wanted = []
+    for condition in asked.values():
+        sign, text = re.match(r'([=!~]+)"(.*)"', condition).groups()
+        wanted += text.split("|") if "~" in sign else [text]
+    plain = [value for value in wanted if re.fullmatch(r"\w+", value)]
+    return [f"no label has the value {value}" for value in plain if f'"{value}"' not in known]
+
+
+def wrong(found: Exported, expression: str, shown: str, known_values: str) -> list[str]:
     """What is wrong with an expression."""
     faults = []
     uses = named(expression)
@@ -152,6 +162,7 @@ def wrong(found: Exported, expression: str, shown: str) -> list[str]:
         labels = found[name] | SCRAPED
         known |= labels
         faults += [f"{name} has no label {label}" for label in asked if label not in labels]
+        faults += unknown_values(asked, known_values)
     faults += [f"no metric in it has the label {label} that it groups by" for label in uses.labels - known]
     grouped = uses.labels | {"value"} if uses.labels else known
     for label in re.findall(r"\$labels\.(\w+)|\{\{(\w+)\}\}", shown):
@@ -163,13 +174,21 @@ def wrong(found: Exported, expression: str, shown: str) -> list[str]:
 
 def check_expressions(found: Exported) -> None:
     all_of_them = expressions()
-    faults = [f"{where}: {fault}" for where, text, shown in all_of_them for fault in wrong(found, text, shown)]
+    # The name of our job is a value too, and stands in the configuration.
+    known = sources() + '"muster"'
+    faults = [f"{where}: {fault}" for where, text, shown in all_of_them for fault in wrong(found, text, shown, known)]
     if faults:
         raise SystemExit("\n".join(faults))
     print(f"{len(all_of_them)} expressions name what is exported")
     # The check itself has to see what is wrong.
-    assert wrong(found, "sum by (nothing) (muster_ready)", "") and wrong(found, "muster_redy", "")
-    assert wrong(found, 'muster_services{fase="DOWN"}', "") and wrong(found, "sum by (phase) (muster_services)", "{{state}}")
+    for text, shown in (
+        ("sum by (nothing) (muster_ready)", ""),
+        ("muster_redy", ""),
+        ('muster_services{fase="DOWN"}', ""),
+        ('muster_services{phase="DOWNN"}', ""),
+        ("sum by (phase) (muster_services)", "{{state}}"),
+    ):
+        assert wrong(found, text, shown, known), f"nothing is found wrong with {text}"
 
 
 def check_targets() -> None:
