@@ -148,8 +148,7 @@ class Engine:
         if not shutil.which("debootstrap"):
             raise Skipped(f"no image {name}, and no debootstrap to make one")
         root = self.folder / "base"
-        mirror = "http://deb.debian.org/debian"
-        run("debootstrap", "--variant=minbase", "bookworm", root, mirror)
+        run("debootstrap", "--variant=minbase", "bookworm", root)
         run("sh", "-c", f"rm -rf {root}/var/cache/apt/archives/*.deb {root}/var/lib/apt/lists/*")
         self.import_folder(root, name, ".")
         shutil.rmtree(root)
