@@ -1,7 +1,12 @@
 //! The end of a process under load: what was answered is kept, what is open is told, and what hangs
 //! holds nothing up.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods
+)]
 
 use std::{
     path::{Path, PathBuf},
@@ -147,12 +152,24 @@ async fn sigterm_under_load_loses_nothing_that_was_answered() {
     let _ = read.expect("the idle connection is closed");
 
     let again = start(folder.path()).await;
-    for name in &created {
+    the_next_start_has(&created, &again).await;
+    // A crash is told as such.
+    drop(again);
+    let last = start(folder.path()).await;
+    assert!(
+        last.get("/metrics")
+            .contains("muster_last_shutdown_clean 0")
+    );
+}
+
+/// Everything that was answered OK, and how the last run has ended.
+async fn the_next_start_has(created: &[String], again: &Process) {
+    for name in created {
         let request = GetServiceRequest {
             name: name.clone(),
             ..Default::default()
         };
-        let found = client(&again).get_service(request).await;
+        let found = client(again).get_service(request).await;
         assert!(
             found.is_ok(),
             "{name} was answered OK and is gone: {found:?}"
@@ -169,14 +186,6 @@ async fn sigterm_under_load_loses_nothing_that_was_answered() {
         let line = format!("step=\"{step}\",outcome=\"ok\"");
         assert!(metrics.contains(&line), "{step} in {metrics}");
     }
-
-    // A crash is told as such.
-    drop(again);
-    let last = start(folder.path()).await;
-    assert!(
-        last.get("/metrics")
-            .contains("muster_last_shutdown_clean 0")
-    );
 }
 
 /// What the processes that keep their state here have logged.

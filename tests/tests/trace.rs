@@ -1,7 +1,12 @@
 //! One trace from the command line through the components to an agent, as a collector in this
 //! process receives it.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods
+)]
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -146,7 +146,7 @@ async fn ask_traced(session: &Session, command: Remote, name: &str) -> Result<()
     let telemetry = Telemetry::start(&identity, LogFormat::Pretty, "off")
         .map_err(|error| Failure::Failed(error.to_string()))?;
     let span = telemetry::root::command(&format!("muster {name}"));
-    let asked = ask(session, command).instrument(span).await;
+    let asked = Box::pin(ask(session, command)).instrument(span).await;
     let _ = telemetry.end().await;
     asked
 }

@@ -49,10 +49,6 @@ impl OpsService for Puppet {
         match request.get_ref().reason.as_str() {
             "panic" => panic!("as you say"),
             "hang" => std::future::pending().await,
-            "wait" => {
-                tokio::time::sleep(crowd::WORK).await;
-                Ok(Response::new(SetMaintenanceResponse::default()))
-            }
             "fail" => Err(Status::internal("as you say")),
             _ => Ok(Response::new(SetMaintenanceResponse::default())),
         }
@@ -60,11 +56,8 @@ impl OpsService for Puppet {
 
     async fn get_maintenance(
         &self,
-        request: Request<GetMaintenanceRequest>,
+        _: Request<GetMaintenanceRequest>,
     ) -> Answer<GetMaintenanceResponse> {
-        if request.metadata().contains_key("beat") {
-            return Ok(Response::new(GetMaintenanceResponse::default()));
-        }
         std::future::pending().await
     }
 

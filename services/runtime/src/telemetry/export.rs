@@ -41,8 +41,8 @@ const OWN_TARGETS: [&str; 7] = [
 
 /// Whether the environment names a collector.
 pub(super) fn is_wanted() -> bool {
-    let named = |name: &&str| env::var(name).is_ok_and(|endpoint| !endpoint.is_empty());
-    ENDPOINTS.iter().any(|name| named(&name))
+    let mut names = ENDPOINTS.iter();
+    names.any(|name| env::var(name).is_ok_and(|endpoint| !endpoint.is_empty()))
 }
 
 /// The layer that exports spans, if the environment names a collector. The error is in words.
