@@ -106,10 +106,11 @@ fn scrape(component: &str, process: &Process, found: &mut BTreeMap<String, Metri
             kind.clone_into(&mut metric.kind);
             metric.meaning.clone_from(&helps[name]);
             metric.components.insert(component.to_owned());
-        } else if !line.starts_with('#') && line.starts_with(current.trim_end_matches("_total")) {
-            if let Some(metric) = found.get_mut(&current) {
-                metric.labels.extend(labels(line));
-            }
+        } else if !line.starts_with('#')
+            && line.starts_with(current.trim_end_matches("_total"))
+            && let Some(metric) = found.get_mut(&current)
+        {
+            metric.labels.extend(labels(line));
         }
     }
 }

@@ -165,7 +165,7 @@ async fn many_calls_given_up_at_once_cost_the_others_on_their_connection_nothing
     let running = start(Context::for_tests("sample")).await;
     let stream = TcpStream::connect(running.address).await.unwrap();
     let (mut sender, connection) = h2::client::handshake(stream).await.unwrap();
-    let driving = crate::task::spawn(connection);
+    let driving = task::spawn(connection);
     let request = || {
         let builder = http::Request::post("http://x/grpc.health.v1.Health/Check");
         let builder = builder.header("content-type", "application/grpc");
