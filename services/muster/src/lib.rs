@@ -160,7 +160,7 @@ async fn ask(session: &Session, command: Remote) -> Result<(), Failure> {
     match command {
         Remote::Offers(args) => offers::run(session, &args).await,
         Remote::Backends(args) => backends::run(session, &args).await,
-        Remote::Apply(args) => apply::run(session, &args).await,
+        Remote::Apply(args) => Box::pin(apply::run(session, &args)).await,
         Remote::Services(args) => services::run(session, &args).await,
         Remote::Ps(args) => ps::run(session, &args).await,
         Remote::Endpoints(args) => endpoints::run(session, &args).await,

@@ -111,7 +111,7 @@ fn words(
     let specs = match before.and_then(|before| before.spec.as_ref()) {
         Some(before) => Some((
             json::value(before)?,
-            json::value(&service.spec.clone().unwrap_or_default())?,
+            json::value(&service.spec.unwrap_or_default())?,
         )),
         None => None,
     };

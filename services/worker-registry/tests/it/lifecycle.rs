@@ -1,10 +1,13 @@
 //! A worker's life, and an allocation's.
 
+use std::path::Path;
+
 use muster_proto::ops::v1::SetMaintenanceRequest;
 use muster_proto::ops::v1::ops_service_client::OpsServiceClient;
 use muster_proto::workers::v1 as proto;
 use muster_proto::workers::v1::HeldPhase::{Ended, Running};
 use muster_proto::workers::v1::{AllocationState, WorkerLiveness, WorkerState};
+use muster_store::{Options, Store};
 
 use crate::support::{Agent, Registry, allocate, config, get, reason, registration, release};
 
@@ -85,21 +88,22 @@ async fn room_is_freed_once_it_is_released_and_its_agent_has_ended_it() {
     registry.stop().await;
 }
 
+/// The store that a registry keeps in a folder.
+fn open(folder: &Path) -> Store {
+    Store::embedded(folder.join("r.db"), Options::default()).unwrap()
+}
+
 #[tokio::test]
 async fn what_was_answered_is_there_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
-    let open = || {
-        muster_store::Store::embedded(folder.path().join("r.db"), muster_store::Options::default())
-            .unwrap()
-    };
-    let registry = Registry::with(config(), open()).await;
+    let registry = Registry::with(config(), open(folder.path())).await;
     let mut client = registry.client().await;
     let agent = Agent::join(&mut client, "w1").await;
     let held = allocate(&mut client, "r1", 4).await.unwrap();
     let before = get(&mut client, "w1").await.unwrap();
     registry.stop().await.close().await;
 
-    let registry = Registry::with(config(), open()).await;
+    let registry = Registry::with(config(), open(folder.path())).await;
     let mut client = registry.client().await;
     let mut after = get(&mut client, "w1").await.unwrap();
     assert_eq!(after.liveness(), WorkerLiveness::Unknown);
@@ -172,11 +176,7 @@ fn as_its_agent_knows_it(allocation: &proto::Allocation) -> proto::HeldAllocatio
 #[tokio::test]
 async fn a_machine_that_comes_back_keeps_what_it_lists_and_brings_back_what_a_backup_lacks() {
     let folder = tempfile::tempdir().unwrap();
-    let open = || {
-        muster_store::Store::embedded(folder.path().join("r.db"), muster_store::Options::default())
-            .unwrap()
-    };
-    let registry = Registry::with(config(), open()).await;
+    let registry = Registry::with(config(), open(folder.path())).await;
     let mut client = registry.client().await;
     let first = client.register_worker(registration("w1", "boot-1")).await;
     let credential = first.unwrap().into_inner().credential;
@@ -202,7 +202,7 @@ async fn a_machine_that_comes_back_keeps_what_it_lists_and_brings_back_what_a_ba
     assert_eq!(answer.worker.unwrap().generation, 2);
     registry.stop().await.close().await;
 
-    let registry = Registry::with(config(), open()).await;
+    let registry = Registry::with(config(), open(folder.path())).await;
     let mut client = registry.client().await;
     let request = proto::ListAllocationsRequest::default();
     let listed = client.list_allocations(request).await.unwrap().into_inner();
