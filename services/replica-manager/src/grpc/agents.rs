@@ -22,6 +22,10 @@ use crate::domain::time::Time;
 use crate::engine::{Cause, Error};
 use crate::load::Sample;
 
+/// Replicas of one service that one transaction learns of: with as many more as a plan touches at once, the
+/// service itself, its versions and the events, they stay within the 60 records that a transaction takes.
+const AT_ONCE: usize = 12;
+
 /// Services of one report that are changed side by side.
 const SIDE_BY_SIDE: usize = 32;
 
@@ -188,8 +192,19 @@ impl Api {
         uid: &str,
         reports: Vec<(AttemptId, wire::AttemptReport)>,
     ) -> Result<(), Status> {
+        for some in reports.chunks(AT_ONCE) {
+            self.take_some(uid, some).await?;
+        }
+        Ok(())
+    }
+
+    async fn take_some(
+        &self,
+        uid: &str,
+        reports: &[(AttemptId, wire::AttemptReport)],
+    ) -> Result<(), Status> {
         let observe = |service: &mut Service, now: Time| {
-            for (id, report) in &reports {
+            for (id, report) in reports {
                 let parsed = parse_report(report, now);
                 let replica = service.replica_mut(id.ordinal);
                 if let (Some(replica), Some(parsed)) = (replica, parsed) {
@@ -199,7 +214,7 @@ impl Api {
             }
             Ok::<(), std::convert::Infallible>(())
         };
-        for (id, report) in &reports {
+        for (id, report) in reports {
             self.take_sample(id, report);
             let ended = report.phase == i32::from(wire::AttemptPhase::Ended);
             let step = if ended {
