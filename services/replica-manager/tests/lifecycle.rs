@@ -128,3 +128,23 @@ async fn maintenance_takes_readiness_and_services_go_on() {
     sandbox.until_phase("chat", ServicePhase::Healthy).await;
     sandbox.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_may_tell_of_more_replicas_than_one_transaction_takes() {
+    let mut sandbox = Sandbox::start(&[65]).await;
+    sandbox.agent("w1").never_ready(true);
+    let mut wanted = spec("chat", 65);
+    wanted.retry = Some(at_once());
+    sandbox.create(wanted).await;
+    let agent = sandbox.agents.remove(0);
+    sandbox
+        .until("started", |_| agent.running().len() == 65)
+        .await;
+    agent.never_ready(false);
+    // A new connection begins with one report of everything.
+    sandbox
+        .agents
+        .push(agent.reconnect(sandbox.channel.clone()));
+    sandbox.until_phase("chat", ServicePhase::Healthy).await;
+    sandbox.stop().await;
+}
