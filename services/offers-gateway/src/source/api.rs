@@ -20,8 +20,14 @@ use crate::domain::json::Unexpected;
 use crate::domain::offer::Source;
 use crate::spec::{Api, Provider, Url};
 
-/// The largest answer read, in bytes: a page of 3,000 offers has a third of it.
-const MAX_BYTES: usize = 32 << 20;
+/// The largest answer read, in bytes. A page of Vast.ai's 3,000 offers has a third of it; of the
+/// others, whose answers are a tenth of it, several are read at the same time.
+const fn limit(provider: Provider) -> usize {
+    match provider {
+        Provider::Vastai => 32 << 20,
+        Provider::Runpod | Provider::Lambda | Provider::Digitalocean | Provider::Vultr => 8 << 20,
+    }
+}
 
 /// Pages of one list at most.
 const MAX_PAGES: usize = 100;
@@ -85,7 +91,7 @@ impl Asking<'_> {
             post,
             expected: Expected::Json,
             known: Known::default(),
-            limit: MAX_BYTES,
+            limit: limit(self.api.provider),
         };
         self.session.body(&ask).await
     }

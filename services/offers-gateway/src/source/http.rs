@@ -6,6 +6,7 @@ mod connect;
 mod refusal;
 mod request;
 
+use std::error::Error;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -273,6 +274,15 @@ async fn take(
         etag,
         modified,
     }))
+}
+
+/// What is at the bottom of an error, which is what people know how to mend.
+fn deepest(error: &dyn Error) -> String {
+    let mut cause = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
 }
 
 #[cfg(test)]

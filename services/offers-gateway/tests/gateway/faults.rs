@@ -285,8 +285,8 @@ async fn a_huge_body_is_refused_when_it_says_so() {
 /// One kind stands for all, whose bodies are read by the same code: moving so much takes its time.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_huge_body_that_does_not_say_so_is_refused_at_the_limit() {
-    let stage = Stage::new(&[named("lambda")], &Fault::Huge, &patient(), SOON).await;
-    stage.told("lambda", &["is larger than 32MB"]).await;
+    let stage = Stage::new(&[named("vastai")], &Fault::Huge, &patient(), SOON).await;
+    stage.told("vastai", &["is larger than 32MB"]).await;
     let sent = stage.providers[0].1.sent();
     assert!(sent < (32 << 20) + IN_SOCKETS, "{sent} bytes were taken");
     stage.gateway.stop().await;

@@ -1,8 +1,6 @@
 //! How connections are opened: within a time, and with TLS where the address wants it, believing the
 //! certificate authorities of the system.
 
-use std::error::Error;
-
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -11,13 +9,10 @@ use hyper_util::client::legacy::{Client as Pool, Error as PoolError};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::super::{Failure, blocking};
-use super::{CONNECT, KEPT_FOR};
+use super::{CONNECT, KEPT_FOR, deepest};
 
 pub(super) fn not_sent(authority: &str, error: &PoolError) -> Failure {
-    let mut cause: &dyn Error = error;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
-    }
+    let cause = deepest(error);
     Failure::passing(if error.is_connect() {
         format!("cannot connect to {authority}: {cause}")
     } else {
