@@ -40,8 +40,8 @@ use muster_proto::{
         workers_service_client::WorkersServiceClient,
     },
 };
-pub use process::{Process, command, free_port, is_alive, kill, start};
 use process::{Launch, channel, channel_for_streams};
+pub use process::{Process, command, free_port, is_alive, kill, start};
 use prost_types::FieldMask;
 use rustix::process::Signal;
 use spec::gpus;

@@ -154,8 +154,7 @@ async fn ask_traced(session: &Session, command: Remote, name: &str) -> Result<()
 async fn ask(session: &Session, command: Remote) -> Result<(), Failure> {
     use commands::{
         apply, backends, backup, change, endpoints, events, explain, health, logs, offers, orphans,
-        ps,
-        services, token, worker, workers,
+        ps, services, token, worker, workers,
     };
     match command {
         Remote::Offers(args) => offers::run(session, &args).await,

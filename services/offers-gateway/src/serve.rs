@@ -50,19 +50,7 @@ pub async fn serve(
     );
     let outcomes =
         Outcomes::start(store, board.clone(), context.clock.clone(), config.outcomes).await?;
-    context.tasks.critical(
-        "outcomes",
-        outcomes.clone().run(context.shutdown.reached(Phase::Loops)),
-    );
-    let watches = board.clone();
-    context.shutdown.step(
-        Phase::Drain,
-        "watches",
-        STORE_CLOSES_WITHIN,
-        move || async move {
-            watches.backends().close();
-        },
-    );
+    keep_going(&context, &board, &outcomes);
     let metrics = Metrics::new(&context.metrics, &board, &context.clock);
     let roster = Roster::start(
         &config.backends,
@@ -100,6 +88,23 @@ pub async fn serve(
         .serve(listeners)
         .await?;
     Ok(())
+}
+
+/// Outcomes fade while the gateway runs, and watches end before it does.
+fn keep_going(context: &Context, board: &Board, outcomes: &Outcomes) {
+    context.tasks.critical(
+        "outcomes",
+        outcomes.clone().run(context.shutdown.reached(Phase::Loops)),
+    );
+    let watches = board.clone();
+    context.shutdown.step(
+        Phase::Drain,
+        "watches",
+        STORE_CLOSES_WITHIN,
+        move || async move {
+            watches.backends().close();
+        },
+    );
 }
 
 /// The gateway as a program.
