@@ -2,7 +2,7 @@
 //! ones, and what a question selects from it is worked out once. It is bounded in time, in number
 //! and in size; what is no longer kept has expired.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,8 +15,13 @@ use crate::domain::selection::Selection;
 /// How long a stand is kept after the last page that leads on from it.
 pub const KEPT_FOR: Duration = Duration::from_secs(300);
 
-/// Stands kept at most.
+/// Stands of different offers kept at most. Stands that differ in nothing but when offers were read share
+/// them, and are kept together: with files looked at each few seconds there would otherwise be eight of
+/// them before a long walk ends.
 pub const MAX_KEPT: usize = 8;
+
+/// Stands kept at most, all together: each is a list of what the backends share.
+const MAX_STANDS: usize = 512;
 
 /// Selections remembered at most.
 const MAX_PLANS: usize = 256;
@@ -73,7 +78,7 @@ impl Pages {
             return;
         }
         kept.retain(|known| known.until > now);
-        while kept.len() >= MAX_KEPT {
+        while kept.len() >= MAX_STANDS || others(&kept, stand.content) >= MAX_KEPT {
             kept.pop_front();
         }
         kept.push_back(Kept {
@@ -122,6 +127,13 @@ impl Pages {
         plans.hits += size;
         plans.hits -= replaced.map_or(0, |plan| plan.selection.hits.len());
     }
+}
+
+/// How many different offers are kept beside those of `content`.
+fn others(kept: &VecDeque<Kept>, content: u64) -> usize {
+    let contents = kept.iter().map(|known| known.stand.content);
+    let different: BTreeSet<_> = contents.filter(|other| *other != content).collect();
+    different.len()
 }
 
 impl Plans {

@@ -23,6 +23,32 @@ async fn stands_are_kept_for_their_time_and_number() {
     assert!(pages.find(2).is_some(), "a page was sent from it meanwhile");
 }
 
+#[tokio::test(start_paused = true)]
+async fn stands_of_the_same_offers_make_no_room_for_each_other() {
+    let pages = Pages::default();
+    let same_offers = |revision| {
+        Arc::new(Stand {
+            revision,
+            content: 1,
+            ..Stand::default()
+        })
+    };
+    for revision in 1..=100 {
+        pages.keep(&same_offers(revision));
+    }
+    for revision in 101..=107 {
+        pages.keep(&stand(revision));
+    }
+    assert!(pages.find(1).is_some() && pages.find(100).is_some());
+    pages.keep(&stand(108));
+    assert!(pages.find(1).is_none() && pages.find(100).is_none());
+    assert!(pages.find(101).is_some());
+    for revision in 200..200 + MAX_STANDS as u64 + 1 {
+        pages.keep(&same_offers(revision));
+    }
+    assert!(pages.find(200).is_none(), "there is a bound on all of them");
+}
+
 #[test]
 fn selections_are_remembered_up_to_a_number() {
     let pages = Pages::default();
