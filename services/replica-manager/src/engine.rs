@@ -18,7 +18,7 @@ use rustc_hash::FxHashMap;
 use tokio::sync::Mutex as AsyncMutex;
 
 use crate::crash::Crash;
-use crate::domain::plan::{plan, unfinished_off};
+use crate::domain::plan::{plan, unfinished};
 use crate::domain::service::Service;
 use crate::domain::service::apply::Action;
 use crate::domain::time::Time;
@@ -300,15 +300,11 @@ impl Engine {
     /// Keeps count of unfinished moves; where one ended, others off the same worker may begin.
     fn note_moves(&self, uid: &Uid, service: &Service, deleted: bool) {
         let parts = &self.0.parts;
-        let mut fresh: BTreeMap<String, u32> = BTreeMap::new();
-        for replica in service.replicas.values().filter(|_| !deleted) {
-            if let Some(worker) = replica.worker() {
-                let unfinished = unfinished_off(service, worker);
-                if unfinished > 0 {
-                    fresh.insert(worker.to_owned(), unfinished);
-                }
-            }
-        }
+        let fresh = if deleted {
+            BTreeMap::new()
+        } else {
+            unfinished(service)
+        };
         let mut freed = Vec::new();
         {
             let mut moves = self.0.moves.lock().unwrap_or_else(PoisonError::into_inner);

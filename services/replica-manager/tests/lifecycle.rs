@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::sandbox::{Sandbox, at_once, spec};
 use muster_proto::ops::v1::SetMaintenanceRequest;
 use muster_proto::ops::v1::ops_service_client::OpsServiceClient;
@@ -146,5 +148,26 @@ async fn an_agent_may_tell_of_more_replicas_than_one_transaction_takes() {
         .agents
         .push(agent.reconnect(sandbox.channel.clone()));
     sandbox.until_phase("chat", ServicePhase::Healthy).await;
+    sandbox.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hundreds_of_replicas_of_one_service_start_and_go() {
+    const EACH: usize = 100;
+    let mut sandbox = Sandbox::start(&[EACH; 3]).await;
+    sandbox.patience = Duration::from_mins(1);
+    sandbox.create(spec("chat", 300)).await;
+    let service = sandbox.until_phase("chat", ServicePhase::Healthy).await;
+    assert_eq!(service.status.unwrap().counts.unwrap().ready, 300);
+    for agent in &sandbox.agents {
+        assert_eq!(agent.started().len(), EACH, "started on {}", agent.worker);
+    }
+    let request = DeleteServiceRequest {
+        name: "chat".to_owned(),
+        ..DeleteServiceRequest::default()
+    };
+    sandbox.client.delete_service(request).await.unwrap();
+    sandbox.until("gone", |replicas| replicas.is_empty()).await;
+    assert!(sandbox.registry.allocations().is_empty());
     sandbox.stop().await;
 }

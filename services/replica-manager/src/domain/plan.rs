@@ -26,7 +26,7 @@ use super::service::{Intent, Service};
 use super::time::Time;
 use super::world::World;
 use draft::Draft;
-pub use moves::unfinished_off;
+pub use moves::unfinished;
 pub use reason::Reason;
 
 /// What to do for one service.

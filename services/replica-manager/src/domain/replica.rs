@@ -51,7 +51,7 @@ pub struct Replica {
 }
 
 /// Why a replica exists.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Role {
     /// It is one of the wanted number.
     Member,

@@ -22,9 +22,11 @@ pub struct Sandbox {
     pub channel: Channel,
     pub serving: Serving,
     pub store: Store,
+    /// How long anything that is awaited may take.
+    pub patience: Duration,
 }
 
-/// How long anything that is awaited may take.
+/// How long anything that is awaited may take, unless a test is of many.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Sandbox {
@@ -49,6 +51,7 @@ impl Sandbox {
             channel,
             serving,
             store,
+            patience: PATIENCE,
         };
         for (index, slots) in slots.iter().enumerate() {
             let name = format!("w{}", index + 1);
@@ -139,7 +142,7 @@ impl Sandbox {
     /// Waits until the service is in this phase.
     pub async fn until_phase(&mut self, name: &str, phase: ServicePhase) -> Service {
         let mut last = None;
-        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let deadline = tokio::time::Instant::now() + self.patience;
         while tokio::time::Instant::now() < deadline {
             let service = self.service(name).await;
             if service.status.as_ref().unwrap().phase == i32::from(phase) {
@@ -153,7 +156,7 @@ impl Sandbox {
 
     /// Waits until a test of the replicas holds.
     pub async fn until(&mut self, what: &str, test: impl Fn(&[Replica]) -> bool) -> Vec<Replica> {
-        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let deadline = tokio::time::Instant::now() + self.patience;
         loop {
             let replicas = self.replicas().await;
             if test(&replicas) {

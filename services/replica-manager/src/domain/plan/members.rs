@@ -85,12 +85,11 @@ pub(super) fn revive(draft: &mut Draft<'_>) {
 /// Stops the member that is missed least. False if that has to wait.
 fn stop_one(draft: &mut Draft<'_>) -> bool {
     let aim = draft.service.aim();
+    let roles = draft.service.roles();
     let rank = |replica: &Replica| {
         let companion = replica.ordinal;
         let attended = [Role::Surge { of: companion }, Role::Move { of: companion }];
-        let attended = attended
-            .iter()
-            .any(|role| draft.service.companion(*role).is_some());
+        let attended = attended.iter().any(|role| roles.contains(role));
         let draining = replica
             .worker()
             .is_some_and(|w| draft.world.draining(w).is_some());

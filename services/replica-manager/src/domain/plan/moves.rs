@@ -1,6 +1,8 @@
 //! Moves off draining workers: a new replica stands for each, and the old one is stopped only after the
 //! new one has been ready for `min_ready`.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::Reason;
 use super::draft::Draft;
 use crate::domain::replica::{Replica, Role, StopWhy};
@@ -71,6 +73,8 @@ fn leave_draining(draft: &mut Draft<'_>) {
 }
 
 fn begin(draft: &mut Draft<'_>) {
+    let begun = begun(&draft.service);
+    let mut unfinished = unfinished(&draft.service);
     for ordinal in draft.which(|r| r.role == Role::Member && r.stop.is_none()) {
         let Some(replica) = draft.replica(ordinal) else {
             continue;
@@ -81,10 +85,7 @@ fn begin(draft: &mut Draft<'_>) {
         let Some(drain) = draft.world.draining(&worker) else {
             continue;
         };
-        // Also one that is on its way out: it is a copy still.
-        let begun = Role::Move { of: ordinal };
-        let mut replicas = draft.service.replicas.values();
-        if replicas.any(|replica| replica.role == begun) {
+        if begun.contains(&ordinal) {
             continue;
         }
         if replaced_by_update(&draft.service, replica) {
@@ -92,8 +93,8 @@ fn begin(draft: &mut Draft<'_>) {
             continue;
         }
         let elsewhere = draft.world.moves_elsewhere.get(&worker).copied();
-        let unfinished = elsewhere.unwrap_or(0) + unfinished_off(&draft.service, &worker);
-        if unfinished >= drain.max_parallel {
+        let here = unfinished.get(&worker).copied();
+        if elsewhere.unwrap_or(0) + here.unwrap_or(0) >= drain.max_parallel {
             draft.explain(Reason::MoveWaits { ordinal, worker });
             continue;
         }
@@ -104,11 +105,20 @@ fn begin(draft: &mut Draft<'_>) {
             draft.explain(Reason::TooManyCopies { copies, most });
             continue;
         }
-        draft.act(Action::Create {
-            role: begun,
-            edition,
-        });
+        let role = Role::Move { of: ordinal };
+        if draft.act(Action::Create { role, edition }) {
+            *unfinished.entry(worker).or_default() += 1;
+        }
     }
+}
+
+/// Whom a move stands for, also one that is on its way out: it is a copy still.
+fn begun(service: &Service) -> BTreeSet<u32> {
+    let moves = service.replicas.values().filter_map(|r| match r.role {
+        Role::Move { of } => Some(of),
+        Role::Member | Role::Spare { .. } | Role::Surge { .. } => None,
+    });
+    moves.collect()
 }
 
 /// An update that is under way takes it off the worker by itself.
@@ -124,18 +134,21 @@ fn draining(draft: &Draft<'_>, replica: &Replica) -> bool {
         .is_some_and(|worker| draft.world.draining(worker).is_some())
 }
 
-/// Moves off a worker that are not finished: the old replica is still there.
+/// Moves that are not finished, by the worker that they are off: the old replica is still there.
 #[must_use]
-pub fn unfinished_off(service: &Service, worker: &str) -> u32 {
-    let on_it = |replica: &&Replica| replica.worker() == Some(worker);
-    let moving = |replica: &&Replica| {
+pub fn unfinished(service: &Service) -> BTreeMap<String, u32> {
+    let roles = service.roles();
+    let mut by_worker = BTreeMap::new();
+    for replica in service.replicas.values() {
         let going = replica.stop.is_some_and(|stop| stop.why == StopWhy::Moved);
         let role = Role::Move {
             of: replica.ordinal,
         };
-        going || service.companion(role).is_some()
-    };
-    let replicas = service.replicas.values().map(AsRef::as_ref);
-    let unfinished = replicas.filter(on_it).filter(moving);
-    super::super::service::count(unfinished)
+        if (going || roles.contains(&role))
+            && let Some(worker) = replica.worker()
+        {
+            *by_worker.entry(worker.to_owned()).or_default() += 1;
+        }
+    }
+    by_worker
 }

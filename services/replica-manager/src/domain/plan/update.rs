@@ -1,6 +1,8 @@
 //! Rolling updates: one edition is put in the place of another, never below the floor and never above
 //! `max_surge`; and they are taken back when the new one fails.
 
+use std::collections::BTreeSet;
+
 use super::Reason;
 use super::draft::Draft;
 use crate::domain::failure::Class;
@@ -184,12 +186,13 @@ fn retire_old(draft: &mut Draft<'_>, rollout: &Rollout) {
         .header
         .proven
         .is_some_and(|proven| proven.same(&aim));
+    let roles = draft.service.roles();
     let mut old: Vec<(bool, bool, u32)> = draft
         .service
         .replicas
         .values()
         .filter(|replica| !replica.edition.same(&aim) && !replica.leaving())
-        .filter(|replica| !is_moving(&draft.service, replica))
+        .filter(|replica| !is_moving(&roles, replica))
         .map(|replica| {
             let draining = replica
                 .worker()
@@ -216,10 +219,9 @@ fn retire_old(draft: &mut Draft<'_>, rollout: &Rollout) {
 }
 
 /// Moves come to their end first: what they leave behind is replaced afterwards.
-fn is_moving(service: &Service, replica: &Replica) -> bool {
+fn is_moving(roles: &BTreeSet<Role>, replica: &Replica) -> bool {
     let of = replica.ordinal;
-    let moved = service.companion(Role::Move { of }).is_some();
-    moved || matches!(replica.role, Role::Move { .. })
+    roles.contains(&Role::Move { of }) || matches!(replica.role, Role::Move { .. })
 }
 
 /// No copy of the new edition is there, and none may be added.
@@ -265,9 +267,10 @@ fn add_new(draft: &mut Draft<'_>) {
             extra.filter(|r| !r.at_rest() && !matches!(r.role, Role::Member | Role::Surge { .. }));
         let most = (service.wanted() + surge + count(extra)).min(service.most_copies());
         let members = service.members();
+        let roles = service.roles();
         let unattended = members
             .filter(|r| !r.edition.same(&aim) && r.stop.is_none())
-            .find(|r| service.companion(Role::Surge { of: r.ordinal }).is_none());
+            .find(|r| !roles.contains(&Role::Surge { of: r.ordinal }));
         let Some(of) = unattended.map(|replica| replica.ordinal) else {
             return;
         };
