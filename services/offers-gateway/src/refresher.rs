@@ -332,16 +332,12 @@ impl Refresher {
     }
 
     async fn try_within_budget(&self, deadline: Instant) -> Result<Fetched, Fault> {
+        let mut attempts = Attempts::new(self.times.attempt_timeout, deadline);
         let mut delays = backoff::Backoff::new(BETWEEN_ATTEMPTS, self.seed ^ self.refreshes);
         loop {
-            let patience = self
-                .times
-                .attempt_timeout
-                .min(deadline.saturating_duration_since(Instant::now()));
-            let failure = match timeout(patience, self.source.fetch(&self.validator)).await {
-                Ok(Ok(fetched)) => return Ok(fetched),
-                Ok(Err(failure)) => failure,
-                Err(_) => out_of_time(patience),
+            let failure = match attempts.run(self.source.fetch(&self.validator)).await {
+                Ok(fetched) => return Ok(fetched),
+                Err(failure) => failure,
             };
             self.flight
                 .send_modify(|flight| flight.fault = Some(failure.fault.clone()));
@@ -453,6 +449,44 @@ impl Refresher {
             ),
             Refresh::Disabled => {}
         }
+    }
+}
+
+/// The attempts of one refresh: each has its time, the last what is left of the whole.
+struct Attempts {
+    each: Duration,
+    deadline: Instant,
+    /// What came of the last one that had all its time, or ended by itself.
+    telling: Option<Failure>,
+}
+
+impl Attempts {
+    fn new(each: Duration, deadline: Instant) -> Self {
+        Self {
+            each,
+            deadline,
+            telling: None,
+        }
+    }
+
+    /// Waits for an attempt. One that is cut short says nothing of the source: then what came of
+    /// the one before it is told again.
+    async fn run<T>(
+        &mut self,
+        attempt: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        let patience = self.each.min(left);
+        let failure = match timeout(patience, attempt).await {
+            Ok(Ok(done)) => return Ok(done),
+            Ok(Err(failure)) => failure,
+            Err(_) if patience < self.each => {
+                self.telling.take().unwrap_or_else(|| out_of_time(patience))
+            }
+            Err(_) => out_of_time(patience),
+        };
+        self.telling = Some(failure.clone());
+        Err(failure)
     }
 }
 

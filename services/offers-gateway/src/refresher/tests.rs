@@ -87,6 +87,43 @@ async fn those_who_wait_are_told_when_the_backend_goes() {
     assert_eq!(handle.refresh(false).await.unwrap_err().message, gone);
 }
 
+/// An attempt that fails like this after so many seconds.
+async fn fails_after(seconds: u64, message: &str) -> Result<(), Failure> {
+    sleep(Duration::from_secs(seconds)).await;
+    Err(Failure::passing(message))
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_is_cut_short_hides_nothing() {
+    let seconds = Duration::from_secs;
+    let mut attempts = Attempts::new(seconds(20), Instant::now() + seconds(30));
+    let refused = attempts.run(fails_after(10, "refused")).await.unwrap_err();
+    assert_eq!(refused.fault.message, "refused");
+    sleep(Duration::from_millis(19_990)).await;
+    let cut = attempts.run(fails_after(15, "never told")).await;
+    assert_eq!(cut.unwrap_err(), refused, "10 ms tell nothing");
+    let none_left = attempts.run(fails_after(15, "never told")).await;
+    assert_eq!(none_left.unwrap_err(), refused);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_had_its_time_or_ended_by_itself_is_told() {
+    let seconds = Duration::from_secs;
+    let mut attempts = Attempts::new(seconds(20), Instant::now() + seconds(30));
+    attempts.run(fails_after(1, "refused")).await.unwrap_err();
+    let late = attempts.run(fails_after(60, "never told")).await;
+    let late = late.unwrap_err().fault;
+    assert!(late.timed_out, "{late:?}");
+    assert_eq!(late.message, "no answer within 20s");
+    // 9 s are left.
+    let ended = attempts.run(fails_after(5, "broken")).await.unwrap_err();
+    assert_eq!(ended.fault.message, "broken");
+
+    let mut only = Attempts::new(seconds(20), Instant::now() + seconds(5));
+    let late = only.run(fails_after(60, "never told")).await.unwrap_err();
+    assert_eq!(late.fault.message, "no answer within 5s");
+}
+
 /// Log lines of this thread, as they are written.
 #[derive(Clone, Default)]
 struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
