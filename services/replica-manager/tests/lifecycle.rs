@@ -171,3 +171,36 @@ async fn hundreds_of_replicas_of_one_service_start_and_go() {
     assert!(sandbox.registry.allocations().is_empty());
     sandbox.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_range_bounds_what_a_user_scales_to_and_a_fixed_number_does_not() {
+    let mut sandbox = Sandbox::start(&[9]).await;
+    let mut ranged = spec("ranged", 1);
+    ranged.replicas = Some(ReplicaCount {
+        min: Some(1),
+        max: Some(4),
+    });
+    sandbox.create(ranged).await;
+    let mut none = spec("none", 0);
+    none.replicas = Some(ReplicaCount {
+        min: Some(0),
+        max: None,
+    });
+    sandbox.create(none).await;
+    let refused = sandbox.scale("ranged", 5).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument);
+    for part in ["replicas", "at most 4", "is 5", "replicas.max"] {
+        let words = refused.message();
+        assert!(words.contains(part), "{part} is not in {words}");
+    }
+    for (name, replicas) in [("ranged", 4), ("none", 3)] {
+        sandbox.scale(name, replicas).await.unwrap();
+    }
+    sandbox
+        .until("scaled", |replicas| {
+            let ready = i32::from(ReplicaPhase::Ready);
+            replicas.len() == 7 && replicas.iter().all(|replica| replica.phase == ready)
+        })
+        .await;
+    sandbox.stop().await;
+}

@@ -303,7 +303,15 @@ impl Api {
             asked.name.as_str(),
             asked.etag.as_str(),
         );
-        let act = |service: &mut Service, now| Ok(service.scale(replicas, now)?);
+        let act = |service: &mut Service, now| {
+            if let Some(most) = service.most_by_scaling().filter(|most| replicas > *most) {
+                let words = format!(
+                    "must be at most {most}, is {replicas}: apply a spec with a higher replicas.max first"
+                );
+                return Err(status::invalid_field("replicas", words).into());
+            }
+            Ok(service.scale(replicas, now)?)
+        };
         let changed = self.command(target, &actor, act).await?;
         Ok(Response::new(wire::ScaleServiceResponse {
             service: self.rendered(&changed),

@@ -84,6 +84,15 @@ impl Sandbox {
         response.service.unwrap()
     }
 
+    pub async fn scale(&mut self, name: &str, replicas: i32) -> Result<(), tonic::Status> {
+        let request = ScaleServiceRequest {
+            name: name.to_owned(),
+            replicas,
+            ..ScaleServiceRequest::default()
+        };
+        self.client.scale_service(request).await.map(drop)
+    }
+
     pub async fn service(&mut self, name: &str) -> Service {
         let request = GetServiceRequest {
             name: name.to_owned(),

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use crate::domain::replica::{Replica, State, StopWhy};
 use crate::domain::rollout::{Edition, Rollout, Stage};
 use crate::domain::scaling::Autoscaler;
-use crate::domain::spec::Spec;
 use crate::domain::spec::diff::{Diff, Effect};
+use crate::domain::spec::{Count, Spec};
 use crate::domain::status::{Counts, ServicePhase, Status};
 use crate::domain::time::Time;
 
@@ -241,6 +241,14 @@ impl Service {
             self.written(now);
         }
         Ok(())
+    }
+
+    /// The most replicas that a user may scale to: the spec's `max` where it is a range. A fixed number
+    /// bounds nothing, and is what scaling changes.
+    #[must_use]
+    pub fn most_by_scaling(&self) -> Option<u32> {
+        let Count { min, max } = self.spec().replicas;
+        (max > min.max(1)).then_some(max)
     }
 
     /// Replaces every replica, as an update does.
