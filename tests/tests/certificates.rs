@@ -230,6 +230,15 @@ async fn a_stack_serves_by_tls_alone_and_roles_are_who_the_certificate_says() {
     stack
         .until("viewer", &["logs", "hello"], "from the replica")
         .await;
+    let (code, text) = stack.muster(Some("viewer"), &["ps", "hello"]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("hello/0"), "{text}");
+    // A name that is mistyped is told apart from a service that has no replica.
+    for more in [&["ps", "helo"][..], &["ps", "helo", "--watch"]] {
+        let (code, text) = stack.muster(Some("viewer"), more);
+        assert_eq!(code, Some(1), "{text}");
+        assert!(text.contains("there is no service \"helo\""), "{text}");
+    }
     let (code, text) = stack.muster(Some("operator"), &["rm", "hello", "-y", "--wait"]);
     assert_eq!(code, Some(0), "{text}");
 }

@@ -10,7 +10,7 @@ use tonic::{Response, Status, Streaming};
 
 use super::{
     live::{self, Update, Watched},
-    services::first_line,
+    services::{self, first_line},
 };
 use crate::{
     args::{Format, Ps},
@@ -24,9 +24,16 @@ use crate::{
 pub(crate) async fn run(session: &Session, args: &Ps) -> Result<(), Failure> {
     let services: Vec<String> = args.service.iter().cloned().collect();
     if args.watch {
+        if let Some(name) = &args.service {
+            services::get(session, name).await?;
+        }
         return live::show(session, &Replicas { services }).await;
     }
     let joined = list(session, services).await?;
+    if let Some(name) = args.service.as_ref().filter(|_| joined.replicas.is_empty()) {
+        // A service may have none, but it has to be there.
+        services::get(session, name).await?;
+    }
     match session.format {
         Format::Json | Format::Yaml => session.print_message(&joined).map(drop),
         Format::Name => {
