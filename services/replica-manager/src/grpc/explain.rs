@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use muster_proto::offers::v1 as offers;
 use muster_proto::replicas::v1 as wire;
-use muster_proto::types::v1::CapacityType;
+use muster_proto::types::v1::{Availability, CapacityType};
 use muster_proto::workers::v1 as workers;
 use muster_runtime::deadline::Deadline;
 use muster_runtime::status;
@@ -207,27 +207,35 @@ impl Api {
     }
 
     async fn ask_offers(&self, spec: &Spec) -> Result<Vec<wire::OfferHint>, String> {
-        let constraints = &spec.placement.constraints;
-        let filter = offers::OfferFilter {
-            backends: constraints.backends.clone(),
-            regions: constraints.regions.clone(),
-            zones: constraints.zones.clone(),
-            requirements: Some(render_requirements(&spec.resources)),
-            capacity_type: render_capacity_type(constraints.capacity_type).into(),
-            max_price: constraints.max_price.map(render_price),
-            ..offers::OfferFilter::default()
-        };
-        let request = offers::ListOffersRequest {
-            filter: Some(filter),
-            page_size: MOST_OFFERS,
-            ..offers::ListOffersRequest::default()
-        };
         let mut gateway = self.offers.clone();
-        let answer = gateway.list_offers(timely(request)).await;
+        let answer = gateway.list_offers(timely(elsewhere(spec))).await;
         let answer = answer
             .map_err(|status| status.message().to_owned())?
             .into_inner();
         Ok(answer.offers.iter().map(render_hint).collect())
+    }
+}
+
+/// Asks for the cheapest machines that a replica would fit on and that are not ours yet: what our own
+/// workers have is their answer to give, and they may have refused.
+fn elsewhere(spec: &Spec) -> offers::ListOffersRequest {
+    let constraints = &spec.placement.constraints;
+    let known = (1..).map_while(|number| Availability::try_from(number).ok());
+    let not_ours = known.filter(|availability| *availability != Availability::Idle);
+    let filter = offers::OfferFilter {
+        backends: constraints.backends.clone(),
+        regions: constraints.regions.clone(),
+        zones: constraints.zones.clone(),
+        requirements: Some(render_requirements(&spec.resources)),
+        capacity_type: render_capacity_type(constraints.capacity_type).into(),
+        max_price: constraints.max_price.map(render_price),
+        availabilities: not_ours.map(i32::from).collect(),
+        ..offers::OfferFilter::default()
+    };
+    offers::ListOffersRequest {
+        filter: Some(filter),
+        page_size: MOST_OFFERS,
+        ..offers::ListOffersRequest::default()
     }
 }
 
@@ -258,5 +266,35 @@ fn render_hint(offer: &offers::Offer) -> wire::OfferHint {
         gpus,
         price: offer.price,
         availability: offer.availability,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_our_own_workers_have_is_no_offer() {
+        let spec = parse_spec(wire::ServiceSpec {
+            name: "chat".to_owned(),
+            run: Some(wire::RunSpec {
+                command: vec!["serve".to_owned()],
+                runtime: Some(wire::run_spec::Runtime::Process(wire::ProcessRuntime {})),
+                ..wire::RunSpec::default()
+            }),
+            ..wire::ServiceSpec::default()
+        });
+        let filter = elsewhere(&spec.unwrap()).filter.unwrap();
+        let asked: Vec<Availability> = filter.availabilities().collect();
+        assert_eq!(
+            asked,
+            [
+                Availability::Unknown,
+                Availability::Available,
+                Availability::NoCapacity,
+                Availability::NoQuota,
+                Availability::NoBalance,
+            ]
+        );
     }
 }
