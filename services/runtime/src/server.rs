@@ -11,6 +11,7 @@ mod metrics;
 mod rewind;
 pub(crate) mod routes;
 mod settings;
+mod whole;
 
 #[cfg(test)]
 mod tests;

@@ -34,6 +34,15 @@ const HTTP1_ANSWER: &[u8] = b"HTTP/1.1 426 Upgrade Required\r\nconnection: close
     upgrade: h2c\r\ncontent-type: text/plain\r\ncontent-length: 60\r\n\r\n\
     this port speaks gRPC, which is HTTP/2; see the ops port too";
 
+/// What h2 takes a small piece of a body to cost until it is read, in bytes.
+const PIECE: u32 = 256;
+
+/// The window of a connection of few streams, which is what hyper gives any.
+const SMALLEST_WINDOW: u32 = 1 << 20;
+
+/// The window of a connection however many streams it may have: so much memory it can take.
+const LARGEST_WINDOW: u32 = 16 << 20;
+
 /// What calls in plaintext are told where only TLS is taken.
 const TLS_ONLY: &str = "this port takes TLS only: use https://, and give the certificate authority";
 
@@ -187,9 +196,19 @@ fn builder(settings: &Settings) -> http2::Builder<Spawn> {
         // Calls that run out of time together are reset together: h2 takes twenty of them that it
         // has not got to for an attack, and closes the connection under all the others.
         .max_pending_accept_reset_streams(settings.max_streams_per_connection as usize)
+        .initial_connection_window_size(window(settings.max_streams_per_connection))
         .keep_alive_interval(settings.keepalive_interval)
         .keep_alive_timeout(settings.keepalive_timeout);
     builder
+}
+
+/// What a connection of `streams` may have sent that was not read yet, in bytes.
+///
+/// h2 charges each small piece of a body with up to [`PIECE`] until it is read, and closes the
+/// connection when half the window is spent: room for a small message of every stream at once.
+fn window(streams: u32) -> u32 {
+    let room = streams.saturating_mul(2 * PIECE);
+    room.clamp(SMALLEST_WINDOW, LARGEST_WINDOW)
 }
 
 /// Runs the streams of a connection. hyper ends them when their connection is gone.

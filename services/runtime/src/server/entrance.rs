@@ -16,6 +16,7 @@ use tonic::codegen::BoxFuture;
 use tower::Service as _;
 
 use super::Serving;
+use super::whole::Whole;
 use crate::layers::{self, Inbound, Peer, Stack, StackBody};
 use crate::server::HEALTH;
 use crate::server::routes::service_of;
@@ -55,7 +56,8 @@ impl hyper::service::Service<Request<Incoming>> for Entrance {
     type Future = Passage;
 
     fn call(&self, request: Request<Incoming>) -> Passage {
-        let request = request.map(Body::new);
+        let patience = self.serving.settings.keepalive_timeout;
+        let request = request.map(|body| Body::new(Whole::new(body, patience)));
         let path = request.uri().path();
         if service_of(path) == HEALTH {
             return Passage::Straight {

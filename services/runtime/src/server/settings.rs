@@ -30,7 +30,7 @@ pub struct Settings {
     /// A silent connection is pinged this often, and closed if it does not answer
     /// within [`Settings::keepalive_timeout`].
     pub keepalive_interval: Duration,
-    /// For the answer to a ping.
+    /// For the answer to a ping, and for the rest of a request that was answered before its end.
     pub keepalive_timeout: Duration,
     /// A connection as old as this, give or take a tenth, takes no new calls: those in flight
     /// finish, and its peer connects anew, perhaps to another instance. `None` is never.

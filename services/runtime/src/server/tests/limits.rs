@@ -21,9 +21,14 @@ fn aging(grace: Duration) -> Settings {
 
 /// How many connections were too old so far.
 fn aged(context: &Context) -> u64 {
+    value(context, "muster_connections_aged_total ")
+}
+
+/// The value of the metric `name`, which ends with a space.
+fn value(context: &Context, name: &str) -> u64 {
     let text = context.metrics.render().unwrap();
     let mut lines = text.lines();
-    let value = lines.find_map(|line| line.strip_prefix("muster_connections_aged_total "));
+    let value = lines.find_map(|line| line.strip_prefix(name));
     value.map_or(0, |value| value.parse().unwrap())
 }
 
@@ -215,4 +220,82 @@ async fn a_message_that_is_too_large_is_refused_and_the_connection_goes_on() {
         .get_status(GetStatusRequest {})
         .await
         .unwrap();
+}
+
+#[tokio::test]
+async fn refusing_thousands_of_calls_costs_nobody_their_connection() {
+    let settings = Settings {
+        max_in_flight: 0,
+        ..Settings::default()
+    };
+    let running = Running::start(settings).await;
+    for _ in 0..3 {
+        let calls = (0..2_000).map(|_| {
+            let mut client = running.client.clone();
+            async move { client.get_status(GetStatusRequest {}).await }
+        });
+        for answer in futures_util::future::join_all(calls).await {
+            let status = answer.unwrap_err();
+            assert_eq!(Details::of(&status).reason, "OVERLOADED", "{status}");
+        }
+    }
+    assert_eq!(running.context.load.refused(Lane::Shared), 6_000);
+    assert_eq!(value(&running.context, "muster_connections "), 1);
+}
+
+/// A client of the server at `address` that may open as many streams as a connection has.
+async fn raw(address: &str) -> h2::client::SendRequest<bytes::Bytes> {
+    let stream = TcpStream::connect(address).await.unwrap();
+    let mut builder = h2::client::Builder::new();
+    builder.initial_max_send_streams(Settings::default().max_streams_per_connection as usize);
+    let (sender, connection) = builder.handshake(stream).await.unwrap();
+    task::spawn(connection);
+    sender
+}
+
+fn status_request() -> http::Request<()> {
+    let builder = http::Request::post("http://x/muster.ops.v1.OpsService/GetStatus");
+    let builder = builder.header("content-type", "application/grpc");
+    builder.header("te", "trailers").body(()).unwrap()
+}
+
+#[tokio::test]
+async fn all_the_calls_that_a_connection_may_have_can_come_at_once() {
+    let running = Running::start_lazily(Settings::default()).await;
+    let mut sender = raw(running.url.strip_prefix("http://").unwrap()).await;
+    // All before the connection gets to write any.
+    let answers: Vec<_> = (0..Settings::default().max_streams_per_connection)
+        .map(|_| {
+            let (answer, mut body) = sender.send_request(status_request(), false).unwrap();
+            let message = bytes::Bytes::from_static(&[0; 5]);
+            body.send_data(message, false).unwrap();
+            body.send_data(bytes::Bytes::new(), true).unwrap();
+            answer
+        })
+        .collect();
+    for answer in answers {
+        let answer = timeout(PATIENCE, answer).await.unwrap();
+        assert_eq!(answer.unwrap().status(), 200);
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_was_refused_and_never_ends_is_reset_without_an_error() {
+    let settings = Settings {
+        max_in_flight: 0,
+        keepalive_timeout: Duration::from_millis(50),
+        ..Settings::default()
+    };
+    let running = Running::start_lazily(settings).await;
+    let mut sender = raw(running.url.strip_prefix("http://").unwrap()).await;
+    for _ in 0..2 {
+        let (answer, mut body) = sender.send_request(status_request(), false).unwrap();
+        body.send_data(bytes::Bytes::from_static(&[0; 5]), false)
+            .unwrap();
+        let answer = timeout(PATIENCE, answer).await.unwrap().unwrap();
+        assert_eq!(answer.headers()["grpc-status"], "14");
+        let reset = std::future::poll_fn(|context| body.poll_reset(context));
+        let reason = timeout(PATIENCE, reset).await.unwrap().unwrap();
+        assert_eq!(reason, h2::Reason::NO_ERROR);
+    }
 }
