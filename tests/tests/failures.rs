@@ -57,14 +57,12 @@ async fn with_retry_the_other_is_untouched_and_the_failed_one_is_restarted_after
     witness.fail(0);
     fleet.until("chat", ServicePhase::Degraded, PATIENCE).await;
     fleet.until("chat", ServicePhase::Healthy, PATIENCE).await;
-    assert_eq!(
-        seen.phases().await,
-        [
-            ServicePhase::Healthy,
-            ServicePhase::Degraded,
-            ServicePhase::Healthy
-        ]
-    );
+    let expected = [
+        ServicePhase::Healthy,
+        ServicePhase::Degraded,
+        ServicePhase::Healthy,
+    ];
+    assert_eq!(seen.phases_like(&expected, PATIENCE).await, expected);
     let after = fleet.processes("chat").await;
     assert_eq!(after["chat/1"], before["chat/1"], "the other was touched");
     assert_ne!(after["chat/0"], before["chat/0"]);
@@ -144,9 +142,10 @@ async fn a_crash_loop_beside_a_healthy_sibling_backs_off_gives_up_and_holds_noth
     let gave_up = |one: &Replica| one.phase() == ReplicaPhase::Failed;
     let failed = fleet.until_replica("chat/0", "FAILED", gave_up).await;
     assert_eq!(failed.failure_class(), FailureClass::Error);
-    // Interval 0.5 s, then twice as long each time up to 4 s: 15 s hold at most eight of them.
+    // Interval 0.5 s, then twice as long each time up to 4 s: 15 s hold at most eight of them, and a busy
+    // machine fewer.
     let starts = witness.of(0, "start").len();
-    assert!((4..=9).contains(&starts), "{starts} starts within 15 s");
+    assert!((3..=9).contains(&starts), "{starts} starts within 15 s");
     let service = fleet.until("chat", ServicePhase::Degraded, PATIENCE).await;
     assert_eq!(service.status.unwrap().counts.unwrap().ready, 2);
     assert_eq!(fleet.processes("chat").await["chat/1"], before["chat/1"]);

@@ -1,13 +1,22 @@
 //! Watches that miss nothing while a test does something else: what they saw is asserted on at the end.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use muster_proto::replicas::v1::{
     Endpoint, ServiceFilter, ServicePhase, ServiceStatus, WatchEndpointsRequest,
     WatchServicesRequest, endpoint_change, replicas_service_client::ReplicasServiceClient,
     service_change,
 };
-use tokio::{sync::oneshot, task::JoinHandle, time::sleep};
+use tokio::{
+    sync::oneshot,
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
 
 use super::{channel_for_streams, own};
 
@@ -16,6 +25,7 @@ use super::{channel_for_streams, own};
 pub struct Seen<T> {
     stop: oneshot::Sender<()>,
     task: JoinHandle<Vec<T>>,
+    so_far: Arc<Mutex<Vec<T>>>,
 }
 
 impl<T: Send + 'static> Seen<T> {
@@ -28,12 +38,13 @@ impl<T: Send + 'static> Seen<T> {
     /// `watch` writes down what it sees, and is cut off in the end.
     fn by<W, F>(watch: W) -> Self
     where
-        W: FnOnce(std::sync::Arc<std::sync::Mutex<Vec<T>>>) -> F,
+        W: FnOnce(Arc<Mutex<Vec<T>>>) -> F,
         F: Future<Output = ()> + Send + 'static,
     {
         let (stop, stopped) = oneshot::channel();
-        let seen = std::sync::Arc::<std::sync::Mutex<Vec<T>>>::default();
-        let watching = watch(std::sync::Arc::clone(&seen));
+        let seen = Arc::<Mutex<Vec<T>>>::default();
+        let so_far = Arc::clone(&seen);
+        let watching = watch(Arc::clone(&seen));
         let task = own(async move {
             tokio::select! {
                 _ = stopped => {}
@@ -41,7 +52,7 @@ impl<T: Send + 'static> Seen<T> {
             }
             std::mem::take(&mut *seen.lock().unwrap())
         });
-        Self { stop, task }
+        Self { stop, task, so_far }
     }
 }
 
@@ -77,10 +88,21 @@ impl Seen<ServiceStatus> {
 
     /// The phases that were seen, each once in a row.
     pub async fn phases(self) -> Vec<ServicePhase> {
-        let statuses = self.stop().await;
-        let mut phases: Vec<_> = statuses.iter().map(ServiceStatus::phase).collect();
-        phases.dedup();
-        phases
+        phases(&self.stop().await)
+    }
+
+    /// The same, once they are the `expected` ones, for which a watch may need a moment longer than whoever
+    /// asks; or what they are instead after `patience`.
+    pub async fn phases_like(
+        self,
+        expected: &[ServicePhase],
+        patience: Duration,
+    ) -> Vec<ServicePhase> {
+        let end = Instant::now() + patience;
+        while phases(&self.so_far.lock().unwrap()) != expected && Instant::now() < end {
+            sleep(AGAIN).await;
+        }
+        self.phases().await
     }
 
     /// The least number of ready replicas that was seen.
@@ -89,6 +111,12 @@ impl Seen<ServiceStatus> {
         let ready = statuses.iter().map(|status| status.counts.unwrap().ready);
         ready.min().unwrap_or(i32::MAX)
     }
+}
+
+fn phases(statuses: &[ServiceStatus]) -> Vec<ServicePhase> {
+    let mut phases: Vec<_> = statuses.iter().map(ServiceStatus::phase).collect();
+    phases.dedup();
+    phases
 }
 
 impl Seen<BTreeMap<String, Endpoint>> {
