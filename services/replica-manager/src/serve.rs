@@ -125,7 +125,7 @@ async fn assemble(
     let fleet = Fleet::default();
     let hubs = Hubs::new(&view.read(), &store.epoch().to_string(), fleet.clone());
     let engine = Engine::new(Parts {
-        leadership: store.lead().await?,
+        leadership: store.lead(&context.identity.instance).await?,
         progress: Progress::new(listing.revision.0),
         view,
         clock: context.clock.clone(),

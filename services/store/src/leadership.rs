@@ -43,6 +43,12 @@ impl Leadership {
         transaction.when(TERM_KEY, Condition::ModifiedAt(self.term.revision))
     }
 
+    /// Whether the right has not ended, by this instance's own count of time.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        self.end.borrow().is_none()
+    }
+
     /// Resolves when the right has ended: someone else may lead from now on. With a store of one
     /// process that is when it is closed or has failed.
     pub fn lost(&self) -> impl Future<Output = ()> + Send + 'static {

@@ -3,12 +3,16 @@
 use std::future::{Future, pending};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
 
 use crate::backup::Backup;
 use crate::embedded::{self, Embedded};
 use crate::epoch::Epoch;
 use crate::error::Error;
 use crate::group::{Group, Records};
+use crate::instance::{Instance, Seat};
 use crate::leadership::{Leadership, TERM_KEY, Term};
 use crate::memory::Memory;
 use crate::open_error::OpenError;
@@ -158,13 +162,65 @@ impl Store {
         Watch::new(Arc::clone(&self.shared), prefix, after)
     }
 
-    /// Waits for the right to act. A store of one process grants it at once, for as long as it is open.
+    /// Whether other instances may have this store open and write to it.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        match &*self.backend {
+            Backend::Memory(_) | Backend::Embedded(_) => false,
+        }
+    }
+
+    /// Waits for the right to act for the component; `id` is this instance's. A store of one process grants
+    /// it at once, for as long as it is open. After it is lost it may be waited for again.
     ///
     /// # Errors
     /// `Closed`.
-    pub async fn lead(&self) -> Result<Leadership, Error> {
+    pub async fn lead(&self, id: &str) -> Result<Leadership, Error> {
         self.shared.revision()?;
+        tracing::debug!(id, "the only instance leads");
         Ok(Leadership::new(self.term, self.shared.on_end()))
+    }
+
+    /// Makes this instance known to the others by `id`, with a value of its own such as its address, for as
+    /// long as its lease is kept; the store keeps it, and takes it anew where it was lost.
+    ///
+    /// # Errors
+    /// `Closed`; of a shared store also `Unavailable`.
+    pub async fn join(&self, id: &str, value: impl Into<Bytes>) -> Result<Seat, Error> {
+        self.shared.revision()?;
+        let seat = Instance {
+            id: Arc::from(id),
+            value: value.into(),
+            leader: true,
+        };
+        Ok(Seat::alone(seat, self.shared.on_end()))
+    }
+
+    /// The instances that hold seats, as far as is known here; none of a store that is not shared.
+    ///
+    /// # Errors
+    /// `Closed`.
+    pub async fn instances(&self) -> Result<Vec<Instance>, Error> {
+        self.shared.revision()?;
+        Ok(Vec::new())
+    }
+
+    /// Takes the seat of an instance that does not answer: from now on others cannot see it, and within
+    /// the instance's lease it knows. Only the leader may, as far as the store can tell.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Closed`.
+    pub async fn evict(&self, _by: &Leadership, id: &str) -> Result<(), Error> {
+        self.shared.revision()?;
+        tracing::debug!(id, "nobody else has a seat");
+        Ok(())
+    }
+
+    /// How long ago what is read here was last known to be the newest: nothing while a store is in step,
+    /// and always of one that is not shared.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        Duration::ZERO
     }
 
     /// A copy of all records as of one revision, while others go on writing. It is encoded as it is read.

@@ -57,7 +57,7 @@ async fn put(store: &Store, key: &str, value: &str) -> Revision {
 async fn everything_is_there_after_a_restart() {
     let place = place();
     let store = open(&place.path);
-    let (epoch, term) = (store.epoch(), store.lead().await.unwrap().term());
+    let (epoch, term) = (store.epoch(), store.lead("one").await.unwrap().term());
     assert_eq!(term.revision, Revision(1));
     put(&store, "a", "1").await;
     put(&store, "b", "1").await;
@@ -67,7 +67,7 @@ async fn everything_is_there_after_a_restart() {
 
     let store = open(&place.path);
     assert_eq!(store.epoch(), epoch);
-    let next = store.lead().await.unwrap().term();
+    let next = store.lead("one").await.unwrap().term();
     assert_eq!(next.revision, Revision(latest.0 + 1));
     assert!(next > term);
     let after = store.list("").await.unwrap();

@@ -16,7 +16,6 @@ use super::load::Contents;
 use super::sim::SimDisk;
 use super::{Embedded, guard, start};
 use crate::epoch::Epoch;
-use crate::history::HistoryLimits;
 use crate::leadership::Term;
 use crate::open_error::OpenError;
 use crate::options::Options;
@@ -42,8 +41,8 @@ fn pace() -> Pace {
 fn options() -> Options {
     Options {
         epoch: Epoch::new(UNIX_EPOCH + Duration::from_secs(1), 7),
-        history: HistoryLimits::default(),
         cache_bytes: 1024 * 1024,
+        ..Options::default()
     }
 }
 

@@ -124,5 +124,6 @@ conformance! {
         a_closed_store_has_not_failed,
         a_stale_leader_is_fenced_off,
         leadership_lasts_until_the_end,
+        a_seat_is_held_until_the_end,
         a_backup_is_of_one_revision_and_restores_to_a_new_epoch;
 }

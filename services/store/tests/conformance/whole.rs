@@ -49,7 +49,7 @@ pub(crate) async fn a_closed_store_says_so(fixture: &impl Fixture) {
         store.watch("", Revision(0)).await.unwrap_err(),
         Error::Closed
     );
-    assert_eq!(store.lead().await.unwrap_err(), Error::Closed);
+    assert_eq!(store.lead("one").await.unwrap_err(), Error::Closed);
 }
 
 pub(crate) async fn a_closed_store_has_not_failed(fixture: &impl Fixture) {
@@ -62,9 +62,9 @@ pub(crate) async fn a_closed_store_has_not_failed(fixture: &impl Fixture) {
 
 pub(crate) async fn a_stale_leader_is_fenced_off(fixture: &impl Fixture) {
     let store = fixture.store(Options::default());
-    let leadership = store.lead().await.unwrap();
+    let leadership = store.lead("one").await.unwrap();
     assert_eq!(leadership.term().epoch, store.epoch());
-    assert_eq!(store.lead().await.unwrap().term(), leadership.term());
+    assert_eq!(store.lead("one").await.unwrap().term(), leadership.term());
     commit(&store, leadership.fence(Transaction::new().put("a", "1"))).await;
     let taken = put(&store, TERM_KEY, "another").await;
     let outcome = store
@@ -79,11 +79,21 @@ pub(crate) async fn a_stale_leader_is_fenced_off(fixture: &impl Fixture) {
 
 pub(crate) async fn leadership_lasts_until_the_end(fixture: &impl Fixture) {
     let store = fixture.store(Options::default());
-    let lost = store.lead().await.unwrap().lost();
+    let lost = store.lead("one").await.unwrap().lost();
     tokio::pin!(lost);
     assert!(timeout(Duration::from_millis(20), &mut lost).await.is_err());
     store.close().await;
     timeout(Duration::from_secs(5), lost).await.unwrap();
+}
+
+pub(crate) async fn a_seat_is_held_until_the_end(fixture: &impl Fixture) {
+    let store = fixture.store(Options::default());
+    let seat = store.join("one", "here").await.unwrap();
+    assert_eq!((seat.id(), seat.holds()), ("one", true));
+    assert_eq!(store.age(), Duration::ZERO);
+    store.close().await;
+    assert!(!seat.holds());
+    assert_eq!(store.join("one", "here").await.unwrap_err(), Error::Closed);
 }
 
 pub(crate) async fn a_backup_is_of_one_revision_and_restores_to_a_new_epoch(
@@ -116,8 +126,8 @@ pub(crate) async fn a_backup_is_of_one_revision_and_restores_to_a_new_epoch(
     let copy = Store::embedded(&target, Options::default()).unwrap();
     assert_eq!(copy.epoch(), restored.epoch);
     assert!(copy.epoch() > store.epoch());
-    let old_term = store.lead().await.unwrap().term();
-    assert!(copy.lead().await.unwrap().term() > old_term);
+    let old_term = store.lead("one").await.unwrap().term();
+    assert!(copy.lead("one").await.unwrap().term() > old_term);
     let copied = copy.list("k/").await.unwrap().records;
     assert_eq!(
         copied,
