@@ -2,6 +2,7 @@
 //! flags, their defaults, and which source wins. It checks single values; what must fit together is
 //! checked where it is used.
 
+mod advertise;
 mod duration;
 mod sources;
 
@@ -17,6 +18,7 @@ use std::time::Duration;
 use clap::builder::BoolishValueParser;
 use tracing_subscriber::filter::{EnvFilter, ParseError};
 
+pub use advertise::{Advertise, Reached};
 pub use duration::parse_duration;
 pub(crate) use sources::{Parsed, parse, usage_error};
 
@@ -31,6 +33,9 @@ pub struct CommonArgs {
     /// Serve health, metrics and version over HTTP on this address; "off" serves none
     #[arg(long, value_name = "IP:PORT")]
     pub ops_listen: OpsListen,
+    /// Where others reach this process, if that is not where it listens
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub advertise: Option<Advertise>,
     /// Read flags not given here, and what has no flag, from this TOML file
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,

@@ -46,6 +46,13 @@ impl Principal {
         Self::new(Role::Anonymous, "")
     }
 
+    /// The principal with this id, as another instance of ours established it.
+    pub fn parse(id: &str) -> Option<Self> {
+        let (role, name) = id.split_once(':')?;
+        let role = Role::ALL.into_iter().find(|one| one.name() == role)?;
+        Some(Self::new(role, name))
+    }
+
     /// The caller of `request`, as the layers found it; anonymous for a request that came through
     /// no layer.
     pub fn of<T>(request: &tonic::Request<T>) -> Self {

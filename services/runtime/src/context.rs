@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
+use crate::age::Age;
 use crate::clock::Clock;
 use crate::connect::{self, Connector};
 use crate::health::{Health, Tier};
@@ -63,6 +64,8 @@ pub struct Context {
     pub bound: Arc<OnceLock<SocketAddr>>,
     /// Calls in flight.
     pub load: Load,
+    /// How old what reads show is.
+    pub(crate) age: Age,
     /// How its server serves.
     pub settings: Arc<Settings>,
 }
@@ -95,6 +98,7 @@ impl Context {
             tasks,
             metrics: Metrics::new(),
             bound: Arc::default(),
+            age: Age::default(),
             load: Load::new(settings.max_in_flight, settings.max_vital_in_flight),
             settings: Arc::new(settings),
         };

@@ -93,7 +93,7 @@
 //! # In reading order
 //!
 //! [`clock`], [`task`] and [`shutdown`] are what a component lives by; [`health`] and [`metrics`]
-//! what it tells of itself; [`context`] holds them together; [`server`] serves, through the
+//! what it tells of itself; [`instances`] who else is on its store; [`context`] holds them together; [`server`] serves, through the
 //! [`layers`], whom [`auth`] knows; [`operations`] is the service of every component; [`args`] and [`process`] make a program of it. What services
 //! speak with: [`connect`], [`status`], [`page`], [`resume`], [`watch`], [`deadline`] and
 //! [`backoff`].
@@ -103,6 +103,7 @@
 #[global_allocator]
 static MEMORY: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+pub mod age;
 pub mod args;
 pub mod auth;
 pub mod backoff;
@@ -112,6 +113,7 @@ pub mod connect;
 pub mod context;
 pub mod deadline;
 pub mod health;
+pub mod instances;
 pub mod layers;
 pub mod metrics;
 pub mod operations;

@@ -23,6 +23,7 @@ use tonic::{Code, Request, Response, Status};
 use crate::auth::{Principal, Roles};
 use crate::context::Context;
 use crate::server::Method;
+use crate::shutdown::Phase;
 use crate::status;
 use crate::task::Failed;
 
@@ -52,7 +53,11 @@ impl Operations {
     /// Reads from `backing` whether maintenance is on, which health shows from now on.
     pub async fn open(context: &Context, backing: impl Backing) -> Result<Self, Unavailable> {
         let backing: Arc<dyn Backing> = Arc::new(backing);
+        // From before the first reading, so that no change is missed.
+        let changes = backing.changes();
         let maintenance = Maintenance::open(context, Arc::clone(&backing)).await?;
+        let follow = maintenance.clone().follow(changes);
+        context.tasks.until(Phase::Loops, "maintenance", follow);
         Ok(Self {
             context: context.clone(),
             backing,

@@ -191,7 +191,11 @@ impl Server {
 
     fn assemble(self) -> Result<Serving, Error> {
         let settings = Arc::clone(&self.context.settings);
-        let metrics = CallMetrics::new(&self.context.metrics, self.context.load.clone());
+        let metrics = CallMetrics::new(
+            &self.context.metrics,
+            self.context.load.clone(),
+            self.context.age.clone(),
+        );
         let ends = Ends::default();
         let times = Times {
             default: settings.default_deadline,

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use muster_model::name;
@@ -44,9 +43,6 @@ pub struct Args {
     /// A label of this machine; may be given several times
     #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',')]
     pub label: Vec<String>,
-    /// Where the agent is reached; its replicas are reached at the same host
-    #[arg(long, value_name = "HOST:PORT")]
-    pub advertise: Option<Advertise>,
     /// Declares GPUs that are not there, such as "H100:8": shown as simulated everywhere
     #[arg(long, value_name = "GPUS")]
     pub gpus: Option<String>,
@@ -77,37 +73,6 @@ pub struct Args {
     /// The container engine's socket
     #[arg(long, value_name = "FILE", default_value = "/var/run/docker.sock")]
     pub docker_socket: PathBuf,
-}
-
-/// Where an agent is reached.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Advertise {
-    /// A name or address, without brackets.
-    pub host: String,
-    /// The port; absent is the one that it listens on.
-    pub port: Option<u16>,
-}
-
-impl FromStr for Advertise {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let wrong = || format!("{text:?} is neither HOST nor HOST:PORT");
-        let (host, port) = match text.rsplit_once(':') {
-            Some((host, port)) if !host.contains(':') || host.ends_with(']') => {
-                (host, Some(port.parse().map_err(|_| wrong())?))
-            }
-            Some(_) | None => (text, None),
-        };
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        if host.is_empty() || host.contains(['/', ' ']) || port == Some(0) {
-            return Err(wrong());
-        }
-        Ok(Self {
-            host: host.to_owned(),
-            port,
-        })
-    }
 }
 
 /// What a stopping agent's program can be told to do.
@@ -157,8 +122,6 @@ pub struct Config {
     pub join_token_file: Option<PathBuf>,
     /// The machine's labels.
     pub labels: BTreeMap<String, String>,
-    /// Where the agent is reached; absent is where it listens.
-    pub advertise: Option<Advertise>,
     /// GPUs that are declared and not there.
     pub simulated_gpus: Option<GpuRequest>,
     /// What is done with replicas at the end.
@@ -206,7 +169,6 @@ impl Config {
             replicas,
             join_token_file: None,
             labels: BTreeMap::new(),
-            advertise: None,
             simulated_gpus: None,
             on_terminate: OnTerminate::Keep,
             backend: String::new(),
@@ -246,7 +208,6 @@ impl Config {
         Ok(Self {
             labels,
             join_token_file: args.join_token_file,
-            advertise: args.advertise,
             simulated_gpus: gpus.map(parse_gpus).transpose()?,
             on_terminate: match args.on_terminate {
                 TerminateFlag::Keep => OnTerminate::Keep,
@@ -316,27 +277,6 @@ fn host_as_name() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn where_it_is_reached() {
-        let advertise = |host: &str, port| {
-            Ok(Advertise {
-                host: host.into(),
-                port,
-            })
-        };
-        for (text, expected) in [
-            ("10.0.0.1:7403", advertise("10.0.0.1", Some(7403))),
-            ("gpu-1.example", advertise("gpu-1.example", None)),
-            ("[::1]:7403", advertise("::1", Some(7403))),
-            ("::1", advertise("::1", None)),
-        ] {
-            assert_eq!(text.parse(), expected, "{text}");
-        }
-        for text in ["", ":7403", "host:", "host:x", "host:0", "http://host:1"] {
-            assert!(text.parse::<Advertise>().is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn ranges_of_ports() {

@@ -12,6 +12,7 @@ use muster_proto::workers::v1::{
     HeartbeatRequest, HeartbeatResponse, HeartbeatTerms, RegisterWorkerRequest,
     RegisterWorkerResponse,
 };
+use muster_runtime::args::Reached;
 use muster_runtime::backoff::{self, Backoff};
 use muster_runtime::connect::{Channel, Credential};
 use muster_runtime::health::Check;
@@ -27,7 +28,6 @@ use crate::domain::ids::AllocationId;
 use crate::domain::lease::Lease;
 use crate::files::{self, Durability};
 use crate::grpc::convert;
-use crate::serve::Addresses;
 use crate::shared::Shared;
 use crate::standing::Registered;
 use crate::view::View;
@@ -55,7 +55,7 @@ pub(crate) struct Registry {
     /// Whether the credential is presented, if there is one.
     pub(crate) presented: bool,
     pub(crate) check: Check,
-    pub(crate) addresses: Addresses,
+    pub(crate) reached: Reached,
 }
 
 /// Why a generation is over.

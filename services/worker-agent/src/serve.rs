@@ -1,12 +1,12 @@
 //! Puts the agent together: its folder, its loops, its server, its end.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use muster_proto::agents::v1::agents_service_server::AgentsServiceServer;
 use muster_proto::replicas::v1::assignments_service_client::AssignmentsServiceClient;
 use muster_proto::workers::v1::workers_service_client::WorkersServiceClient;
+use muster_runtime::args::Reached;
 use muster_runtime::connect::{Connector, Credential};
 use muster_runtime::context::Context;
 use muster_runtime::health::Tier;
@@ -46,10 +46,12 @@ pub async fn serve(config: Config, context: Context, listeners: Listeners) -> an
         .keep_reports(data.path())
         .context("the data directory")?;
     let (data, config) = (Arc::new(data), Arc::new(config));
-    let address = listeners.grpc_address();
-    let addresses = Addresses::of(&config, address.ip(), address.port());
+    let reached = Reached::of(
+        context.settings.advertise.as_ref(),
+        listeners.grpc_address(),
+    );
     let measures = Measures::new(&context.metrics);
-    let agent = Agent::open(&config, &context, &data, &addresses.host, &measures)
+    let agent = Agent::open(&config, &context, &data, &reached.host, &measures)
         .context("the data directory")?;
     let shared = Shared {
         standing: Standing::new(inventory::read(&config)),
@@ -70,7 +72,7 @@ pub async fn serve(config: Config, context: Context, listeners: Listeners) -> an
         shared: shared.clone(),
     };
     context.tasks.critical("janitor", janitor.run());
-    talk(&shared, addresses).context("the credential")?;
+    talk(&shared, reached).context("the credential")?;
     let operations = Operations::open(context, File::in_folder(shared.data.path())).await?;
     Server::new(context)
         .operations(&operations)
@@ -84,7 +86,7 @@ pub async fn serve(config: Config, context: Context, listeners: Listeners) -> an
 }
 
 /// Starts the loops that talk to the registry and the manager.
-fn talk(shared: &Shared, addresses: Addresses) -> anyhow::Result<()> {
+fn talk(shared: &Shared, reached: Reached) -> anyhow::Result<()> {
     let Shared {
         config, context, ..
     } = shared;
@@ -127,7 +129,7 @@ fn talk(shared: &Shared, addresses: Addresses) -> anyhow::Result<()> {
         credential,
         presented: true,
         check: check("worker-registry"),
-        addresses,
+        reached,
     };
     context.tasks.critical("registry", registry.run(leaving));
     context.tasks.critical("assignments", watcher.run());
@@ -158,32 +160,4 @@ fn connector(context: &Context, credential: Credential) -> Connector {
         .clone()
         .with_options(options)
         .with_credential(credential)
-}
-
-/// Where this machine is reached.
-#[derive(Debug, Clone)]
-pub(crate) struct Addresses {
-    /// The host of its replicas.
-    pub(crate) host: String,
-    /// The agent itself, HOST:PORT.
-    pub(crate) agent: String,
-}
-
-impl Addresses {
-    fn of(config: &Config, ip: IpAddr, port: u16) -> Self {
-        let (host, port) = match &config.advertise {
-            Some(advertise) => (advertise.host.clone(), advertise.port.unwrap_or(port)),
-            None if ip.is_unspecified() => {
-                let system = rustix::system::uname();
-                (system.nodename().to_string_lossy().into_owned(), port)
-            }
-            None => (ip.to_string(), port),
-        };
-        let agent = if host.contains(':') {
-            format!("[{host}]:{port}")
-        } else {
-            format!("{host}:{port}")
-        };
-        Self { host, agent }
-    }
 }

@@ -123,3 +123,14 @@ fn entries_that_make_no_sense_are_refused_in_words() {
         assert!(error.to_string().contains(words), "{error}");
     }
 }
+
+#[test]
+fn an_id_told_by_another_instance_is_read_back() {
+    for role in Role::ALL {
+        let principal = Principal::new(role, "a:b");
+        assert_eq!(Principal::parse(principal.id()), Some(principal));
+    }
+    for text in ["", "admin", "god:alice", ":x"] {
+        assert_eq!(Principal::parse(text), None, "{text}");
+    }
+}

@@ -23,6 +23,7 @@ use tracing::Span;
 
 use super::shed::Load;
 use super::{Inbound, trailers};
+use crate::age::Age;
 use crate::metrics::Metrics;
 use crate::server::method::Entry;
 use crate::status::code_name;
@@ -54,13 +55,14 @@ pub(crate) struct CallMetrics {
     active: Gauge,
     panics: Counter,
     load: Load,
+    age: Age,
     method: &'static str,
     by_code: Arc<[OnceLock<Histogram>; CODES]>,
 }
 
 impl CallMetrics {
     /// Registers them. `load` gets the times of calls that are no streams.
-    pub(crate) fn new(metrics: &Metrics, load: Load) -> Self {
+    pub(crate) fn new(metrics: &Metrics, load: Load, age: Age) -> Self {
         let durations = Durations::new_with_constructor(|| Histogram::new(BUCKETS));
         Self {
             durations: metrics.register_seconds(
@@ -79,6 +81,7 @@ impl CallMetrics {
                 Counter::default(),
             ),
             load,
+            age,
             method: "_OTHER",
             by_code: Arc::default(),
         }
@@ -239,8 +242,11 @@ where
             Some(call) => call.within(|| this.inner.poll(context)),
             None => this.inner.poll(context),
         };
-        polled.map(|Ok(response)| {
+        polled.map(|Ok(mut response)| {
             let mut call = this.call.take();
+            if let Some(call) = &call {
+                call.entry.metrics.age.tell(response.headers_mut());
+            }
             if let Some(code) = trailers::code_in(response.headers())
                 && let Some(mut call) = call.take()
             {

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::BoxStream;
 
 use crate::task;
 
@@ -29,6 +31,12 @@ pub trait Backing: fmt::Debug + Send + Sync + 'static {
     /// Every instance on the same store; `None` where there can only be this one.
     async fn instances(&self) -> Result<Option<Vec<Instance>>, Unavailable> {
         Ok(None)
+    }
+
+    /// Tells each time that what is kept may have been changed by another instance; ends when that cannot
+    /// happen any more.
+    fn changes(&self) -> BoxStream<'static, ()> {
+        futures_util::stream::empty().boxed()
     }
 
     /// A copy of the whole state; `None` for a component that has none.

@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::BoxStream;
 use muster_proto::ops::v1 as proto;
 use prost::Message as _;
 use tokio::sync::{Mutex, watch};
@@ -62,6 +64,15 @@ impl Maintenance {
         };
         self.show(state);
         Ok(())
+    }
+
+    /// Shows what other instances make of it, as they change it.
+    pub(super) async fn follow(self, mut changes: BoxStream<'static, ()>) {
+        while changes.next().await.is_some() {
+            if let Err(error) = self.reload().await {
+                tracing::warn!(%error, "maintenance could not be read again");
+            }
+        }
     }
 
     /// Keeps the change, then shows it. What is on already keeps the time since when it is.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::args::CommonArgs;
+use crate::args::{Advertise, CommonArgs};
 use crate::auth::Access;
 use crate::tls;
 
@@ -13,6 +13,8 @@ pub struct Settings {
     pub access: Access,
     /// The certificate and how it is used; `None` speaks plaintext only.
     pub tls: Option<tls::Server>,
+    /// Where others reach the process; absent is where it listens.
+    pub advertise: Option<Advertise>,
     /// The deadline of calls that come without one.
     pub default_deadline: Duration,
     /// The longest deadline; longer ones are cut to it.
@@ -49,6 +51,7 @@ impl Default for Settings {
         Self {
             access: Access::default(),
             tls: None,
+            advertise: None,
             default_deadline: Duration::from_secs(30),
             max_deadline: Duration::from_secs(300),
             max_in_flight: 10_000,
@@ -89,6 +92,7 @@ impl From<&CommonArgs> for Settings {
     fn from(args: &CommonArgs) -> Self {
         let defaults = Self::default();
         Self {
+            advertise: args.advertise.clone(),
             default_deadline: args.default_deadline,
             max_deadline: args.max_deadline,
             max_in_flight: usize::try_from(args.max_in_flight).unwrap_or(usize::MAX),

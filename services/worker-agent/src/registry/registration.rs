@@ -94,8 +94,8 @@ impl Registry {
             region: config.region.clone(),
             zone: config.zone.clone(),
             agent_version: self.shared.context.identity.version.to_owned(),
-            agent_address: self.addresses.agent.clone(),
-            advertise_host: self.addresses.host.clone(),
+            agent_address: self.reached.address.clone(),
+            advertise_host: self.reached.host.clone(),
             held: self.held(last_generation),
         }
     }

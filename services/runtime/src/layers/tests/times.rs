@@ -7,6 +7,7 @@ use muster_proto::ops::v1::{GetStatusRequest, GetStatusResponse, StreamBackupReq
 use tonic::{Code, Request};
 
 use super::{Answer, Running, reason};
+use crate::age::AGE;
 use crate::auth::Roles;
 use crate::connect::{Connector, Options};
 use crate::deadline::Deadline;
@@ -164,4 +165,19 @@ async fn what_remains_of_the_time_is_read_three_hops_down() {
     let left = last.into_inner().in_flight;
     // The default of the last one would be 30 s; each hop keeps one second for itself.
     assert!((80..=97).contains(&left), "{left} s");
+}
+
+#[tokio::test]
+async fn answers_say_how_old_what_they_show_is() {
+    let mut running = Running::start(Settings::default()).await;
+    for (away, told) in [(0, None), (300, Some("1")), (12_900, Some("12")), (0, None)] {
+        running.context.age.set(Duration::from_millis(away));
+        let answer = running
+            .client
+            .get_status(GetStatusRequest {})
+            .await
+            .unwrap();
+        let age = answer.metadata().get(AGE.as_str());
+        assert_eq!(age.map(|age| age.to_str().unwrap()), told, "{away} ms");
+    }
 }
