@@ -2,8 +2,10 @@
 //! asks. Decides where a call goes; never what is asked.
 
 use std::{
+    collections::BTreeSet,
     future::Future,
     io::{self, IsTerminal as _, Write},
+    sync::{Arc, Mutex, PoisonError},
     time::SystemTime,
 };
 
@@ -14,12 +16,13 @@ use muster_proto::{
     workers::v1::workers_service_client::WorkersServiceClient,
 };
 use muster_runtime::{
+    age::AGE,
     clock::Clock,
     connect::{Channel, Connector, Endpoints},
     status::Details,
 };
 use prost::{Message, Name};
-use tonic::{Code, Response, Status};
+use tonic::{Code, Response, Status, metadata::MetadataMap};
 
 use crate::{
     args::{Following, Format},
@@ -69,6 +72,8 @@ pub(crate) struct Session {
     addresses: Addresses,
     connector: Connector,
     clock: Clock,
+    /// Components of which it was said that they show what was.
+    warned: Arc<Mutex<BTreeSet<Component>>>,
     /// How to print.
     pub(crate) format: Format,
     /// Whether to write colours.
@@ -82,6 +87,7 @@ impl Session {
             addresses,
             connector,
             clock: Clock::system(),
+            warned: Arc::default(),
             format,
             colours: Colours::of_stdout(),
         }
@@ -144,8 +150,28 @@ impl Session {
         call: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Result<T, Failure> {
         match call.await {
-            Ok(response) => Ok(response.into_inner()),
+            Ok(response) => {
+                self.warn_of_age(component, response.metadata());
+                Ok(response.into_inner())
+            }
             Err(status) => Err(self.failure(component, status)),
+        }
+    }
+
+    /// Says that a component shows what was, once for each.
+    fn warn_of_age(&self, component: Component, metadata: &MetadataMap) {
+        let Some(seconds) = metadata.get(AGE.as_str()) else {
+            return;
+        };
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        if warned.insert(component) {
+            let seconds = seconds.to_str().unwrap_or("some");
+            let name = component.name();
+            // Nowhere is left to say that stderr is closed.
+            let _ = writeln!(
+                io::stderr(),
+                "warning: {name} has not reached its store for {seconds} s: what follows was true then"
+            );
         }
     }
 

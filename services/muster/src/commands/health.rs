@@ -1,10 +1,11 @@
-//! `muster health` and `muster maintenance`: how each component is, and turning
-//! its readiness off.
+//! `muster health` and `muster maintenance`: how each component and each of its
+//! instances is, and turning its readiness off.
 
 use std::time::Duration;
 
 use muster_proto::ops::v1::{
-    CheckState, GetStatusRequest, GetStatusResponse, SetMaintenanceRequest,
+    CheckState, GetStatusRequest, GetStatusResponse, Instance, ListInstancesRequest,
+    SetMaintenanceRequest,
 };
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
@@ -30,6 +31,7 @@ struct Found {
     ready: Result<ServingStatus, Failure>,
     live: Result<ServingStatus, Failure>,
     status: Option<GetStatusResponse>,
+    instances: Vec<Instance>,
 }
 
 /// Shows how each component is.
@@ -57,16 +59,18 @@ pub(crate) fn named(name: &str) -> Result<Component, Failure> {
 }
 
 async fn ask(session: &Session, component: Component) -> Found {
-    let (ready, live, status) = tokio::join!(
+    let (ready, live, status, instances) = tokio::join!(
         check(session, component, "readiness"),
         check(session, component, "liveness"),
         status(session, component),
+        instances(session, component),
     );
     Found {
         component,
         ready,
         live,
         status,
+        instances,
     }
 }
 
@@ -93,10 +97,28 @@ async fn status(session: &Session, component: Component) -> Option<GetStatusResp
         .ok()
 }
 
+/// Every instance of a component; none if it does not say.
+async fn instances(session: &Session, component: Component) -> Vec<Instance> {
+    let mut request = tonic::Request::new(ListInstancesRequest {});
+    request.set_timeout(TIMEOUT);
+    let answer = session
+        .call(component, session.ops(component).list_instances(request))
+        .await;
+    answer.map_or_else(|_| Vec::new(), |answer| answer.instances)
+}
+
 fn print(session: &Session, found: &[Found]) -> Result<(), Failure> {
     use args::Format;
     match session.format {
-        Format::Table | Format::Wide => session.print_table(&table(session, found)),
+        Format::Table | Format::Wide => {
+            session.print_table(&table(session, found))?;
+            let several = found.iter().any(|one| one.instances.len() > 1);
+            if several || session.is_wide() {
+                session.print("\n")?;
+                session.print_table(&instances_table(session, found))?;
+            }
+            Ok(())
+        }
         Format::Name => {
             let names: String = found
                 .iter()
@@ -119,11 +141,14 @@ fn print(session: &Session, found: &[Found]) -> Result<(), Failure> {
 
 fn value(found: &Found) -> Result<serde_json::Value, Failure> {
     let status = found.status.as_ref().map(json::value).transpose()?;
+    let instances = found.instances.iter().map(json::value);
+    let instances = instances.collect::<Result<Vec<_>, _>>()?;
     Ok(serde_json::json!({
         "component": found.component.name(),
         "readiness": word(&found.ready),
         "liveness": word(&found.live),
         "status": status,
+        "instances": instances,
     }))
 }
 
@@ -161,6 +186,50 @@ fn table(session: &Session, found: &[Found]) -> Table {
         ]);
     }
     table
+}
+
+/// Who leads, and how far each is.
+fn instances_table(session: &Session, found: &[Found]) -> Table {
+    let mut table = Table::new(&[
+        "COMPONENT",
+        "INSTANCE",
+        "ADDRESS",
+        "LEADER",
+        ">REVISION",
+        ">LAG",
+        ">UP",
+        "VERSION",
+    ]);
+    for one in found {
+        for instance in &one.instances {
+            let leads = if instance.leader { "leader" } else { "" };
+            table.row(vec![
+                one.component.name().into(),
+                instance.id.as_str().into(),
+                text::or_nothing(&instance.address).into(),
+                text::or_nothing(leads).into(),
+                revision(instance).into(),
+                lag(instance.lag).into(),
+                text::print_ago(instance.start_time, session.now()).into(),
+                text::or_nothing(&instance.version).into(),
+            ]);
+        }
+    }
+    table
+}
+
+/// The revision that an instance has seen; nothing of one that has none or did not answer.
+fn revision(instance: &Instance) -> String {
+    match instance.revision {
+        0 => text::nothing(),
+        revision => revision.to_string(),
+    }
+}
+
+/// How far an instance is behind its store; nothing where that is not known.
+fn lag(lag: Option<prost_types::Duration>) -> String {
+    let lag = lag.and_then(|lag| Duration::try_from(lag).ok());
+    lag.map_or_else(text::nothing, |lag| format!("{:.1} s", lag.as_secs_f64()))
 }
 
 /// Why it is not ready, or what is not well beside it.
