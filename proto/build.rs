@@ -4,6 +4,7 @@
 use std::{env, error::Error, fs, path::Path, path::PathBuf};
 
 use prost::Message as _;
+use prost_types::FileDescriptorSet;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
@@ -16,6 +17,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     files.sort();
     let descriptors = protox::compile(&files, [&root])?;
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    fs::write(out.join("methods.rs"), methods(&descriptors))?;
     // Names let a message find its descriptor again, for JSON.
     let mut config = prost_build::Config::new();
     config.enable_type_names();
@@ -23,6 +25,22 @@ fn main() -> Result<(), Box<dyn Error>> {
         .btree_map(".")
         .compile_fds_with_config(descriptors, config)?;
     Ok(())
+}
+
+/// The methods of every service, as the value of a constant.
+fn methods(descriptors: &FileDescriptorSet) -> String {
+    let mut text = String::from("&[\n");
+    for file in &descriptors.file {
+        for service in &file.service {
+            let name = format!("{}.{}", file.package(), service.name());
+            for method in &service.method {
+                let path = format!("/{name}/{}", method.name());
+                let streams = method.client_streaming() || method.server_streaming();
+                text += &format!("    Method {{ path: {path:?}, streams: {streams} }},\n");
+            }
+        }
+    }
+    text + "]\n"
 }
 
 /// Adds every `.proto` file below `folder`.

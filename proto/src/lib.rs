@@ -55,6 +55,19 @@ pub mod health {
     package!("grpc.health.v1");
 }
 
+/// A method of the contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Method {
+    /// As a call names it, such as `/muster.ops.v1.OpsService/GetStatus`.
+    pub path: &'static str,
+    /// Is asked, or answers, by more than one message.
+    pub streams: bool,
+}
+
+/// Every method of every service: what a process has to know of the contract to serve it, without reading
+/// [`DESCRIPTORS`].
+pub const METHODS: &[Method] = include!(concat!(env!("OUT_DIR"), "/methods.rs"));
+
 /// Every file of the contract as an encoded `google.protobuf.FileDescriptorSet`,
 /// for reflection and for JSON.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -8,6 +8,7 @@ mod gather;
 mod listener;
 pub(crate) mod method;
 mod metrics;
+mod reflection;
 mod rewind;
 pub(crate) mod routes;
 mod settings;
@@ -23,7 +24,6 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic_reflection::server::Builder as Reflection;
 
 use crate::auth::{Access, Verify};
 use crate::context::Context;
@@ -58,15 +58,9 @@ const STEP_MARGIN: Duration = Duration::from_secs(1);
 /// Why a server cannot serve.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The contract's descriptors cannot be read.
-    #[error("reflection: {0}")]
-    Reflection(#[from] tonic_reflection::server::Error),
-    /// The contract itself cannot be read.
-    #[error("contract: {0}")]
-    Descriptors(String),
     /// A method is served that stands in no table, so nobody could call it.
     #[error("method {0} stands in no table of methods")]
-    UntabledMethod(String),
+    UntabledMethod(&'static str),
     /// A table names a method of a service that is not served.
     #[error("method {0} is of no service that is served")]
     UnknownMethod(&'static str),
@@ -161,7 +155,13 @@ impl Server {
     /// Serves on `listeners` until shutdown has stopped it. Marks the component as started as soon
     /// as connections are accepted.
     pub async fn serve(mut self, listeners: Listeners) -> Result<(), Error> {
-        self.reflect()?;
+        // Both of what was added so far, which is all but reflection itself.
+        let (v1, v1alpha) = (
+            reflection::v1(&self.names),
+            reflection::v1alpha(&self.names),
+        );
+        self.add(v1);
+        self.add(v1alpha);
         let context = self.context.clone();
         // The first server of a component is the one that its address is of.
         let _ = context.bound.set(listeners.grpc_address());
@@ -222,21 +222,6 @@ impl Server {
     fn add<S: GrpcService>(&mut self, service: S) {
         self.names.push(S::NAME);
         self.routes.add(service);
-    }
-
-    /// Adds reflection, in both versions that clients speak, of the services that are served.
-    fn reflect(&mut self) -> Result<(), Error> {
-        let builder = || {
-            let builder = Reflection::configure()
-                .register_encoded_file_descriptor_set(muster_proto::DESCRIPTORS);
-            self.names
-                .iter()
-                .fold(builder, |builder, name| builder.with_service_name(*name))
-        };
-        let (v1, v1alpha) = (builder().build_v1()?, builder().build_v1alpha()?);
-        self.add(v1);
-        self.add(v1alpha);
-        Ok(())
     }
 }
 

@@ -4,8 +4,6 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use prost::Message as _;
-use prost_types::{FileDescriptorSet, ServiceDescriptorProto};
 use rustc_hash::FxHashMap;
 
 use super::routes::service_of;
@@ -113,7 +111,7 @@ impl Table {
         names: &[&'static str],
         metrics: &CallMetrics,
     ) -> Result<Self, Error> {
-        let described = Described::read(names)?;
+        let described = Described::of(names);
         let mut missing = described.all;
         let mut by_path = FxHashMap::default();
         for method in methods.iter().chain(&REFLECTION) {
@@ -150,33 +148,23 @@ impl Table {
 /// What the contract says of the methods of some services.
 #[derive(Debug, Default)]
 struct Described {
-    all: BTreeSet<String>,
-    streams: BTreeSet<String>,
+    all: BTreeSet<&'static str>,
+    streams: BTreeSet<&'static str>,
 }
 
 impl Described {
-    fn read(names: &[&'static str]) -> Result<Self, Error> {
-        let files = FileDescriptorSet::decode(muster_proto::DESCRIPTORS)
-            .map_err(|error| Error::Descriptors(error.to_string()))?;
+    fn of(names: &[&'static str]) -> Self {
         let mut described = Self::default();
-        for file in &files.file {
-            for service in &file.service {
-                let name = format!("{}.{}", file.package(), service.name());
-                if name != HEALTH && names.contains(&name.as_str()) {
-                    described.add(&name, service);
-                }
+        for method in muster_proto::METHODS {
+            let service = service_of(method.path);
+            if service == HEALTH || !names.contains(&service) {
+                continue;
+            }
+            described.all.insert(method.path);
+            if method.streams {
+                described.streams.insert(method.path);
             }
         }
-        Ok(described)
-    }
-
-    fn add(&mut self, name: &str, service: &ServiceDescriptorProto) {
-        for method in &service.method {
-            let path = format!("/{name}/{}", method.name());
-            if method.server_streaming() || method.client_streaming() {
-                self.streams.insert(path.clone());
-            }
-            self.all.insert(path);
-        }
+        described
     }
 }

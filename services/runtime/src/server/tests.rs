@@ -279,3 +279,42 @@ async fn ended_now_it_cuts_everything_and_returns() {
     let gone = async { while TcpStream::connect(running.address).await.is_ok() {} };
     timeout(PATIENCE, gone).await.expect("the port is closed");
 }
+
+/// The services that a server names to a client of one version of reflection.
+macro_rules! reflected {
+    ($version:ident, $address:expr) => {{
+        use tonic_reflection::pb::$version as pb;
+        let url = format!("http://{}", $address);
+        let channel = Channel::from_shared(url).unwrap().connect_lazy();
+        let mut client = pb::server_reflection_client::ServerReflectionClient::new(channel);
+        let list = pb::server_reflection_request::MessageRequest::ListServices(String::new());
+        let ask = pb::ServerReflectionRequest {
+            host: String::new(),
+            message_request: Some(list),
+        };
+        let asked = futures_util::stream::iter([ask]);
+        let mut answers = client
+            .server_reflection_info(asked)
+            .await
+            .unwrap()
+            .into_inner();
+        let answer = answers.message().await.unwrap().unwrap();
+        let Some(pb::server_reflection_response::MessageResponse::ListServicesResponse(list)) =
+            answer.message_response
+        else {
+            panic!("{answer:?}");
+        };
+        let mut names: Vec<_> = list.service.into_iter().map(|one| one.name).collect();
+        names.sort();
+        names
+    }};
+}
+
+#[tokio::test]
+async fn reflection_tells_of_the_services_that_are_served_in_both_versions() {
+    let running = start(Context::for_tests("sample")).await;
+    for _ in 0..2 {
+        assert_eq!(reflected!(v1, running.address), [HEALTH]);
+        assert_eq!(reflected!(v1alpha, running.address), [HEALTH]);
+    }
+}
