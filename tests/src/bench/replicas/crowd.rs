@@ -38,14 +38,18 @@ pub(super) async fn run(setup: &Setup, report: &mut Report) -> anyhow::Result<()
     let (few, many) = (setup.size(100, 10), setup.size(10_000, 50));
     let folder = setup.temporary()?;
     let registry = workers::patient(folder.path()).await?;
-    let machines = workers::fleet::join(&registry, setup.size(MACHINES, 5)).await?;
     let plan = manager::plan(folder.path(), &registry);
 
     let manager = plan.start().await?;
-    tokio::time::sleep(setup.size(Duration::from_secs(2), Duration::from_millis(200))).await;
+    let quiet = setup.size(Duration::from_secs(2), Duration::from_millis(200));
+    tokio::time::sleep(quiet).await;
     let idle = manager.memory()?;
     let figure = Figure::new("idle-memory", idle, "MB");
     report.add(figure.target(Target::AtMost(MOST_MB)));
+    let machines = workers::fleet::join(&registry, setup.size(MACHINES, 5)).await?;
+    tokio::time::sleep(quiet).await;
+    let known = format!("memory-{}-machines", machines.len());
+    report.add(Figure::new(known, manager.memory()?, "MB").over(idle));
     let uid = first(&registry, &manager, &machines[..1]).await?;
     manager.kill().await?;
 
