@@ -3,6 +3,7 @@
 mod callers;
 mod crowd;
 mod faults;
+mod overload;
 mod times;
 
 use std::pin::Pin;
@@ -49,6 +50,10 @@ impl OpsService for Puppet {
         match request.get_ref().reason.as_str() {
             "panic" => panic!("as you say"),
             "hang" => std::future::pending().await,
+            "wait" => {
+                tokio::time::sleep(overload::WORK).await;
+                Ok(Response::new(SetMaintenanceResponse::default()))
+            }
             "fail" => Err(Status::internal("as you say")),
             _ => Ok(Response::new(SetMaintenanceResponse::default())),
         }
@@ -56,8 +61,11 @@ impl OpsService for Puppet {
 
     async fn get_maintenance(
         &self,
-        _: Request<GetMaintenanceRequest>,
+        request: Request<GetMaintenanceRequest>,
     ) -> Answer<GetMaintenanceResponse> {
+        if request.metadata().contains_key("beat") {
+            return Ok(Response::new(GetMaintenanceResponse::default()));
+        }
         std::future::pending().await
     }
 
