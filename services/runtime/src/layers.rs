@@ -6,6 +6,7 @@
 //! extensions take.
 
 pub(crate) mod authorise;
+mod clarify;
 pub(crate) mod deadline;
 pub(crate) mod observe;
 pub(crate) mod panic;
@@ -102,7 +103,8 @@ impl Service<Inbound> for Dispatch {
     }
 
     fn call(&mut self, inbound: Inbound) -> Self::Future {
-        let hand_over: fn(Answer) -> Answer = |answer| answer.map(watch::hand_over);
+        let hand_over: fn(Answer) -> Answer =
+            |answer| answer.map(watch::hand_over).map(clarify::clarify);
         if inbound.entry.is_served() {
             return self.0.call(inbound.request).map(hand_over);
         }

@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
-use muster_proto::ops::v1::StreamBackupRequest;
-use tonic::{Code, Request};
+use muster_proto::ops::v1::{GetStatusResponse, SetMaintenanceResponse, StreamBackupRequest};
+use tonic::client::Grpc;
+use tonic::transport::Channel;
+use tonic::{Code, Request, Status};
+use tonic_prost::ProstCodec;
 
 use super::{Running, reason, waits_until};
 use crate::layers::shed::Lane;
@@ -77,4 +80,36 @@ async fn a_cancelled_call_is_measured_as_such() {
             .metric("rpc_server_call_duration_seconds_count")
             .contains("CANCELLED")
     );
+}
+
+/// Sends messages of another kind than the method takes.
+async fn send_wrongly(url: &str, method: &'static str, messages: usize) -> Status {
+    let channel = Channel::from_shared(url.to_owned()).unwrap().connect_lazy();
+    let mut client = Grpc::new(channel);
+    client.ready().await.unwrap();
+    let message = GetStatusResponse {
+        component: "a text where a truth is expected".to_owned(),
+        ..GetStatusResponse::default()
+    };
+    let messages = futures_util::stream::iter(vec![message; messages]);
+    let codec = ProstCodec::<GetStatusResponse, SetMaintenanceResponse>::new();
+    let path = http::uri::PathAndQuery::from_static(method);
+    let answer = client.client_streaming(Request::new(messages), path, codec);
+    answer.await.unwrap_err()
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_its_senders_mistake_and_has_a_reason() {
+    const SET: &str = "/muster.ops.v1.OpsService/SetMaintenance";
+    const NONE: &str = "/muster.ops.v1.OpsService/Nonesuch";
+    let running = Running::start(Settings::default()).await;
+    for (method, messages, code, told) in [
+        (SET, 1, Code::InvalidArgument, "INVALID_FIELD"),
+        (SET, 0, Code::InvalidArgument, "INVALID_FIELD"),
+        (NONE, 1, Code::Unimplemented, "NOT_IMPLEMENTED"),
+    ] {
+        let status = send_wrongly(&running.url, method, messages).await;
+        let found = (status.code(), reason(&status));
+        assert_eq!(found, (code, told.to_owned()), "{status}");
+    }
 }
