@@ -124,7 +124,7 @@ impl Group {
 }
 
 /// The writes without those that a later write of the same key replaces.
-fn last_words(
+pub(crate) fn last_words(
     writes: Vec<(Arc<str>, Option<Bytes>)>,
 ) -> impl Iterator<Item = (Arc<str>, Option<Bytes>)> {
     // At most `MAX_RECORDS` writes come here twice compared, which is cheaper than a set.

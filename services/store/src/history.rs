@@ -45,7 +45,8 @@ const FORGET_PER_PUSH: usize = 8;
 
 #[derive(Debug)]
 pub(crate) struct History {
-    /// Consecutive revisions, the first one being `oldest` + 1.
+    /// In order of their revisions, all of them after `oldest`. Several stores may share the count, so there
+    /// may be gaps.
     entries: VecDeque<Entry>,
     oldest: Revision,
     bytes: usize,
@@ -93,10 +94,14 @@ impl History {
 
     /// At most `count` batches after `revision`; `None` if they are not kept, or do not exist.
     pub(crate) fn after(&self, revision: Revision, count: usize) -> Option<Vec<Arc<Batch>>> {
-        let skip = usize::try_from(revision.0.checked_sub(self.oldest.0)?).ok()?;
-        if skip > self.entries.len() {
+        let newest = self.entries.back();
+        let newest = newest.map_or(self.oldest, |entry| entry.batch.revision);
+        if revision < self.oldest || revision > newest {
             return None;
         }
+        let skip = self
+            .entries
+            .partition_point(|entry| entry.batch.revision <= revision);
         let batches = self.entries.range(skip..).take(count);
         Some(batches.map(|entry| Arc::clone(&entry.batch)).collect())
     }

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::watch;
 
-use crate::shared::End;
+use crate::clustered::Hold;
 
 /// An instance that holds a seat.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,12 +21,12 @@ pub struct Instance {
 #[derive(Clone, Debug)]
 pub struct Seat {
     instance: Instance,
-    end: watch::Receiver<Option<End>>,
+    hold: Hold,
 }
 
 impl Seat {
-    pub(crate) fn alone(instance: Instance, end: watch::Receiver<Option<End>>) -> Self {
-        Self { instance, end }
+    pub(crate) fn new(instance: Instance, hold: Hold) -> Self {
+        Self { instance, hold }
     }
 
     /// The id that it joined by.
@@ -41,6 +40,6 @@ impl Seat {
     /// store has given it a new seat.
     #[must_use]
     pub fn holds(&self) -> bool {
-        self.end.borrow().is_none()
+        self.hold.holds()
     }
 }

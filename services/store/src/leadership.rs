@@ -1,13 +1,12 @@
 //! Who may act for the component: the one process of an embedded store, or the elected one of several.
 
-use tokio::sync::watch;
-
+use crate::clustered::Hold;
 use crate::epoch::Epoch;
 use crate::record::Revision;
-use crate::shared::End;
 use crate::transaction::{Condition, Transaction};
 
-/// The key of the record that is put when a store is opened; its revision is the term.
+/// The key of the record that is put when a store of one process is opened, or when one of several
+/// instances is elected; its revision is the term.
 pub const TERM_KEY: &str = "store/term";
 
 /// A fencing token: later terms are greater, across restores too.
@@ -15,20 +14,20 @@ pub const TERM_KEY: &str = "store/term";
 pub struct Term {
     /// The store's epoch.
     pub epoch: Epoch,
-    /// The revision of the record put at this start.
+    /// The revision of the record put at this start, or at this election.
     pub revision: Revision,
 }
 
-/// The right to act, as long as the term's record stands.
+/// The right to act, as long as the term's record stands. The last clone dropped gives it back.
 #[derive(Clone, Debug)]
 pub struct Leadership {
     term: Term,
-    end: watch::Receiver<Option<End>>,
+    hold: Hold,
 }
 
 impl Leadership {
-    pub(crate) fn new(term: Term, end: watch::Receiver<Option<End>>) -> Self {
-        Self { term, end }
+    pub(crate) fn new(term: Term, hold: Hold) -> Self {
+        Self { term, hold }
     }
 
     /// The term to show to others.
@@ -46,16 +45,12 @@ impl Leadership {
     /// Whether the right has not ended, by this instance's own count of time.
     #[must_use]
     pub fn holds(&self) -> bool {
-        self.end.borrow().is_none()
+        self.hold.holds()
     }
 
     /// Resolves when the right has ended: someone else may lead from now on. With a store of one
-    /// process that is when it is closed or has failed.
+    /// process that is when it is closed or has failed. Waiting does not keep the right.
     pub fn lost(&self) -> impl Future<Output = ()> + Send + 'static {
-        let mut end = self.end.clone();
-        async move {
-            // An error means that the store is gone altogether.
-            let _ = end.wait_for(Option::is_some).await;
-        }
+        self.hold.lost()
     }
 }

@@ -23,6 +23,17 @@
 //!   The file is locked: [`Store::close`] it before it is opened again. What it looks like inside, and why,
 //!   stands in `embedded/schema.rs`.
 //!
+//! Several instances of a component may share a store on a *cluster* that orders their transactions (etcd; for
+//! simulations a [`MemoryCluster`]). Then, beside the above:
+//!
+//! - Each instance holds all records in memory and follows the cluster; a transaction is answered once its
+//!   own instance shows it. Transactions that are in flight together may be judged in any order, and revisions
+//!   have gaps, since others count them too.
+//! - One instance at a time leads ([`Store::lead`]), and its writes can be fenced: they conflict once another
+//!   leads, however late they come. Seats ([`Store::join`]) say which instances there are.
+//! - A cluster that cannot be reached is not a failed store: reads go on, [`Store::age`] says how old they are,
+//!   transactions are [`Error::Unavailable`], and all goes on after.
+//!
 //! The history for watches is in memory: 100,000 revisions, 10 minutes or 128 MiB, whichever is least
 //! ([`HistoryLimits`]). After a restart the latest revision can be resumed, and an older one gets
 //! `Compacted`. [`Store::backup`] copies any store while it is written to; [`restore`] makes a new one from
@@ -34,6 +45,8 @@
 //! What this package never does: interpret a value, retry, or read a clock to decide what is committed.
 
 mod backup;
+mod cluster;
+mod clustered;
 mod codec;
 mod embedded;
 mod epoch;
@@ -54,6 +67,7 @@ mod transaction;
 mod watch;
 
 pub use backup::Backup;
+pub use cluster::{Link, MemoryCluster};
 pub use epoch::{Epoch, ParseEpochError};
 pub use error::Error;
 pub use history::HistoryLimits;

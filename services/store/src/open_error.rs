@@ -66,6 +66,34 @@ pub enum OpenError {
         /// What the system said.
         source: io::Error,
     },
+    /// The cluster does not answer.
+    #[error(
+        "the store {name} cannot be reached ({detail}): check its addresses, and that most of its members run"
+    )]
+    Unreachable {
+        /// What was to be opened.
+        name: String,
+        /// What was said.
+        detail: String,
+    },
+    /// There is something else under the prefix.
+    #[error("under {name} there is something that is no store of ours: use another prefix")]
+    Foreign {
+        /// What was to be opened.
+        name: String,
+    },
+    /// What is there was written by a later release.
+    #[error(
+        "the store {name} has schema version {found}, but this release knows only versions up to {known}: use the newer release again"
+    )]
+    NewerCluster {
+        /// What was to be opened.
+        name: String,
+        /// The version there.
+        found: u64,
+        /// The version of this release.
+        known: u64,
+    },
     /// The build has no such backend.
     #[error(
         "this build has no etcd support: use embedded:PATH, or a build with the feature `etcd`"

@@ -188,6 +188,21 @@ impl Published {
         }
     }
 
+    /// Takes in what one revision of someone else's did.
+    pub(crate) fn follow(&mut self, batch: Batch, now: Duration) {
+        for change in &batch.changes {
+            match &change.after {
+                Some(after) => {
+                    let key = Arc::clone(&change.key);
+                    drop(self.records.insert(key, after.clone()));
+                }
+                None => drop(self.records.remove(&change.key)),
+            }
+        }
+        self.revision = batch.revision;
+        self.history.push(batch, now);
+    }
+
     fn batches_after(&self, revision: Revision, count: usize) -> Result<Vec<Arc<Batch>>, Error> {
         let oldest = self.history.oldest();
         self.history

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::backup::Backup;
+use crate::clustered::{self, Clustered, Hold};
 use crate::embedded::{self, Embedded};
 use crate::epoch::Epoch;
 use crate::error::Error;
@@ -38,6 +39,7 @@ pub struct Store {
 enum Backend {
     Memory(Memory),
     Embedded(Embedded),
+    Clustered(Clustered),
 }
 
 impl Store {
@@ -100,12 +102,21 @@ impl Store {
         })
     }
 
-    /// The kind of the backend: `memory` or `embedded`.
+    pub(crate) fn of_cluster(shared: Arc<Shared>, clustered: Clustered, term: Term) -> Self {
+        Self {
+            shared,
+            backend: Arc::new(Backend::Clustered(clustered)),
+            term,
+        }
+    }
+
+    /// The kind of the backend: `memory`, `embedded` or `etcd`.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match &*self.backend {
             Backend::Memory(_) => "memory",
             Backend::Embedded(_) => "embedded",
+            Backend::Clustered(clustered) => clustered.kind(),
         }
     }
 
@@ -150,6 +161,7 @@ impl Store {
         match &*self.backend {
             Backend::Memory(memory) => memory.commit(transaction),
             Backend::Embedded(embedded) => embedded.commit(transaction).await,
+            Backend::Clustered(clustered) => clustered.commit(transaction).await,
         }
     }
 
@@ -167,6 +179,7 @@ impl Store {
     pub fn is_shared(&self) -> bool {
         match &*self.backend {
             Backend::Memory(_) | Backend::Embedded(_) => false,
+            Backend::Clustered(_) => true,
         }
     }
 
@@ -177,8 +190,13 @@ impl Store {
     /// `Closed`.
     pub async fn lead(&self, id: &str) -> Result<Leadership, Error> {
         self.shared.revision()?;
-        tracing::debug!(id, "the only instance leads");
-        Ok(Leadership::new(self.term, self.shared.on_end()))
+        match &*self.backend {
+            Backend::Clustered(clustered) => clustered.lead(id).await,
+            Backend::Memory(_) | Backend::Embedded(_) => {
+                let hold = Hold::Open(self.shared.on_end());
+                Ok(Leadership::new(self.term, hold))
+            }
+        }
     }
 
     /// Makes this instance known to the others by `id`, with a value of its own such as its address, for as
@@ -188,12 +206,17 @@ impl Store {
     /// `Closed`; of a shared store also `Unavailable`.
     pub async fn join(&self, id: &str, value: impl Into<Bytes>) -> Result<Seat, Error> {
         self.shared.revision()?;
-        let seat = Instance {
+        let instance = Instance {
             id: Arc::from(id),
             value: value.into(),
-            leader: true,
+            leader: false,
         };
-        Ok(Seat::alone(seat, self.shared.on_end()))
+        match &*self.backend {
+            Backend::Clustered(clustered) => clustered.join(instance).await,
+            Backend::Memory(_) | Backend::Embedded(_) => {
+                Ok(Seat::new(instance, Hold::Open(self.shared.on_end())))
+            }
+        }
     }
 
     /// The instances that hold seats, as far as is known here; none of a store that is not shared.
@@ -202,7 +225,10 @@ impl Store {
     /// `Closed`.
     pub async fn instances(&self) -> Result<Vec<Instance>, Error> {
         self.shared.revision()?;
-        Ok(Vec::new())
+        match &*self.backend {
+            Backend::Clustered(clustered) => clustered.instances(),
+            Backend::Memory(_) | Backend::Embedded(_) => Ok(Vec::new()),
+        }
     }
 
     /// Takes the seat of an instance that does not answer: from now on others cannot see it, and within
@@ -210,17 +236,34 @@ impl Store {
     ///
     /// # Errors
     /// `Unavailable`, `Closed`.
-    pub async fn evict(&self, _by: &Leadership, id: &str) -> Result<(), Error> {
+    pub async fn evict(&self, by: &Leadership, id: &str) -> Result<(), Error> {
         self.shared.revision()?;
-        tracing::debug!(id, "nobody else has a seat");
-        Ok(())
+        match &*self.backend {
+            Backend::Clustered(clustered) => clustered.evict(by, id).await,
+            Backend::Memory(_) | Backend::Embedded(_) => Ok(()),
+        }
     }
 
     /// How long ago what is read here was last known to be the newest: nothing while a store is in step,
     /// and always of one that is not shared.
     #[must_use]
     pub fn age(&self) -> Duration {
-        Duration::ZERO
+        match &*self.backend {
+            Backend::Clustered(clustered) => clustered.age(),
+            Backend::Memory(_) | Backend::Embedded(_) => Duration::ZERO,
+        }
+    }
+
+    /// Lets a shared store forget its history up to a revision, which it keeps for instances that were away;
+    /// one that is away for longer than this reaches back has to start anew. Others keep theirs in memory.
+    ///
+    /// # Errors
+    /// `Unavailable`, also where it is forgotten already.
+    pub async fn compact(&self, revision: Revision) -> Result<(), Error> {
+        match &*self.backend {
+            Backend::Clustered(clustered) => clustered.compact(revision).await,
+            Backend::Memory(_) | Backend::Embedded(_) => Ok(()),
+        }
     }
 
     /// A copy of all records as of one revision, while others go on writing. It is encoded as it is read.
@@ -228,7 +271,11 @@ impl Store {
     /// # Errors
     /// `Closed`. A failed store can still be copied.
     pub async fn backup(&self) -> Result<Backup, Error> {
-        Ok(Backup::new(self.epoch(), self.list("").await?))
+        let mut listing = self.list("").await?;
+        // Epoch, term and seats are of this life of the store alone.
+        let own = |record: &Record| record.key.starts_with(clustered::OWN);
+        listing.records.retain(|record| !own(record));
+        Ok(Backup::new(self.epoch(), listing))
     }
 
     /// Resolves, with the reason in words, when a write or fsync failed for good; never otherwise.
@@ -250,6 +297,7 @@ impl Store {
         match &*self.backend {
             Backend::Memory(memory) => memory.close(),
             Backend::Embedded(embedded) => embedded.close().await,
+            Backend::Clustered(clustered) => clustered.close().await,
         }
     }
 }

@@ -15,20 +15,20 @@ mod whole;
 
 use std::sync::OnceLock;
 
-use muster_store::{HistoryLimits, Options, Outcome, Revision, Store, Transaction};
+use muster_store::{HistoryLimits, MemoryCluster, Options, Outcome, Revision, Store, Transaction};
 use tempfile::TempDir;
 
 /// Where a suite's stores come from.
 trait Fixture {
     /// A new, empty store.
-    fn store(&self, options: Options) -> Store;
+    async fn store(&self, options: Options) -> Store;
 }
 
 #[derive(Default)]
 struct Memory;
 
 impl Fixture for Memory {
-    fn store(&self, options: Options) -> Store {
+    async fn store(&self, options: Options) -> Store {
         Store::memory_with(options)
     }
 }
@@ -39,10 +39,22 @@ struct Embedded {
 }
 
 impl Fixture for Embedded {
-    fn store(&self, options: Options) -> Store {
+    async fn store(&self, options: Options) -> Store {
         let directory = self.directory.get_or_init(|| tempfile::tempdir().unwrap());
         let file = format!("{}.db", options.epoch);
         Store::embedded(directory.path().join(file), options).unwrap()
+    }
+}
+
+/// A cluster in memory for each store.
+#[derive(Default)]
+struct Clustered;
+
+impl Fixture for Clustered {
+    async fn store(&self, options: Options) -> Store {
+        let cluster = MemoryCluster::new();
+        let opened = cluster.open("/muster/test/", options).await;
+        opened.unwrap().0
     }
 }
 
@@ -74,6 +86,7 @@ macro_rules! conformance {
     ($($suite:ident: $($test:ident),+;)+) => {
         on_backend!(memory, Memory; $($suite: $($test),+;)+);
         on_backend!(embedded, Embedded; $($suite: $($test),+;)+);
+        on_backend!(clustered, Clustered; $($suite: $($test),+;)+);
     };
 }
 

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use crate::{Fixture, commit, put};
 
 pub(crate) async fn a_list_has_its_prefix_in_order(fixture: &impl Fixture) {
-    let store = fixture.store(Options::default());
+    let store = fixture.store(Options::default()).await;
     for key in ["b", "a/2", "a/10", "a", "a0", "ab", "a/", "ä"] {
         put(&store, key, key).await;
     }
@@ -31,7 +31,7 @@ pub(crate) async fn a_list_has_its_prefix_in_order(fixture: &impl Fixture) {
 
 /// Two keys always change together, so no list may show one without the other.
 pub(crate) async fn a_list_is_of_one_revision(fixture: &impl Fixture) {
-    let store = fixture.store(Options::default());
+    let store = fixture.store(Options::default()).await;
     let both = |value: String| {
         Transaction::new()
             .put("pair/a", value.clone())
@@ -66,7 +66,7 @@ pub(crate) async fn a_list_is_of_one_revision(fixture: &impl Fixture) {
 }
 
 pub(crate) async fn what_was_answered_is_read_everywhere(fixture: &impl Fixture) {
-    let store = fixture.store(Options::default());
+    let store = fixture.store(Options::default()).await;
     let mut writers = JoinSet::new();
     for writer in 0..8 {
         let store = store.clone();

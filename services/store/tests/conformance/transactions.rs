@@ -17,7 +17,7 @@ fn conflict(key: &str, actual: Option<Revision>) -> Outcome {
 }
 
 pub(crate) async fn conditions_hold_or_conflict(fixture: &impl Fixture) {
-    let store = fixture.store(Options::default());
+    let store = fixture.store(Options::default()).await;
     put(&store, "there", "1").await;
     let at = put(&store, "there", "2").await;
     let earlier = Revision(at.0 - 1);
@@ -47,7 +47,7 @@ pub(crate) async fn conditions_hold_or_conflict(fixture: &impl Fixture) {
 }
 
 pub(crate) async fn a_conflict_changes_nothing(fixture: &impl Fixture) {
-    let store = fixture.store(Options::default());
+    let store = fixture.store(Options::default()).await;
     let at = put(&store, "a", "1").await;
     let transaction = Transaction::new()
         .put("a", "2")
@@ -67,7 +67,7 @@ pub(crate) async fn a_conflict_changes_nothing(fixture: &impl Fixture) {
 }
 
 pub(crate) async fn a_transaction_is_whole(fixture: &impl Fixture) {
-    let store = fixture.store(Options::default());
+    let store = fixture.store(Options::default()).await;
     put(&store, "old", "1").await;
     let at = commit(
         &store,
@@ -84,7 +84,7 @@ pub(crate) async fn a_transaction_is_whole(fixture: &impl Fixture) {
 }
 
 pub(crate) async fn what_changes_nothing_takes_no_revision(fixture: &impl Fixture) {
-    let store = fixture.store(Options::default());
+    let store = fixture.store(Options::default()).await;
     let at = put(&store, "a", "1").await;
     for transaction in [
         Transaction::new(),
@@ -99,7 +99,7 @@ pub(crate) async fn what_changes_nothing_takes_no_revision(fixture: &impl Fixtur
 }
 
 pub(crate) async fn the_last_word_on_a_key_counts(fixture: &impl Fixture) {
-    let store = fixture.store(Options::default());
+    let store = fixture.store(Options::default()).await;
     let base = store.revision().await.unwrap();
     let mut watch = store.watch("", base).await.unwrap();
     let transaction = Transaction::new()
@@ -118,7 +118,7 @@ pub(crate) async fn the_last_word_on_a_key_counts(fixture: &impl Fixture) {
 }
 
 pub(crate) async fn a_key_deleted_and_put_again_is_created_anew(fixture: &impl Fixture) {
-    let store = fixture.store(Options::default());
+    let store = fixture.store(Options::default()).await;
     let revisions = async || {
         let record = store.get("a").await.unwrap().unwrap();
         (record.created, record.modified)
@@ -140,7 +140,7 @@ pub(crate) async fn a_key_deleted_and_put_again_is_created_anew(fixture: &impl F
 
 /// Each depends on the one before it, and all are queued before the first is answered.
 pub(crate) async fn queued_transactions_are_judged_in_order(fixture: &impl Fixture) {
-    let store = fixture.store(Options::default());
+    let store = fixture.store(Options::default()).await;
     let base = put(&store, "chain", "0").await;
     let commits = (0..600).map(|index| {
         let link = Transaction::new()
@@ -157,7 +157,7 @@ pub(crate) async fn queued_transactions_are_judged_in_order(fixture: &impl Fixtu
 }
 
 pub(crate) async fn compare_and_swap_loses_no_increment(fixture: &impl Fixture) {
-    let store = fixture.store(Options::default());
+    let store = fixture.store(Options::default()).await;
     put(&store, "counter", "0").await;
     let mut tasks = JoinSet::new();
     for _ in 0..8 {
@@ -190,7 +190,7 @@ async fn increment(store: &Store) -> bool {
 }
 
 pub(crate) async fn the_size_is_bounded(fixture: &impl Fixture) {
-    let store = fixture.store(Options::default());
+    let store = fixture.store(Options::default()).await;
     let puts = |count: usize| {
         (0..count).fold(Transaction::new(), |transaction, index| {
             transaction.put(format!("key/{index}"), "v")
@@ -217,7 +217,7 @@ pub(crate) async fn the_size_is_bounded(fixture: &impl Fixture) {
 }
 
 pub(crate) async fn any_text_is_a_key_and_any_bytes_a_value(fixture: &impl Fixture) {
-    let store = fixture.store(Options::default());
+    let store = fixture.store(Options::default()).await;
     let all_bytes: Vec<u8> = (0..=u8::MAX).collect();
     for key in ["", " ", "a/b", "\u{0}", "ключ", "🦀", "\u{10ffff}"] {
         for value in [Vec::new(), all_bytes.clone(), vec![0; 300_000]] {
@@ -232,7 +232,7 @@ pub(crate) async fn any_text_is_a_key_and_any_bytes_a_value(fixture: &impl Fixtu
 }
 
 pub(crate) async fn a_dropped_commit_harms_nothing(fixture: &impl Fixture) {
-    let store = fixture.store(Options::default());
+    let store = fixture.store(Options::default()).await;
     for index in 0..200 {
         let doomed = store.commit(
             Transaction::new()

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use crate::{Fixture, commit, history, put};
 
 pub(crate) async fn a_change_has_before_and_after(fixture: &impl Fixture) {
-    let store = fixture.store(Options::default());
+    let store = fixture.store(Options::default()).await;
     let base = store.revision().await.unwrap();
     let mut watch = store.watch("a", base).await.unwrap();
     put(&store, "a", "1").await;
@@ -36,7 +36,7 @@ pub(crate) async fn a_change_has_before_and_after(fixture: &impl Fixture) {
 }
 
 pub(crate) async fn one_revision_is_one_batch_in_its_order(fixture: &impl Fixture) {
-    let store = fixture.store(Options::default());
+    let store = fixture.store(Options::default()).await;
     let base = put(&store, "m/3", "x").await;
     let mut whole = store.watch("", base).await.unwrap();
     let mut part = store.watch("m/", base).await.unwrap();
@@ -104,7 +104,7 @@ impl Fold {
 }
 
 pub(crate) async fn watches_have_no_gaps_under_concurrent_writers(fixture: &impl Fixture) {
-    let store = fixture.store(Options::default());
+    let store = fixture.store(Options::default()).await;
     let base = store.revision().await.unwrap();
     let mut watches = JoinSet::new();
     for prefix in ["", "w/", "w/3"] {
@@ -143,7 +143,7 @@ pub(crate) async fn watches_have_no_gaps_under_concurrent_writers(fixture: &impl
 }
 
 pub(crate) async fn a_watch_resumes_anywhere_in_the_history(fixture: &impl Fixture) {
-    let store = fixture.store(Options::default());
+    let store = fixture.store(Options::default()).await;
     let base = store.revision().await.unwrap();
     for index in 0..50 {
         put(&store, "k", &index.to_string()).await;
@@ -171,7 +171,7 @@ async fn read(store: &Store, after: Revision, count: usize) -> Vec<Batch> {
 }
 
 pub(crate) async fn forgotten_and_future_revisions_are_refused(fixture: &impl Fixture) {
-    let store = fixture.store(history(10));
+    let store = fixture.store(history(10)).await;
     for index in 0..30 {
         put(&store, "k", &index.to_string()).await;
     }
@@ -194,7 +194,7 @@ pub(crate) async fn forgotten_and_future_revisions_are_refused(fixture: &impl Fi
 }
 
 pub(crate) async fn a_slow_watch_is_told_to_list_again(fixture: &impl Fixture) {
-    let store = fixture.store(history(10));
+    let store = fixture.store(history(10)).await;
     let base = store.revision().await.unwrap();
     let mut slow = store.watch("", base).await.unwrap();
     let mut fast = store.watch("", base).await.unwrap();
@@ -214,7 +214,7 @@ pub(crate) async fn a_slow_watch_is_told_to_list_again(fixture: &impl Fixture) {
 }
 
 pub(crate) async fn waiting_for_a_change_can_be_given_up(fixture: &impl Fixture) {
-    let store = fixture.store(Options::default());
+    let store = fixture.store(Options::default()).await;
     let base = store.revision().await.unwrap();
     let mut watch = store.watch("", base).await.unwrap();
     let mut seen = Vec::new();
@@ -237,7 +237,7 @@ pub(crate) async fn waiting_for_a_change_can_be_given_up(fixture: &impl Fixture)
 
 /// The writer waits for the watcher each time, so one change slept through would stop both.
 pub(crate) async fn no_change_is_slept_through(fixture: &impl Fixture) {
-    let store = fixture.store(Options::default());
+    let store = fixture.store(Options::default()).await;
     let base = store.revision().await.unwrap();
     let (seen, mut see) = tokio::sync::watch::channel(base);
     let mut watch = store.watch("", base).await.unwrap();

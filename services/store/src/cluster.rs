@@ -1,0 +1,164 @@
+//! What a store of several instances stands on: a cluster that orders transactions, keeps keys for as long
+//! as a lease is renewed, and tells all who watch. It offers what etcd offers and nothing more; one in memory
+//! stands in for it in simulations.
+//!
+//! It knows nothing of epochs, leaders or seats; those are made of this by [`clustered`](crate::clustered).
+//! Keys are without the prefix that the cluster was opened with.
+
+mod memory;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::record::Record;
+use crate::transaction::Condition;
+
+pub use memory::{Link, MemoryCluster};
+
+/// A lease's id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct LeaseId(pub(crate) i64);
+
+/// Conditions and writes, each key written once.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Request {
+    pub(crate) conditions: Vec<(Arc<str>, Condition)>,
+    pub(crate) writes: Vec<(Arc<str>, Option<Bytes>)>,
+    /// Keys that are put go with this lease.
+    pub(crate) lease: Option<LeaseId>,
+}
+
+/// What came of a request.
+#[derive(Clone, Debug)]
+pub(crate) struct Answer {
+    /// The cluster's revision after it.
+    pub(crate) revision: u64,
+    /// What it did.
+    pub(crate) outcome: Judged,
+}
+
+/// How a request was judged.
+#[derive(Clone, Debug)]
+pub(crate) enum Judged {
+    /// All conditions held. Whether anything was changed.
+    Done { changed: bool },
+    /// One did not hold; the first of them, and when its key was last put.
+    Conflict { key: Arc<str>, actual: Option<u64> },
+}
+
+/// What a watch tells.
+#[derive(Clone, Debug)]
+pub(crate) enum Told {
+    /// All that one revision changed.
+    Changes {
+        revision: u64,
+        changes: Vec<(Arc<str>, Option<Record>)>,
+    },
+    /// Everything up to this revision was told.
+    Progress(u64),
+}
+
+/// Why the cluster did not do it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Fault {
+    /// It cannot be reached or does not answer; what was asked may have been done.
+    #[error("{0}")]
+    Unavailable(String),
+    /// What was asked for is not kept any more.
+    #[error("the history is not kept for so long")]
+    Compacted,
+    /// There is no such lease (any more).
+    #[error("the lease has ended")]
+    NoLease,
+}
+
+/// A cluster, as one instance reaches it.
+#[derive(Debug)]
+pub(crate) enum Cluster {
+    Memory(memory::Handle),
+}
+
+impl Cluster {
+    /// The kind of store that it makes.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Memory(_) => "memory",
+        }
+    }
+
+    /// All records, and the revision that they are of.
+    pub(crate) async fn list(&self) -> Result<(Vec<Record>, u64), Fault> {
+        match self {
+            Self::Memory(memory) => memory.list().await,
+        }
+    }
+
+    /// Judges and does it.
+    pub(crate) async fn commit(&self, request: Request) -> Result<Answer, Fault> {
+        match self {
+            Self::Memory(memory) => memory.commit(request).await,
+        }
+    }
+
+    /// What changes after a revision.
+    pub(crate) async fn watch(&self, after: u64) -> Result<Stream, Fault> {
+        match self {
+            Self::Memory(memory) => Ok(Stream::Memory(memory.watch(after).await?)),
+        }
+    }
+
+    /// A new lease that ends when it is not renewed for `ttl`.
+    pub(crate) async fn grant(&self, ttl: Duration) -> Result<LeaseId, Fault> {
+        match self {
+            Self::Memory(memory) => memory.grant(ttl).await,
+        }
+    }
+
+    /// Renews a lease.
+    pub(crate) async fn keep_alive(&self, lease: LeaseId) -> Result<(), Fault> {
+        match self {
+            Self::Memory(memory) => memory.keep_alive(lease).await,
+        }
+    }
+
+    /// Ends a lease, and what goes with it.
+    pub(crate) async fn revoke(&self, lease: LeaseId) -> Result<(), Fault> {
+        match self {
+            Self::Memory(memory) => memory.revoke(lease).await,
+        }
+    }
+
+    /// Forgets the history up to a revision.
+    pub(crate) async fn compact(&self, revision: u64) -> Result<(), Fault> {
+        match self {
+            Self::Memory(memory) => memory.compact(revision).await,
+        }
+    }
+}
+
+/// A watch that runs.
+#[derive(Debug)]
+pub(crate) enum Stream {
+    Memory(memory::Stream),
+}
+
+impl Stream {
+    /// What comes next. Dropping the future loses nothing.
+    pub(crate) async fn next(&mut self) -> Result<Told, Fault> {
+        match self {
+            Self::Memory(stream) => stream.next().await,
+        }
+    }
+
+    /// Asks to be told how far the watch is.
+    pub(crate) async fn ask(&mut self) -> Result<(), Fault> {
+        match self {
+            Self::Memory(stream) => {
+                stream.ask();
+                Ok(())
+            }
+        }
+    }
+}

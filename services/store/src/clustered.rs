@@ -1,0 +1,443 @@
+//! The backend of several instances on one cluster: all records are held in memory and follow the cluster by
+//! one watch, so that readers never wait for the network; a transaction is one of the cluster's, answered
+//! once what it did can be read here.
+//!
+//! A cluster that cannot be reached is no failure of the store: reads go on and [`Clustered::age`] says how
+//! old they are, transactions are `Unavailable`, and what was missed is caught up with. Only where the cluster
+//! has forgotten what was missed does the store fail, since watches promise to have no gaps.
+
+mod follow;
+mod hold;
+mod lease;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+
+use crate::cluster::{Answer, Cluster, Fault, Judged, Request};
+use crate::epoch::Epoch;
+use crate::error::Error;
+use crate::group::{Records, last_words};
+use crate::instance::{Instance, Seat};
+use crate::leadership::{Leadership, TERM_KEY, Term};
+use crate::open_error::OpenError;
+use crate::options::{Leases, Options};
+use crate::record::Revision;
+use crate::shared::{End, Shared};
+use crate::store::Store;
+use crate::transaction::{Condition, Outcome, Transaction};
+
+pub(crate) use hold::Hold;
+
+/// How long the cluster may take to answer: long enough for it to elect a leader of its own.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(3);
+
+/// How long ending the leases may take when the store is closed.
+const CLOSES_WITHIN: Duration = Duration::from_secs(2);
+
+/// A watch that says nothing for so long, although it is asked, is broken; until then the store is in step.
+const SILENT: Duration = Duration::from_secs(2);
+
+/// The shortest wait before leadership is asked for again.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// The longest, should a vacancy have been missed.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// What is the store's own, and in no backup.
+pub(crate) const OWN: &str = "store/";
+
+/// The version of what is kept, and the epoch.
+const EPOCH_KEY: &str = "store/epoch";
+
+/// Where the seats are.
+const SEATS: &str = "store/instances/";
+
+/// The version of what this release keeps.
+const VERSION: u64 = 1;
+
+/// A handle on the follower and the keepers of leases; dropping it ends them, and the leases run out.
+#[derive(Debug)]
+pub(crate) struct Clustered {
+    core: Arc<Core>,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+/// What the handle and its tasks share.
+#[derive(Debug)]
+pub(crate) struct Core {
+    shared: Arc<Shared>,
+    cluster: Cluster,
+    epoch: Epoch,
+    leases: Leases,
+    /// Everything up to this revision of the cluster was followed.
+    reached: watch::Sender<u64>,
+    /// When the watch was last heard.
+    heard: Mutex<Instant>,
+    /// Rung by those who wait for the watch to say how far it is.
+    hurry: Notify,
+    in_flight: watch::Sender<usize>,
+    closing: watch::Sender<bool>,
+}
+
+/// Opens what is below the cluster's prefix, which `name` is the name of, and creates its epoch if it is new.
+pub(crate) async fn open(
+    cluster: Cluster,
+    name: &str,
+    options: Options,
+) -> Result<Store, OpenError> {
+    let unreachable = |fault: Fault| OpenError::Unreachable {
+        name: name.to_owned(),
+        detail: fault.to_string(),
+    };
+    let (records, revision, epoch) =
+        begin(&cluster, name, options.epoch)
+            .await
+            .map_err(|error| match error {
+                Begin::Fault(fault) => unreachable(fault),
+                Begin::Open(error) => error,
+            })?;
+    let shared = Arc::new(Shared::new(records, Revision(revision), options.history));
+    let core = Arc::new(Core {
+        shared: Arc::clone(&shared),
+        cluster,
+        epoch,
+        leases: options.leases,
+        reached: watch::Sender::new(revision),
+        heard: Mutex::new(Instant::now()),
+        hurry: Notify::new(),
+        in_flight: watch::Sender::new(0),
+        closing: watch::Sender::new(false),
+    });
+    let clustered = Clustered {
+        core: Arc::clone(&core),
+        tasks: Mutex::default(),
+    };
+    clustered.spawn(follow::follow(core));
+    let term = Term {
+        epoch,
+        revision: Revision(0),
+    };
+    Ok(Store::of_cluster(shared, clustered, term))
+}
+
+enum Begin {
+    Fault(Fault),
+    Open(OpenError),
+}
+
+impl From<Fault> for Begin {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+/// What is there, with an epoch.
+async fn begin(cluster: &Cluster, name: &str, new: Epoch) -> Result<(Records, u64, Epoch), Begin> {
+    loop {
+        let (records, revision) = within(cluster.list()).await?;
+        let records: Records = records
+            .into_iter()
+            .map(|record| (Arc::clone(&record.key), record))
+            .collect();
+        if let Some(record) = records.get(EPOCH_KEY) {
+            let epoch = read_epoch(name, &record.value).map_err(Begin::Open)?;
+            return Ok((records, revision, epoch));
+        }
+        if !records.is_empty() {
+            return Err(Begin::Open(OpenError::Foreign {
+                name: name.to_owned(),
+            }));
+        }
+        // Whoever is first names it; all read what there is then.
+        let create = Request {
+            conditions: vec![(EPOCH_KEY.into(), Condition::Absent)],
+            writes: vec![(EPOCH_KEY.into(), Some(epoch_value(new)))],
+            lease: None,
+        };
+        within(cluster.commit(create)).await?;
+    }
+}
+
+/// What the record of an epoch says.
+pub(crate) fn epoch_value(epoch: Epoch) -> Bytes {
+    format!("{VERSION} {epoch}").into()
+}
+
+fn read_epoch(name: &str, value: &[u8]) -> Result<Epoch, OpenError> {
+    let read = || {
+        let (version, epoch) = str::from_utf8(value).ok()?.split_once(' ')?;
+        Some((version.parse::<u64>().ok()?, epoch))
+    };
+    let (version, epoch) = read().ok_or_else(|| OpenError::Foreign {
+        name: name.to_owned(),
+    })?;
+    if version > VERSION {
+        return Err(OpenError::NewerCluster {
+            name: name.to_owned(),
+            found: version,
+            known: VERSION,
+        });
+    }
+    epoch.parse().map_err(|_| OpenError::Foreign {
+        name: name.to_owned(),
+    })
+}
+
+/// The cluster's answer, in time.
+async fn within<T>(call: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+    match timeout(ANSWERS_WITHIN, call).await {
+        Ok(answer) => answer,
+        Err(_) => {
+            let seconds = ANSWERS_WITHIN.as_secs();
+            let detail = format!("no answer within {seconds} s");
+            Err(Fault::Unavailable(detail))
+        }
+    }
+}
+
+impl From<Fault> for Error {
+    fn from(fault: Fault) -> Self {
+        Self::Unavailable(fault.to_string())
+    }
+}
+
+impl Clustered {
+    pub(crate) fn kind(&self) -> &'static str {
+        self.core.cluster.kind()
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        // What has ended is let go of.
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(task);
+    }
+
+    /// Commits, and waits until it can be read here.
+    pub(crate) async fn commit(&self, transaction: Transaction) -> Result<Outcome, Error> {
+        self.core.commit(transaction, None).await
+    }
+
+    /// Waits for the right to act.
+    pub(crate) async fn lead(&self, id: &str) -> Result<Leadership, Error> {
+        loop {
+            self.core.open()?;
+            match self.try_lead(id).await {
+                Ok(Some(leadership)) => return Ok(leadership),
+                Err(error @ (Error::Closed | Error::Failed(_))) => return Err(error),
+                Ok(None) | Err(_) => {}
+            }
+            tokio::time::sleep(AGAIN).await;
+            self.core.vacancy().await;
+        }
+    }
+
+    async fn try_lead(&self, id: &str) -> Result<Option<Leadership>, Error> {
+        if self.core.shared.get(TERM_KEY)?.is_some() {
+            return Ok(None);
+        }
+        let ttl = self.core.leases.leader;
+        let sent = Instant::now();
+        let lease = within(self.core.cluster.grant(ttl)).await?;
+        let take = Transaction::new()
+            .when(TERM_KEY, Condition::Absent)
+            .put(TERM_KEY, id.to_owned());
+        match self.core.commit(take, Some(lease)).await {
+            Ok(Outcome::Committed(revision)) => {
+                let term = Term {
+                    epoch: self.core.epoch,
+                    revision,
+                };
+                let (hold, keeper) = lease::keep_term(&self.core, lease, revision, sent + ttl);
+                self.spawn(keeper);
+                Ok(Some(Leadership::new(term, hold)))
+            }
+            Ok(Outcome::Conflict { .. }) => {
+                self.core.give_up(lease).await;
+                Ok(None)
+            }
+            Err(error) => {
+                // It may have been taken; nobody may keep it.
+                self.core.give_up(lease).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes a seat, and keeps it.
+    pub(crate) async fn join(&self, instance: Instance) -> Result<Seat, Error> {
+        let (seat, keeper) = lease::take_seat(&self.core, instance).await?;
+        self.spawn(keeper);
+        Ok(seat)
+    }
+
+    /// Who holds seats.
+    pub(crate) fn instances(&self) -> Result<Vec<Instance>, Error> {
+        let shared = &self.core.shared;
+        let leader = shared.get(TERM_KEY)?.map(|record| record.value);
+        let seats = shared.list(SEATS)?.records.into_iter();
+        let instance = |record: crate::record::Record| {
+            let id: Arc<str> = record.key.strip_prefix(SEATS)?.into();
+            Some(Instance {
+                leader: leader.as_deref() == Some(id.as_bytes()),
+                value: record.value,
+                id,
+            })
+        };
+        Ok(seats.filter_map(instance).collect())
+    }
+
+    /// Takes away a seat, if `by` still leads.
+    pub(crate) async fn evict(&self, by: &Leadership, id: &str) -> Result<(), Error> {
+        let take = by.fence(Transaction::new().delete(seat_key(id)));
+        match self.core.commit(take, None).await? {
+            Outcome::Committed(_) => Ok(()),
+            Outcome::Conflict { .. } => Err(Error::Unavailable("another leads now".to_owned())),
+        }
+    }
+
+    /// How long ago the watch was last known to be in step; nothing while it is.
+    pub(crate) fn age(&self) -> Duration {
+        let silent = self.core.heard().elapsed();
+        match silent < SILENT {
+            true => Duration::ZERO,
+            false => silent,
+        }
+    }
+
+    /// Forgets the cluster's history up to a revision.
+    pub(crate) async fn compact(&self, revision: Revision) -> Result<(), Error> {
+        Ok(within(self.core.cluster.compact(revision.0)).await?)
+    }
+
+    /// Lets what is in flight end, gives back every lease, and ends.
+    pub(crate) async fn close(&self) {
+        self.core.closing.send_replace(true);
+        let mut in_flight = self.core.in_flight.subscribe();
+        let done = async {
+            let _ = in_flight.wait_for(|count| *count == 0).await;
+        };
+        // What is left after that is cut.
+        let _ = timeout(ANSWERS_WITHIN, done).await;
+        let mut tasks =
+            std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        self.core.shared.end(End::Closed);
+        let ended = async { while tasks.join_next().await.is_some() {} };
+        let _ = timeout(CLOSES_WITHIN, ended).await;
+    }
+}
+
+impl Drop for Clustered {
+    fn drop(&mut self) {
+        self.core.shared.end(End::Closed);
+    }
+}
+
+/// Counts one transaction for as long as it is in flight.
+struct Flight<'a>(&'a Core);
+
+impl Drop for Flight<'_> {
+    fn drop(&mut self) {
+        self.0.in_flight.send_modify(|count| *count -= 1);
+    }
+}
+
+impl Core {
+    fn heard(&self) -> Instant {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hear(&self) {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// Whether transactions are taken.
+    fn open(&self) -> Result<(), Error> {
+        self.shared.open()?;
+        match *self.closing.borrow() {
+            true => Err(Error::Closed),
+            false => Ok(()),
+        }
+    }
+
+    async fn commit(
+        &self,
+        transaction: Transaction,
+        lease: Option<crate::cluster::LeaseId>,
+    ) -> Result<Outcome, Error> {
+        self.open()?;
+        self.in_flight.send_modify(|count| *count += 1);
+        let _flight = Flight(self);
+        let request = Request {
+            conditions: transaction.conditions,
+            writes: last_words(transaction.writes).collect(),
+            lease,
+        };
+        let Answer { revision, outcome } = within(self.cluster.commit(request)).await?;
+        match outcome {
+            Judged::Done { changed: true } => {
+                self.reach(revision).await?;
+                Ok(Outcome::Committed(Revision(revision)))
+            }
+            // The revision may be of something else in the cluster; the one that reads show is ours.
+            Judged::Done { changed: false } => {
+                self.hurry.notify_one();
+                self.reach(revision).await?;
+                Ok(Outcome::Committed(self.shared.revision()?))
+            }
+            Judged::Conflict { key, actual } => {
+                let actual = actual.map(Revision);
+                // Whoever reads again to try again has to find what it was.
+                self.hurry.notify_one();
+                self.reach(revision).await?;
+                Ok(Outcome::Conflict { key, actual })
+            }
+        }
+    }
+
+    /// Waits until everything up to a revision can be read here.
+    async fn reach(&self, revision: u64) -> Result<(), Error> {
+        let mut reached = self.reached.subscribe();
+        let there = reached.wait_for(|reached| *reached >= revision);
+        match timeout(ANSWERS_WITHIN, there).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) | Err(_) => {
+                self.shared.open()?;
+                let words = "what was done cannot be read here yet";
+                Err(Error::Unavailable(words.to_owned()))
+            }
+        }
+    }
+
+    /// Waits until nobody leads, as far as is known here, or it may be worth another look.
+    async fn vacancy(&self) {
+        let mut progress = self.shared.on_progress();
+        let vacant = async {
+            loop {
+                progress.mark_unchanged();
+                let taken = self.shared.get(TERM_KEY).is_ok_and(|term| term.is_some());
+                if !taken || progress.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        let _ = timeout(LOOK_AGAIN, vacant).await;
+    }
+
+    async fn give_up(&self, lease: crate::cluster::LeaseId) {
+        // If it cannot be told, it runs out.
+        let _ = within(self.cluster.revoke(lease)).await;
+    }
+}
+
+fn seat_key(id: &str) -> Arc<str> {
+    format!("{SEATS}{id}").into()
+}

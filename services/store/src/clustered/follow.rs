@@ -1,0 +1,110 @@
+//! Keeps what is in memory in step with the cluster. It ends with the store, or fails it where the cluster
+//! has forgotten what was missed.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+
+use super::{Core, SILENT, within};
+use crate::cluster::{Fault, Told};
+use crate::record::{Batch, Change, Record, Revision};
+use crate::shared::End;
+
+/// How often the watch is asked how far it is.
+const ASK_EVERY: Duration = Duration::from_millis(500);
+
+/// The wait before a broken watch is begun anew.
+const PAUSE: Duration = Duration::from_millis(100);
+
+pub(super) async fn follow(core: Arc<Core>) {
+    loop {
+        let fault = match watch(&core).await {
+            Err(fault) => fault,
+            Ok(never) => match never {},
+        };
+        match fault {
+            Fault::Compacted => {
+                let reason = "the cluster has forgotten changes that were missed here; a new start reads everything anew";
+                tracing::error!(reason, "the store failed");
+                core.shared.end(End::Failed(reason.to_owned()));
+                return;
+            }
+            Fault::Unavailable(_) | Fault::NoLease => {
+                tracing::warn!(%fault, "the watch of the cluster broke; it is begun anew");
+            }
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+/// Follows from where it is, until the watch breaks.
+async fn watch(core: &Core) -> Result<Infallible, Fault> {
+    let after = *core.reached.borrow();
+    let mut stream = within(core.cluster.watch(after)).await?;
+    let mut asks = interval(ASK_EVERY);
+    asks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut heard = Instant::now();
+    loop {
+        tokio::select! {
+            biased;
+            told = stream.next() => {
+                let told = told?;
+                heard = Instant::now();
+                core.hear();
+                core.take(told);
+            }
+            () = sleep_until(heard + SILENT) => {
+                return Err(Fault::Unavailable("the watch does not say how far it is".to_owned()));
+            }
+            () = core.hurry.notified() => stream.ask().await?,
+            _ = asks.tick() => stream.ask().await?,
+        }
+    }
+}
+
+impl Core {
+    fn take(&self, told: Told) {
+        let revision = match told {
+            Told::Progress(revision) => revision,
+            Told::Changes { revision, changes } => {
+                self.publish(revision, changes);
+                revision
+            }
+        };
+        self.reached.send_if_modified(|reached| {
+            let further = revision > *reached;
+            *reached = revision.max(*reached);
+            further
+        });
+    }
+
+    fn publish(&self, revision: u64, changes: Vec<(Arc<str>, Option<Record>)>) {
+        let now = self.shared.now();
+        let mut published = self.shared.write();
+        // What a watch that was begun anew tells twice.
+        if revision <= published.revision.0 {
+            return;
+        }
+        let changes = changes.into_iter().map(|(key, after)| {
+            let before = published.records.get(&key).cloned();
+            // The stored key is shared on, so that a record never keeps two copies of it alive.
+            let key = before
+                .as_ref()
+                .map_or(key, |record| Arc::clone(&record.key));
+            let after = after.map(|after| Record {
+                key: Arc::clone(&key),
+                ..after
+            });
+            Change { key, before, after }
+        });
+        let batch = Batch {
+            revision: Revision(revision),
+            changes: changes.collect(),
+        };
+        published.follow(batch, now);
+        drop(published);
+        self.shared.ring();
+    }
+}

@@ -1,0 +1,347 @@
+//! Several stores on one cluster in memory, on a paused clock, with lines that are cut.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, advance, sleep, timeout};
+
+use super::*;
+use crate::cluster::{Link, MemoryCluster};
+use crate::history::HistoryLimits;
+use crate::watch::Watch;
+
+const PREFIX: &str = "/muster/test/";
+const LEADER: Duration = Duration::from_secs(3);
+const SEAT: Duration = Duration::from_secs(90);
+
+async fn open(cluster: &MemoryCluster) -> (Store, Link) {
+    cluster.open(PREFIX, Options::default()).await.unwrap()
+}
+
+async fn put(store: &Store, key: &str, value: &str) -> Result<Outcome, Error> {
+    let put = Transaction::new().put(key, value.to_owned());
+    store.commit(put).await
+}
+
+async fn committed(store: &Store, key: &str, value: &str) -> Revision {
+    match put(store, key, value).await.unwrap() {
+        Outcome::Committed(revision) => revision,
+        conflict @ Outcome::Conflict { .. } => panic!("{conflict:?}"),
+    }
+}
+
+async fn value(store: &Store, key: &str) -> Option<Bytes> {
+    store.get(key).await.unwrap().map(|record| record.value)
+}
+
+async fn until(what: &str, mut test: impl AsyncFnMut() -> bool) {
+    let reached = async {
+        while !test().await {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(Duration::from_secs(600), reached)
+        .await
+        .unwrap_or_else(|_| panic!("never: {what}"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn instances_share_an_epoch_and_see_each_others_writes_in_one_order() {
+    let cluster = MemoryCluster::new();
+    let (one, _) = open(&cluster).await;
+    let (other, _) = open(&cluster).await;
+    assert_eq!(one.epoch(), other.epoch());
+    assert!(one.is_shared());
+    let start = one.revision().await.unwrap();
+    let mut watches: Vec<Watch> = Vec::new();
+    for store in [&one, &other] {
+        watches.push(store.watch("", start).await.unwrap());
+    }
+    for index in 0..50 {
+        let store = [&one, &other][index % 2];
+        // What others do in the same cluster leaves gaps.
+        cluster.pass_revisions(index as u64 % 3);
+        committed(store, "k", &index.to_string()).await;
+        assert_eq!(value(store, "k").await.unwrap(), index.to_string());
+    }
+    let mut seen = Vec::new();
+    for watch in &mut watches {
+        let mut batches = Vec::new();
+        while batches.len() < 50 {
+            batches.push(watch.next().await.unwrap());
+        }
+        seen.push(batches);
+    }
+    assert_eq!(seen[0], seen[1]);
+    let middle = &seen[0][20];
+    let mut resumed = other.watch("", middle.revision).await.unwrap();
+    assert_eq!(&resumed.next().await.unwrap(), &seen[0][21]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_changes_nothing_is_answered_beside_busy_neighbours() {
+    let cluster = MemoryCluster::new();
+    let (store, _) = open(&cluster).await;
+    let at = committed(&store, "a", "1").await;
+    cluster.pass_revisions(7);
+    let nothing = store.commit(Transaction::new().delete("gone")).await;
+    assert_eq!(nothing, Ok(Outcome::Committed(at)));
+    let (other, _) = open(&cluster).await;
+    let newer = committed(&other, "a", "2").await;
+    let stale = Transaction::new()
+        .when("a", Condition::ModifiedAt(at))
+        .put("a", "3");
+    let conflict = Outcome::Conflict {
+        key: "a".into(),
+        actual: Some(newer),
+    };
+    assert_eq!(store.commit(stale).await, Ok(conflict));
+    assert_eq!(
+        value(&store, "a").await.unwrap(),
+        "2",
+        "it can be read here by then"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_leads_until_it_ends_and_then_another() {
+    let cluster = MemoryCluster::new();
+    let (one, _) = open(&cluster).await;
+    let (other, _) = open(&cluster).await;
+    let first = one.lead("one").await.unwrap();
+    assert!(first.holds());
+    let waiting = other.lead("other");
+    tokio::pin!(waiting);
+    assert!(
+        timeout(LEADER * 20, &mut waiting).await.is_err(),
+        "two lead"
+    );
+    assert!(first.holds(), "it is kept");
+    let begun = Instant::now();
+    drop(first);
+    let second = waiting.await.unwrap();
+    assert!(begun.elapsed() < LEADER, "given back, it does not run out");
+    let third = one.lead("one");
+    tokio::pin!(third);
+    assert!(timeout(LEADER * 5, &mut third).await.is_err());
+    let term = second.term();
+    other.close().await;
+    let third = third.await.unwrap();
+    assert!(third.term() > term);
+    assert!(!second.holds());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_is_cut_off_knows_in_time_and_writes_nothing_after() {
+    let cluster = MemoryCluster::new();
+    let (one, link) = open(&cluster).await;
+    let (other, _) = open(&cluster).await;
+    let old = one.lead("one").await.unwrap();
+    link.cut();
+    let cut = Instant::now();
+    old.lost().await;
+    assert!(!old.holds());
+    assert!(cut.elapsed() <= LEADER);
+    let new = other.lead("other").await.unwrap();
+    assert!(cut.elapsed() < LEADER * 2, "after {:?}", cut.elapsed());
+    assert!(new.term() > old.term());
+    committed(&other, "a", "new").await;
+    link.heal();
+    let late = old.fence(Transaction::new().put("a", "old"));
+    let outcome = one.commit(late).await.unwrap();
+    let Outcome::Conflict { key, .. } = outcome else {
+        panic!("{outcome:?}");
+    };
+    assert_eq!(&*key, TERM_KEY);
+    assert_eq!(value(&other, "a").await.unwrap(), "new");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_whose_answer_is_lost_is_unknown_and_seen_by_all() {
+    let cluster = MemoryCluster::new();
+    let (one, link) = open(&cluster).await;
+    let (other, _) = open(&cluster).await;
+    link.lose_answers(1);
+    let unknown = put(&one, "a", "1").await.unwrap_err();
+    assert!(matches!(unknown, Error::Unavailable(_)), "{unknown}");
+    for store in [&one, &other] {
+        until("the write is seen", async || {
+            value(store, "a").await.is_some()
+        })
+        .await;
+    }
+    committed(&one, "a", "2").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn away_from_the_cluster_reads_go_on_and_say_how_old_they_are() {
+    let cluster = MemoryCluster::new();
+    let (one, link) = open(&cluster).await;
+    let (other, _) = open(&cluster).await;
+    committed(&one, "a", "1").await;
+    sleep(Duration::from_secs(30)).await;
+    assert_eq!(one.age(), Duration::ZERO, "quiet is not away");
+    link.cut();
+    committed(&other, "a", "2").await;
+    let begun = Instant::now();
+    assert!(matches!(
+        put(&one, "b", "1").await,
+        Err(Error::Unavailable(_))
+    ));
+    assert!(begun.elapsed() <= Duration::from_secs(4), "no call hangs");
+    advance(Duration::from_secs(60)).await;
+    assert_eq!(value(&one, "a").await.unwrap(), "1");
+    let age = one.age();
+    assert!(age >= Duration::from_secs(60), "{age:?}");
+    assert!(age <= begun.elapsed() + Duration::from_secs(1), "{age:?}");
+    link.heal();
+    until("it has caught up", async || {
+        value(&one, "a").await.unwrap() == "2"
+    })
+    .await;
+    assert_eq!(one.age(), Duration::ZERO);
+    committed(&one, "b", "2").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_that_stops_and_goes_on_loses_nobody_anything() {
+    let cluster = MemoryCluster::new();
+    let (one, _) = open(&cluster).await;
+    let (other, _) = open(&cluster).await;
+    let seat = one.join("one", "here").await.unwrap();
+    committed(&one, "a", "1").await;
+    let leadership = one.lead("one").await.unwrap();
+    cluster.stop();
+    sleep(Duration::from_secs(60)).await;
+    assert!(!leadership.holds());
+    assert!(seat.holds(), "for as long as its lease");
+    assert!(matches!(
+        put(&other, "a", "2").await,
+        Err(Error::Unavailable(_))
+    ));
+    assert_eq!(value(&other, "a").await.unwrap(), "1");
+    cluster.start();
+    until("writes go on", async || put(&other, "a", "3").await.is_ok()).await;
+    let next = timeout(LEADER * 5, other.lead("other")).await;
+    assert!(next.unwrap().unwrap().holds());
+    until("all see it", async || {
+        value(&one, "a").await.unwrap() == "3"
+    })
+    .await;
+    assert!(seat.holds());
+}
+
+#[tokio::test(start_paused = true)]
+async fn seats_are_seen_kept_lost_by_their_own_count_and_taken_again() {
+    let cluster = MemoryCluster::new();
+    let (one, link) = open(&cluster).await;
+    let (other, _) = open(&cluster).await;
+    let seat = one.join("one", "at 1").await.unwrap();
+    let _own = other.join("other", "at 2").await.unwrap();
+    let leadership = other.lead("other").await.unwrap();
+    sleep(SEAT * 3).await;
+    let ids = async |store: &Store| {
+        let all = store.instances().await.unwrap().into_iter();
+        all.map(|one| (one.id.to_string(), one.value, one.leader))
+            .collect::<Vec<_>>()
+    };
+    let both = vec![
+        ("one".to_owned(), Bytes::from("at 1"), false),
+        ("other".to_owned(), Bytes::from("at 2"), true),
+    ];
+    assert_eq!(ids(&one).await, both);
+    assert_eq!(ids(&other).await, both);
+
+    link.cut();
+    sleep(SEAT - Duration::from_secs(35)).await;
+    assert!(seat.holds(), "the lease has not run out");
+    sleep(Duration::from_secs(40)).await;
+    assert!(!seat.holds());
+    assert_eq!(ids(&other).await, both[1..]);
+    link.heal();
+    until("it sits again", async || seat.holds()).await;
+    until("all see it", async || ids(&other).await == both).await;
+
+    let now = other.revision().await.unwrap();
+    let mut seats = other.watch("store/instances/one", now).await.unwrap();
+    other.evict(&leadership, "one").await.unwrap();
+    assert!(seats.next().await.unwrap().changes[0].after.is_none());
+    assert!(
+        seats.next().await.unwrap().changes[0].after.is_some(),
+        "it sits again"
+    );
+    until("all see it", async || ids(&other).await == both).await;
+    drop(seat);
+    until("it is gone", async || ids(&other).await == both[1..]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_missed_what_is_forgotten_starts_anew() {
+    let cluster = MemoryCluster::new();
+    let (one, link) = open(&cluster).await;
+    let (other, _) = open(&cluster).await;
+    link.cut();
+    committed(&other, "a", "1").await;
+    let last = committed(&other, "a", "2").await;
+    other.compact(last).await.unwrap();
+    link.heal();
+    let reason = timeout(Duration::from_secs(60), one.failed())
+        .await
+        .unwrap();
+    assert!(reason.contains("forgotten"), "{reason}");
+    assert!(matches!(put(&one, "a", "3").await, Err(Error::Failed(_))));
+    let (anew, _) = open(&cluster).await;
+    assert_eq!(value(&anew, "a").await.unwrap(), "2");
+    committed(&anew, "a", "3").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_store_or_of_a_later_release_is_left_alone() {
+    let cluster = MemoryCluster::new();
+    cluster.stop();
+    let refused = cluster.open(PREFIX, Options::default()).await.unwrap_err();
+    assert!(
+        matches!(refused, OpenError::Unreachable { .. }),
+        "{refused}"
+    );
+    cluster.start();
+    let (outer, _) = cluster.open("/", Options::default()).await.unwrap();
+    for (value, expected) in [
+        ("2 00000000000f-00000000", "schema version 2"),
+        ("x", "no store of ours"),
+        ("1 x", "no store of ours"),
+    ] {
+        committed(&outer, "muster/test/store/epoch", value).await;
+        let refused = cluster.open(PREFIX, Options::default()).await.unwrap_err();
+        assert!(refused.to_string().contains(expected), "{refused}");
+    }
+    let delete = Transaction::new()
+        .delete("muster/test/store/epoch")
+        .put("muster/test/something", "else");
+    let _committed = outer.commit(delete).await.unwrap();
+    let refused = cluster.open(PREFIX, Options::default()).await.unwrap_err();
+    assert!(matches!(refused, OpenError::Foreign { .. }), "{refused}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_watcher_of_a_shared_store_is_told_to_list_again() {
+    let cluster = MemoryCluster::new();
+    let history = HistoryLimits {
+        revisions: 5,
+        ..HistoryLimits::default()
+    };
+    let options = Options {
+        history,
+        ..Options::default()
+    };
+    let (store, _) = cluster.open(PREFIX, options).await.unwrap();
+    let mut slow = store
+        .watch("", store.revision().await.unwrap())
+        .await
+        .unwrap();
+    for index in 0..20 {
+        cluster.pass_revisions(3);
+        committed(&store, "k", &index.to_string()).await;
+    }
+    let told = slow.next().await.unwrap_err();
+    assert!(matches!(told, Error::Compacted { .. }), "{told}");
+}
