@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use muster_runtime::args::CommonArgs;
 use muster_runtime::context::Context;
+use muster_runtime::instances::Instances;
 use muster_runtime::operations::{Operations, StoreBacking};
 use muster_runtime::page::Sealer;
 use muster_runtime::process::{self, Component};
@@ -40,7 +41,9 @@ pub async fn serve(
         Some(folder) => Keeper::open(&folder.join("offers"))?,
         None => Keeper::none(),
     };
-    let operations = Operations::open(&context, StoreBacking::new(store.clone())).await?;
+    let instances = Instances::join(&context, &store, listeners.grpc_address()).await?;
+    let backing = StoreBacking::of(&instances, &context);
+    let operations = Operations::open(&context, backing).await?;
     // Positions are in this process's own history: another start is another one.
     let epoch = Epoch::begin().to_string();
     let board = Board::new(
