@@ -9,6 +9,7 @@
     reason = "what goes wrong here ends the test that asked for it"
 )]
 
+pub mod etcd;
 pub mod process;
 pub mod spec;
 pub mod watching;
@@ -64,8 +65,23 @@ pub struct Layout {
     pub agents: usize,
     /// Flags of the worker-registry.
     pub registry: Vec<String>,
+    /// Flags of the replica-manager.
+    pub manager: Vec<String>,
+    /// Where several instances keep their state; absent is a file for each component.
+    pub shared: Option<Shared>,
     /// Whether the agents' ways to the components can be cut.
     pub wired: bool,
+}
+
+/// Several instances of the worker-registry and of the replica-manager.
+#[derive(Debug)]
+pub struct Shared {
+    /// Of each so many.
+    pub instances: usize,
+    /// The store of all of them.
+    pub store: String,
+    /// That of the first worker-registry, if its way to it can be cut.
+    pub first_registry: Option<String>,
 }
 
 /// The processes, and where they keep their state.
@@ -76,6 +92,9 @@ pub struct Fleet {
     pub gateway: Process,
     pub registry: Process,
     pub manager: Process,
+    /// Further instances of the two.
+    pub more_registries: Vec<Process>,
+    pub more_managers: Vec<Process>,
     pub agents: BTreeMap<String, Process>,
     wires: BTreeMap<String, [Wire; 2]>,
     wired: bool,
@@ -120,26 +139,46 @@ impl Fleet {
                 environment: Vec::new(),
             })
         };
-        let mut registry = vec![store(&at, "registry"), "--insecure-join".to_owned()];
-        registry.extend(layout.registry);
-        let registry = component("worker-registry", registry);
+        let of_registry = |own: String| {
+            let mut args = vec![own, "--insecure-join".to_owned()];
+            args.extend(layout.registry.clone());
+            component("worker-registry", args)
+        };
+        let shared = layout.shared.as_ref();
+        let more = shared.map_or(0, |shared| shared.instances - 1);
+        let stored = |name: &str| match shared {
+            Some(shared) => format!("--store={}", shared.store),
+            None => store(&at, name),
+        };
+        let first = shared.and_then(|shared| shared.first_registry.as_ref());
+        let first = first.map_or_else(|| stored("registry"), |own| format!("--store={own}"));
+        let registry = of_registry(first);
+        let more_registries: Vec<_> = (0..more).map(|_| of_registry(stored("registry"))).collect();
+        let workers = urls(std::iter::once(&registry).chain(&more_registries));
         let gateway = vec![
             format!("--data={}", at.join("gateway").display()),
-            format!("--workers-addr=http://{}", registry.address),
+            format!("--workers-addr={workers}"),
         ];
         let gateway = component("offers-gateway", gateway);
-        let manager = vec![
-            store(&at, "manager"),
-            format!("--offers-addr=http://{}", gateway.address),
-            format!("--workers-addr=http://{}", registry.address),
-        ];
-        let manager = component("replica-manager", manager);
+        let of_manager = || {
+            let mut args = vec![
+                stored("manager"),
+                format!("--offers-addr=http://{}", gateway.address),
+                format!("--workers-addr={workers}"),
+            ];
+            args.extend(layout.manager.clone());
+            component("replica-manager", args)
+        };
+        let manager = of_manager();
+        let more_managers = (0..more).map(|_| of_manager()).collect();
         let mut fleet = Self {
             program: program.into(),
             folder,
             gateway,
             registry,
             manager,
+            more_registries,
+            more_managers,
             agents: BTreeMap::new(),
             wires: BTreeMap::new(),
             wired: layout.wired,
@@ -147,6 +186,13 @@ impl Fleet {
         fleet.gateway.start().await;
         fleet.registry.start().await;
         fleet.manager.start().await;
+        for more in fleet
+            .more_registries
+            .iter_mut()
+            .chain(&mut fleet.more_managers)
+        {
+            more.start().await;
+        }
         for number in 1..=layout.agents {
             fleet.add_agent(&format!("w{number}")).await;
         }
@@ -159,18 +205,24 @@ impl Fleet {
     }
 
     pub async fn add_agent(&mut self, name: &str) {
-        let (mut workers, mut replicas) = (self.registry.address, self.manager.address);
+        let mut workers = urls(std::iter::once(&self.registry).chain(&self.more_registries));
+        let mut replicas = urls(std::iter::once(&self.manager).chain(&self.more_managers));
         if self.wired {
-            let wires = [Wire::to(workers).await, Wire::to(replicas).await];
-            [workers, replicas] = [wires[0].address, wires[1].address];
+            let wires = [
+                Wire::to(self.registry.address).await,
+                Wire::to(self.manager.address).await,
+            ];
+            [workers, replicas] = wires
+                .each_ref()
+                .map(|wire| format!("http://{}", wire.address));
             self.wires.insert(name.to_owned(), wires);
         }
         let args = vec![
             format!("--name={name}"),
             format!("--data={}", self.path().join(name).display()),
             "--gpus=H100:8".to_owned(),
-            format!("--workers-addr=http://{workers}"),
-            format!("--replicas-addr=http://{replicas}"),
+            format!("--workers-addr={workers}"),
+            format!("--replicas-addr={replicas}"),
         ];
         let mut agent = Process::new(Launch {
             program: self.program.clone(),
@@ -635,7 +687,11 @@ impl Fleet {
     /// Kills every component and agent as a power cut would, but for what the agents run.
     pub fn kill_components(&mut self) {
         let all = [&mut self.gateway, &mut self.registry, &mut self.manager];
-        let all = all.into_iter().chain(self.agents.values_mut());
+        let more = self
+            .more_registries
+            .iter_mut()
+            .chain(&mut self.more_managers);
+        let all = all.into_iter().chain(more).chain(self.agents.values_mut());
         all.for_each(Process::kill);
     }
 
@@ -668,6 +724,14 @@ pub fn full_replacement(spec: ServiceSpec) -> UpdateServiceRequest {
         allow_missing: true,
         ..UpdateServiceRequest::default()
     }
+}
+
+/// Where instances of one component are, as the others are told.
+fn urls<'a>(instances: impl Iterator<Item = &'a Process>) -> String {
+    let urls: Vec<_> = instances
+        .map(|one| format!("http://{}", one.address))
+        .collect();
+    urls.join(",")
 }
 
 fn store(folder: &Path, name: &str) -> String {

@@ -42,6 +42,7 @@ async fn two_machines(wired: bool) -> Fleet {
         agents: 2,
         registry,
         wired,
+        ..Layout::default()
     })
     .await
 }
