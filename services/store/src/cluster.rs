@@ -5,6 +5,8 @@
 //! It knows nothing of epochs, leaders or seats; those are made of this by [`clustered`](crate::clustered).
 //! Keys are without the prefix that the cluster was opened with.
 
+#[cfg(feature = "etcd")]
+pub(crate) mod etcd;
 mod memory;
 
 use std::sync::Arc;
@@ -58,6 +60,20 @@ pub(crate) enum Told {
     },
     /// Everything up to this revision was told.
     Progress(u64),
+    /// The watch is alive; how far it is, this does not say.
+    #[cfg(feature = "etcd")]
+    Alive,
+}
+
+impl Told {
+    /// The revision up to which everything was told, if this says so.
+    pub(crate) fn revision(&self) -> Option<u64> {
+        match self {
+            Self::Changes { revision, .. } | Self::Progress(revision) => Some(*revision),
+            #[cfg(feature = "etcd")]
+            Self::Alive => None,
+        }
+    }
 }
 
 /// Why the cluster did not do it.
@@ -78,6 +94,8 @@ pub(crate) enum Fault {
 #[derive(Debug)]
 pub(crate) enum Cluster {
     Memory(memory::Handle),
+    #[cfg(feature = "etcd")]
+    Etcd(etcd::Handle),
 }
 
 impl Cluster {
@@ -85,13 +103,17 @@ impl Cluster {
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Memory(_) => "memory",
+            #[cfg(feature = "etcd")]
+            Self::Etcd(_) => "etcd",
         }
     }
 
-    /// All records, and the revision that they are of.
+    /// All records, and the revision that they are of: where there is a store, one that every instance comes to.
     pub(crate) async fn list(&self) -> Result<(Vec<Record>, u64), Fault> {
         match self {
             Self::Memory(memory) => memory.list().await,
+            #[cfg(feature = "etcd")]
+            Self::Etcd(etcd) => etcd.list().await,
         }
     }
 
@@ -99,6 +121,8 @@ impl Cluster {
     pub(crate) async fn commit(&self, request: Request) -> Result<Answer, Fault> {
         match self {
             Self::Memory(memory) => memory.commit(request).await,
+            #[cfg(feature = "etcd")]
+            Self::Etcd(etcd) => etcd.commit(request).await,
         }
     }
 
@@ -106,6 +130,18 @@ impl Cluster {
     pub(crate) async fn watch(&self, after: u64) -> Result<Stream, Fault> {
         match self {
             Self::Memory(memory) => Ok(Stream::Memory(memory.watch(after).await?)),
+            #[cfg(feature = "etcd")]
+            Self::Etcd(etcd) => Ok(Stream::Etcd(etcd.watch(after).await?)),
+        }
+    }
+
+    /// Makes sure that a watch says before long how far it is, also where nothing else happens.
+    pub(crate) async fn mark(&self) -> Result<(), Fault> {
+        match self {
+            // Its answers to being asked say so.
+            Self::Memory(_) => Ok(()),
+            #[cfg(feature = "etcd")]
+            Self::Etcd(etcd) => etcd.mark().await,
         }
     }
 
@@ -113,6 +149,8 @@ impl Cluster {
     pub(crate) async fn grant(&self, ttl: Duration) -> Result<LeaseId, Fault> {
         match self {
             Self::Memory(memory) => memory.grant(ttl).await,
+            #[cfg(feature = "etcd")]
+            Self::Etcd(etcd) => etcd.grant(ttl).await,
         }
     }
 
@@ -120,6 +158,8 @@ impl Cluster {
     pub(crate) async fn keep_alive(&self, lease: LeaseId) -> Result<(), Fault> {
         match self {
             Self::Memory(memory) => memory.keep_alive(lease).await,
+            #[cfg(feature = "etcd")]
+            Self::Etcd(etcd) => etcd.keep_alive(lease).await,
         }
     }
 
@@ -127,6 +167,8 @@ impl Cluster {
     pub(crate) async fn revoke(&self, lease: LeaseId) -> Result<(), Fault> {
         match self {
             Self::Memory(memory) => memory.revoke(lease).await,
+            #[cfg(feature = "etcd")]
+            Self::Etcd(etcd) => etcd.revoke(lease).await,
         }
     }
 
@@ -134,6 +176,8 @@ impl Cluster {
     pub(crate) async fn compact(&self, revision: u64) -> Result<(), Fault> {
         match self {
             Self::Memory(memory) => memory.compact(revision).await,
+            #[cfg(feature = "etcd")]
+            Self::Etcd(etcd) => etcd.compact(revision).await,
         }
     }
 }
@@ -142,6 +186,8 @@ impl Cluster {
 #[derive(Debug)]
 pub(crate) enum Stream {
     Memory(memory::Stream),
+    #[cfg(feature = "etcd")]
+    Etcd(etcd::Stream),
 }
 
 impl Stream {
@@ -149,6 +195,8 @@ impl Stream {
     pub(crate) async fn next(&mut self) -> Result<Told, Fault> {
         match self {
             Self::Memory(stream) => stream.next().await,
+            #[cfg(feature = "etcd")]
+            Self::Etcd(stream) => stream.next().await,
         }
     }
 
@@ -159,6 +207,17 @@ impl Stream {
                 stream.ask();
                 Ok(())
             }
+            #[cfg(feature = "etcd")]
+            Self::Etcd(stream) => stream.ask().await,
+        }
+    }
+
+    /// It was asked, and says nothing: the next one is to be of another member.
+    pub(crate) fn silent(&self) {
+        match self {
+            Self::Memory(_) => {}
+            #[cfg(feature = "etcd")]
+            Self::Etcd(stream) => stream.silent(),
         }
     }
 }

@@ -51,11 +51,16 @@ const AGAIN: Duration = Duration::from_millis(100);
 /// The longest, should a vacancy have been missed.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
+/// How long reading all records may take.
+const LISTS_WITHIN: Duration = Duration::from_mins(2);
+
+const NOT_READ_YET: &str = "what was done cannot be read here yet";
+
 /// What is the store's own, and in no backup.
 pub(crate) const OWN: &str = "store/";
 
 /// The version of what is kept, and the epoch.
-const EPOCH_KEY: &str = "store/epoch";
+pub(crate) const EPOCH_KEY: &str = "store/epoch";
 
 /// Where the seats are.
 const SEATS: &str = "store/instances/";
@@ -142,7 +147,8 @@ impl From<Fault> for Begin {
 /// What is there, with an epoch.
 async fn begin(cluster: &Cluster, name: &str, new: Epoch) -> Result<(Records, u64, Epoch), Begin> {
     loop {
-        let (records, revision) = within(cluster.list()).await?;
+        let listed = timeout(LISTS_WITHIN, cluster.list()).await;
+        let (records, revision) = listed.unwrap_or_else(|_| Err(no_answer(LISTS_WITHIN)))?;
         let records: Records = records
             .into_iter()
             .map(|record| (Arc::clone(&record.key), record))
@@ -195,12 +201,12 @@ fn read_epoch(name: &str, value: &[u8]) -> Result<Epoch, OpenError> {
 async fn within<T>(call: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
     match timeout(ANSWERS_WITHIN, call).await {
         Ok(answer) => answer,
-        Err(_) => {
-            let seconds = ANSWERS_WITHIN.as_secs();
-            let detail = format!("no answer within {seconds} s");
-            Err(Fault::Unavailable(detail))
-        }
+        Err(_) => Err(no_answer(ANSWERS_WITHIN)),
     }
+}
+
+fn no_answer(within: Duration) -> Fault {
+    Fault::Unavailable(format!("no answer within {} s", within.as_secs()))
 }
 
 impl From<Fault> for Error {
@@ -396,8 +402,7 @@ impl Core {
             Judged::Conflict { key, actual } => {
                 let actual = actual.map(Revision);
                 // Whoever reads again to try again has to find what it was.
-                self.hurry.notify_one();
-                self.reach(revision).await?;
+                self.agree(&key, actual, revision).await?;
                 Ok(Outcome::Conflict { key, actual })
             }
         }
@@ -411,9 +416,32 @@ impl Core {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) | Err(_) => {
                 self.shared.open()?;
-                let words = "what was done cannot be read here yet";
-                Err(Error::Unavailable(words.to_owned()))
+                Err(Error::Unavailable(NOT_READ_YET.to_owned()))
             }
+        }
+    }
+
+    /// Waits until a key reads here as it was found at a revision, or as it became later. What made it so is
+    /// on its way; the revision itself may be of something else.
+    async fn agree(&self, key: &str, found: Option<Revision>, at: u64) -> Result<(), Error> {
+        let mut progress = self.shared.on_progress();
+        let agrees = async {
+            loop {
+                progress.mark_unchanged();
+                let newer = *self.reached.borrow() >= at;
+                let same = self.shared.get(key)?.map(|record| record.modified) == found;
+                if newer || same {
+                    return Ok(());
+                }
+                self.shared.open()?;
+                if progress.changed().await.is_err() {
+                    return Err(Error::Closed);
+                }
+            }
+        };
+        match timeout(ANSWERS_WITHIN, agrees).await {
+            Ok(agreed) => agreed,
+            Err(_) => Err(Error::Unavailable(NOT_READ_YET.to_owned())),
         }
     }
 

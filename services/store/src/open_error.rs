@@ -66,6 +66,14 @@ pub enum OpenError {
         /// What the system said.
         source: io::Error,
     },
+    /// The address cannot be used.
+    #[error("{name} cannot be a store: {reason}")]
+    WrongAddress {
+        /// What was to be opened.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The cluster does not answer.
     #[error(
         "the store {name} cannot be reached ({detail}): check its addresses, and that most of its members run"

@@ -1,5 +1,6 @@
 //! The words by which a user chooses a store. Parsing opens nothing.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -54,9 +55,31 @@ impl fmt::Display for Spec {
         match self {
             Self::Memory => formatter.write_str("memory:"),
             Self::Embedded(path) => write!(formatter, "embedded:{}", path.display()),
-            Self::Etcd(rest) => write!(formatter, "etcd:{rest}"),
+            Self::Etcd(rest) => write!(formatter, "etcd:{}", without_password(rest)),
         }
     }
+}
+
+/// An address as it may be shown and logged.
+fn without_password(address: &str) -> Cow<'_, str> {
+    let scheme = address.find("://").map_or(0, |at| at + 3);
+    let hosts_end = address[scheme..]
+        .find(['/', '?'])
+        .map_or(address.len(), |at| scheme + at);
+    // A password may have slashes of its own: what stands before the last @ is never shown.
+    let user_end = address.rfind('@').filter(|at| *at >= scheme);
+    let Some(user_end) = user_end else {
+        return Cow::Borrowed(address);
+    };
+    let name_end = address[scheme..user_end]
+        .find(':')
+        .map_or(user_end, |at| scheme + at);
+    let name = address.get(scheme..name_end.min(hosts_end)).unwrap_or("");
+    Cow::Owned(format!(
+        "{}{name}:***{}",
+        &address[..scheme],
+        &address[user_end..]
+    ))
 }
 
 #[cfg(test)]
@@ -72,6 +95,23 @@ mod tests {
         ] {
             let spec: Spec = text.parse().unwrap();
             assert_eq!(spec.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn no_password_is_shown() {
+        for (text, shown) in [
+            (
+                "etcd:http://me:secret@a:1,b:2/p",
+                "etcd:http://me:***@a:1,b:2/p",
+            ),
+            ("etcd:http://me:s:e@cret@a:1/p", "etcd:http://me:***@a:1/p"),
+            (
+                "etcd:https://me:se/cret@a:1/p?ca=x",
+                "etcd:https://me:***@a:1/p?ca=x",
+            ),
+        ] {
+            assert_eq!(text.parse::<Spec>().unwrap().to_string(), shown);
         }
     }
 

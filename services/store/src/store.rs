@@ -8,6 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::backup::Backup;
+#[cfg(feature = "etcd")]
+use crate::cluster::{Cluster, etcd::Handle};
 use crate::clustered::{self, Clustered, Hold};
 use crate::embedded::{self, Embedded};
 use crate::epoch::Epoch;
@@ -46,7 +48,7 @@ impl Store {
     /// Opens the store that a user chose.
     ///
     /// # Errors
-    /// As [`Store::embedded`]; `NoEtcd` for etcd.
+    /// See [`OpenError`].
     pub async fn open(spec: &Spec, options: Options) -> Result<Self, OpenError> {
         match spec {
             Spec::Memory => Ok(Self::memory_with(options)),
@@ -58,8 +60,28 @@ impl Store {
                     Err(error) => std::panic::resume_unwind(error.into_panic()),
                 }
             }
-            Spec::Etcd(_) => Err(OpenError::NoEtcd),
+            Spec::Etcd(address) => Self::etcd(address, options).await,
         }
+    }
+
+    /// Opens what is on an etcd, at what stands after `etcd:` in the words of [`Spec`], as one instance of several.
+    ///
+    /// # Errors
+    /// `WrongAddress`, `Unreachable`, `Foreign`, `NewerCluster`; `NoEtcd` in a build without it.
+    #[cfg(feature = "etcd")]
+    pub async fn etcd(address: &str, options: Options) -> Result<Self, OpenError> {
+        let name = Spec::Etcd(address.to_owned()).to_string();
+        let handle = Handle::new(address);
+        let handle = handle.map_err(|reason| OpenError::WrongAddress {
+            name: name.clone(),
+            reason,
+        })?;
+        clustered::open(Cluster::Etcd(handle), &name, options).await
+    }
+
+    #[cfg(not(feature = "etcd"))]
+    async fn etcd(_address: &str, _options: Options) -> Result<Self, OpenError> {
+        Err(OpenError::NoEtcd)
     }
 
     /// A new store that is lost with its last handle.

@@ -15,6 +15,10 @@ use crate::shared::End;
 /// How often the watch is asked how far it is.
 const ASK_EVERY: Duration = Duration::from_millis(500);
 
+/// How long nothing need change before the watch is moved on: where it goes on from after it broke must not
+/// have been forgotten.
+const QUIET: Duration = Duration::from_mins(1);
+
 /// The wait before a broken watch is begun anew.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -46,6 +50,7 @@ async fn watch(core: &Core) -> Result<Infallible, Fault> {
     let mut asks = interval(ASK_EVERY);
     asks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut heard = Instant::now();
+    let mut moved = heard;
     loop {
         tokio::select! {
             biased;
@@ -53,26 +58,34 @@ async fn watch(core: &Core) -> Result<Infallible, Fault> {
                 let told = told?;
                 heard = Instant::now();
                 core.hear();
+                if told.revision().is_some() {
+                    moved = heard;
+                }
                 core.take(told);
             }
             () = sleep_until(heard + SILENT) => {
+                stream.silent();
                 return Err(Fault::Unavailable("the watch does not say how far it is".to_owned()));
             }
             () = core.hurry.notified() => stream.ask().await?,
             _ = asks.tick() => stream.ask().await?,
+            () = sleep_until(moved + QUIET) => {
+                moved = Instant::now();
+                // What comes of it is told by the watch, or tried again.
+                let _ = within(core.cluster.mark()).await;
+            }
         }
     }
 }
 
 impl Core {
     fn take(&self, told: Told) {
-        let revision = match told {
-            Told::Progress(revision) => revision,
-            Told::Changes { revision, changes } => {
-                self.publish(revision, changes);
-                revision
-            }
+        let Some(revision) = told.revision() else {
+            return;
         };
+        if let Told::Changes { changes, .. } = told {
+            self.publish(revision, changes);
+        }
         self.reached.send_if_modified(|reached| {
             let further = revision > *reached;
             *reached = revision.max(*reached);

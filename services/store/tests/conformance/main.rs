@@ -8,6 +8,9 @@
     reason = "a test stops at the first fault"
 )]
 
+#[cfg(feature = "etcd")]
+#[path = "../support/etcd.rs"]
+mod etcd;
 mod reads;
 mod transactions;
 mod watches;
@@ -15,19 +18,27 @@ mod whole;
 
 use std::sync::OnceLock;
 
+#[cfg(feature = "etcd")]
+use muster_store::OpenError;
 use muster_store::{HistoryLimits, MemoryCluster, Options, Outcome, Revision, Store, Transaction};
 use tempfile::TempDir;
 
 /// Where a suite's stores come from.
-trait Fixture {
+trait Fixture: Sized {
+    /// The backend, unless it is not there, which it says.
+    fn found() -> Option<Self>;
+
     /// A new, empty store.
     async fn store(&self, options: Options) -> Store;
 }
 
-#[derive(Default)]
 struct Memory;
 
 impl Fixture for Memory {
+    fn found() -> Option<Self> {
+        Some(Self)
+    }
+
     async fn store(&self, options: Options) -> Store {
         Store::memory_with(options)
     }
@@ -39,6 +50,10 @@ struct Embedded {
 }
 
 impl Fixture for Embedded {
+    fn found() -> Option<Self> {
+        Some(Self::default())
+    }
+
     async fn store(&self, options: Options) -> Store {
         let directory = self.directory.get_or_init(|| tempfile::tempdir().unwrap());
         let file = format!("{}.db", options.epoch);
@@ -47,14 +62,46 @@ impl Fixture for Embedded {
 }
 
 /// A cluster in memory for each store.
-#[derive(Default)]
 struct Clustered;
 
 impl Fixture for Clustered {
+    fn found() -> Option<Self> {
+        Some(Self)
+    }
+
     async fn store(&self, options: Options) -> Store {
         let cluster = MemoryCluster::new();
         let opened = cluster.open("/muster/test/", options).await;
         opened.unwrap().0
+    }
+}
+
+/// A prefix for each store, on an etcd of one member.
+#[cfg(feature = "etcd")]
+struct RealEtcd {
+    server: etcd::Etcd,
+}
+
+#[cfg(feature = "etcd")]
+impl Fixture for RealEtcd {
+    fn found() -> Option<Self> {
+        let server = etcd::Etcd::start(1)?;
+        Some(Self { server })
+    }
+
+    async fn store(&self, options: Options) -> Store {
+        let address = self.server.address(&format!("muster/{}", options.epoch));
+        let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
+        loop {
+            match Store::etcd(&address, options).await {
+                Ok(store) => return store,
+                // It has only just been started.
+                Err(OpenError::Unreachable { .. }) if tokio::time::Instant::now() < deadline => {
+                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
     }
 }
 
@@ -87,6 +134,8 @@ macro_rules! conformance {
         on_backend!(memory, Memory; $($suite: $($test),+;)+);
         on_backend!(embedded, Embedded; $($suite: $($test),+;)+);
         on_backend!(clustered, Clustered; $($suite: $($test),+;)+);
+        #[cfg(feature = "etcd")]
+        on_backend!(etcd_server, RealEtcd; $($suite: $($test),+;)+);
     };
 }
 
@@ -97,7 +146,9 @@ macro_rules! on_backend {
                 $(
                     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                     async fn $test() {
-                        crate::$suite::$test(&crate::$fixture::default()).await;
+                        if let Some(fixture) = <crate::$fixture as crate::Fixture>::found() {
+                            crate::$suite::$test(&fixture).await;
+                        }
                     }
                 )+
             })+

@@ -95,7 +95,8 @@ pub(crate) async fn what_changes_nothing_takes_no_revision(fixture: &impl Fixtur
         assert_eq!(commit(&store, transaction).await, at);
     }
     // The same value is a change: whoever puts it wants to be the last who did.
-    assert_eq!(put(&store, "a", "1").await, Revision(at.0 + 1));
+    let next = put(&store, "a", "1").await;
+    assert!(next == Revision(at.0 + 1) || store.is_shared() && next > at);
 }
 
 pub(crate) async fn the_last_word_on_a_key_counts(fixture: &impl Fixture) {
@@ -138,7 +139,8 @@ pub(crate) async fn a_key_deleted_and_put_again_is_created_anew(fixture: &impl F
     assert_eq!(store.commit(stale).await, Ok(conflict("a", Some(again))));
 }
 
-/// Each depends on the one before it, and all are queued before the first is answered.
+/// Each depends on the one before it, and all are queued before the first is answered. On a shared store they may
+/// be judged in another order, and then all after some one conflict.
 pub(crate) async fn queued_transactions_are_judged_in_order(fixture: &impl Fixture) {
     let store = fixture.store(Options::default()).await;
     let base = put(&store, "chain", "0").await;
@@ -150,10 +152,16 @@ pub(crate) async fn queued_transactions_are_judged_in_order(fixture: &impl Fixtu
     });
     // Else tokio would queue only some of them at a time, in an order of its own.
     let outcomes = unconstrained(join_all(commits)).await;
-    for (index, outcome) in (1..).zip(outcomes) {
-        assert_eq!(outcome, Ok(Outcome::Committed(Revision(base.0 + index))));
+    let in_order = |(index, outcome): &(u64, &Result<Outcome, Error>)| {
+        **outcome == Ok(Outcome::Committed(Revision(base.0 + index)))
+    };
+    let committed = (1..).zip(&outcomes).take_while(in_order).count();
+    assert!(committed == 600 || store.is_shared() && committed > 0);
+    for outcome in &outcomes[committed..] {
+        assert!(matches!(outcome, Ok(Outcome::Conflict { .. })));
     }
-    assert_eq!(store.get("chain").await.unwrap().unwrap().value, "599");
+    let last = store.get("chain").await.unwrap().unwrap().value;
+    assert_eq!(last, (committed - 1).to_string());
 }
 
 pub(crate) async fn compare_and_swap_loses_no_increment(fixture: &impl Fixture) {
