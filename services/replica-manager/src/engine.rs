@@ -1,10 +1,13 @@
-//! Changes services: what happened or was asked for, and the plan that follows from it, in one
-//! transaction. The intent of every outside act is durable before anything else sees it.
+//! Changes services: what happened or was asked for, and, at the instance that leads, the plan that follows
+//! from it, in one transaction. The intent of every outside act is durable before anything else sees it.
+//! What is changed at another instance is planned once the leader's view shows it.
 
 pub(crate) mod commit;
+pub(crate) mod duty;
 pub(crate) mod forget;
 pub(crate) mod journal;
 pub(crate) mod passes;
+pub(crate) mod reading;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,9 +16,9 @@ use std::time::SystemTime;
 use muster_runtime::clock::Clock;
 use muster_runtime::deadline::Deadline;
 use muster_runtime::resume::Progress;
-use muster_store::{Condition, Leadership, Outcome, Revision, Store, Transaction};
+use muster_store::{Condition, Outcome, Revision, Store, TERM_KEY, Transaction};
 use rustc_hash::FxHashMap;
-use tokio::sync::Mutex as AsyncMutex;
+use tokio::sync::{Mutex as AsyncMutex, watch};
 
 use crate::crash::Crash;
 use crate::domain::plan::{plan, unfinished};
@@ -31,6 +34,7 @@ use crate::state::record::Used;
 use crate::state::view::{Stored, Uid, View};
 use crate::wakes::Wakes;
 use commit::Draft;
+use duty::Duty;
 
 /// Changes services. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -44,13 +48,15 @@ struct Inner {
     /// Unfinished moves by worker and service.
     moves: Mutex<BTreeMap<String, BTreeMap<Uid, u32>>>,
     journal: journal::Journal,
+    /// Set while this instance leads.
+    duty: watch::Sender<Option<Duty>>,
+    barrier: reading::Barrier,
 }
 
 /// What an engine works with.
 #[derive(Debug)]
 pub(crate) struct Parts {
     pub(crate) store: Store,
-    pub(crate) leadership: Leadership,
     pub(crate) view: View,
     pub(crate) progress: Progress,
     pub(crate) clock: Clock,
@@ -74,6 +80,12 @@ pub(crate) enum Error<E> {
     /// By the store.
     #[error("the store did not take it")]
     Store(#[from] muster_store::Error),
+    /// Its request id was used meanwhile, and what it was used for can be read.
+    #[error("the request was made before")]
+    Repeated,
+    /// It is for the leader to do, which is another instance now.
+    #[error("another instance leads")]
+    NotLeading,
 }
 
 /// What a change came to.
@@ -92,30 +104,67 @@ pub(crate) struct Cause {
     pub(crate) actor: String,
     /// The request id that is used up by it: its key, and what it is used for.
     pub(crate) request: Option<(String, Used)>,
+    whose: Whose,
+}
+
+/// Who may make a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whose {
+    /// Every instance, for a caller.
+    Callers,
+    /// The leader, of its own accord.
+    Leaders,
 }
 
 impl Cause {
-    /// Our own doing.
+    /// Our own doing, which is the leader's.
     pub(crate) fn system() -> Self {
-        Self::by("system")
+        Self {
+            whose: Whose::Leaders,
+            ..Self::by("system")
+        }
     }
 
     pub(crate) fn by(actor: impl Into<String>) -> Self {
         Self {
             actor: actor.into(),
             request: None,
+            whose: Whose::Callers,
+        }
+    }
+
+    /// The same, which uses up a request id.
+    pub(crate) fn using(self, request: Option<(String, Used)>) -> Self {
+        Self { request, ..self }
+    }
+
+    /// Whether it may be done with, or without, what the leader has.
+    fn allows<E>(&self, duty: Option<&Duty>) -> Result<(), Error<E>> {
+        match (self.whose, duty) {
+            (Whose::Callers, _) | (Whose::Leaders, Some(_)) => Ok(()),
+            (Whose::Leaders, None) => Err(Error::NotLeading),
         }
     }
 }
 
 impl Engine {
-    pub(crate) fn new(parts: Parts) -> Self {
-        let journal = journal::Journal::new(parts.leadership.term().epoch.to_string());
+    /// An engine of this instance.
+    pub(crate) fn new(parts: Parts, instance: &str) -> Self {
+        let epoch = parts.store.epoch().to_string();
+        let journal = match parts.store.is_shared() {
+            true => journal::Journal::of_several(epoch, instance),
+            false => journal::Journal::new(epoch),
+        };
+        if let Some((newest, _)) = parts.view.read().event_batches.last_key_value() {
+            journal.follow(newest);
+        }
         Self(Arc::new(Inner {
             parts,
             locks: Mutex::default(),
             moves: Mutex::default(),
             journal,
+            duty: watch::Sender::new(None),
+            barrier: reading::Barrier::default(),
         }))
     }
 
@@ -127,7 +176,8 @@ impl Engine {
         Time::from(self.0.parts.clock.now())
     }
 
-    /// Alters a service, plans for it, and answers once both are durable and can be read.
+    /// Alters a service, plans for it if this instance leads, and answers once that is durable and can be
+    /// read. What is altered at another instance is planned by the leader, as soon as it sees it.
     ///
     /// `alter` is called again if another instance changed the service meanwhile.
     pub(crate) async fn change<E>(
@@ -138,12 +188,14 @@ impl Engine {
     ) -> Result<Changed, Error<E>> {
         let lock = self.lock_of(uid);
         let _turn = lock.lock().await;
+        let mut duty = self.duty();
         loop {
+            cause.allows(duty.as_ref())?;
             let stored = self.0.parts.view.get(uid).ok_or(Error::Gone)?;
             let now = self.0.parts.clock.now();
             let mut after = (*stored.service).clone();
             alter(&mut after, Time::from(now)).map_err(Error::Refused)?;
-            let deleted = self.plan(&mut after, now);
+            let deleted = duty.is_some() && self.plan(&mut after, now);
             let draft = Draft {
                 before: Some(&stored),
                 after: &after,
@@ -151,12 +203,17 @@ impl Engine {
                 cause,
                 now: Time::from(now),
             };
-            match self.commit(&draft).await? {
+            match self.commit(&draft, duty.as_ref()).await? {
                 Commit::Done(revision) => {
                     let service = (!deleted).then(|| self.service_after(&stored, after));
                     return Ok(Changed { service, revision });
                 }
                 Commit::Overtaken(actual) => self.catch_up(actual).await?,
+                Commit::Repeated(actual) => {
+                    self.catch_up(actual).await?;
+                    return Err(Error::Repeated);
+                }
+                Commit::Deposed => duty = None,
             }
         }
     }
@@ -164,27 +221,50 @@ impl Engine {
     /// Makes a service durable that is not there yet. `Refused` if its name is in use.
     pub(crate) async fn create(
         &self,
-        mut service: Service,
+        service: Service,
         cause: &Cause,
     ) -> Result<Changed, Error<()>> {
-        let now = self.0.parts.clock.now();
-        self.plan(&mut service, now);
-        let draft = Draft {
-            before: None,
-            after: &service,
-            deleted: false,
-            cause,
-            now: Time::from(now),
-        };
-        match self.commit(&draft).await? {
-            Commit::Done(revision) => Ok(Changed {
-                service: Some(Arc::new(service)),
-                revision,
-            }),
-            Commit::Overtaken(actual) => {
-                self.catch_up(actual).await?;
-                Err(Error::Refused(()))
+        let mut duty = self.duty();
+        loop {
+            let now = self.0.parts.clock.now();
+            let mut planned = service.clone();
+            if duty.is_some() {
+                self.plan(&mut planned, now);
             }
+            let draft = Draft {
+                before: None,
+                after: &planned,
+                deleted: false,
+                cause,
+                now: Time::from(now),
+            };
+            match self.commit(&draft, duty.as_ref()).await? {
+                Commit::Done(revision) => {
+                    let service = Some(Arc::new(planned));
+                    return Ok(Changed { service, revision });
+                }
+                Commit::Overtaken(actual) => {
+                    self.catch_up(actual).await?;
+                    return Err(Error::Refused(()));
+                }
+                Commit::Repeated(actual) => {
+                    self.catch_up(actual).await?;
+                    return Err(Error::Repeated);
+                }
+                Commit::Deposed => duty = None,
+            }
+        }
+    }
+
+    /// Writes records that are of no service, and answers once they can be read.
+    pub(crate) async fn write(&self, transaction: Transaction) -> Result<(), muster_store::Error> {
+        match self.0.parts.store.commit(transaction).await? {
+            Outcome::Committed(revision)
+            | Outcome::Conflict {
+                actual: Some(revision),
+                ..
+            } => self.catch_up(Some(revision)).await,
+            Outcome::Conflict { actual: None, .. } => Ok(()),
         }
     }
 
@@ -215,13 +295,21 @@ impl Engine {
         deleted
     }
 
-    async fn commit(&self, draft: &Draft<'_>) -> Result<Commit, muster_store::Error> {
+    async fn commit(
+        &self,
+        draft: &Draft<'_>,
+        duty: Option<&Duty>,
+    ) -> Result<Commit, muster_store::Error> {
         let parts = &self.0.parts;
         let Some(transaction) = draft.transaction(&self.0.journal, &parts.view) else {
             return Ok(Commit::Done(parts.progress.current()));
         };
-        let transaction = self.guard(draft, transaction);
-        match parts.store.commit(transaction).await? {
+        let guarded = guard(draft, transaction);
+        let fenced = match duty {
+            Some(duty) => duty.leadership.fence(guarded),
+            None => guarded,
+        };
+        match parts.store.commit(fenced).await? {
             Outcome::Committed(revision) => {
                 let before = draft.before.map(|stored| &*stored.service);
                 parts.crash.stored(before, draft.after, draft.deleted);
@@ -229,37 +317,28 @@ impl Engine {
                 Ok(Commit::Done(revision.0))
             }
             Outcome::Conflict { key, actual } => {
-                if &*key == muster_store::TERM_KEY {
-                    let why = "another instance leads now".to_owned();
-                    return Err(muster_store::Error::Unavailable(why));
-                }
-                Ok(Commit::Overtaken(actual))
+                let request = draft.cause.request.as_ref();
+                Ok(match &*key {
+                    TERM_KEY => Commit::Deposed,
+                    key if request.is_some_and(|(used, _)| used == key) => Commit::Repeated(actual),
+                    _ => Commit::Overtaken(actual),
+                })
             }
         }
     }
 
-    /// Refuses the transaction if the service is not as it was read.
-    fn guard(&self, draft: &Draft<'_>, transaction: Transaction) -> Transaction {
-        let header = &draft.after.header;
-        let key = keys::service(&header.project, &header.name);
-        let unchanged = match draft.before {
-            Some(stored) => Condition::ModifiedAt(stored.revision),
-            None => Condition::Absent,
-        };
-        let mut guarded = transaction.when(key, unchanged);
-        if let Some((request, _)) = &draft.cause.request {
-            guarded = guarded.when(request.clone(), Condition::Absent);
-        }
-        self.0.parts.leadership.fence(guarded)
-    }
-
-    /// Waits until the view shows a revision that is durable.
+    /// Waits until the view shows a revision that is durable; `None`: until it shows anything newer, since
+    /// what was read is gone, or not for long.
     async fn catch_up(&self, revision: Option<Revision>) -> Result<(), muster_store::Error> {
+        let progress = &self.0.parts.progress;
         let Some(revision) = revision else {
+            let next = progress.current() + 1;
+            let _ = progress.reach(next, Deadline::after(LOOK_AGAIN)).await;
             return Ok(());
         };
-        let within = Deadline::after(FOLD_WITHIN);
-        let reached = self.0.parts.progress.reach(revision.0, within).await;
+        let reached = progress
+            .reach(revision.0, Deadline::after(FOLD_WITHIN))
+            .await;
         reached.map_err(|behind| muster_store::Error::Unavailable(behind.to_string()))
     }
 
@@ -279,6 +358,21 @@ impl Engine {
         lock
     }
 
+    /// What happened elsewhere is known here from now on.
+    pub(crate) fn note_events(&self, batch: &muster_store::Batch) {
+        let told = batch.changes.iter().filter(|change| change.after.is_some());
+        for change in told.filter(|change| change.key.starts_with(keys::EVENTS)) {
+            self.0.journal.follow(&change.key);
+        }
+    }
+
+    /// These services are to be planned, if this instance is the one that plans.
+    pub(crate) fn wake(&self, uids: impl IntoIterator<Item = Uid>) {
+        if self.duty().is_some() {
+            self.0.parts.wakes.wake_all(uids);
+        }
+    }
+
     /// Forgets the turn-taking of a service that is gone.
     pub(crate) fn forget(&self, uid: &str) {
         let mut locks = self.0.locks.lock().unwrap_or_else(PoisonError::into_inner);
@@ -295,6 +389,20 @@ impl Engine {
             .iter()
             .map(|(worker, by_service)| (worker.clone(), others(by_service)));
         counted.collect()
+    }
+
+    /// Counts the unfinished moves of all services anew: whoever planned them was another.
+    fn recount_moves(&self) {
+        let view = self.0.parts.view.read();
+        let mut counted: BTreeMap<String, BTreeMap<Uid, u32>> = BTreeMap::new();
+        for (uid, service) in view.all() {
+            for (worker, count) in unfinished(service) {
+                let by_service = counted.entry(worker).or_default();
+                by_service.insert(Arc::clone(uid), count);
+            }
+        }
+        drop(view);
+        *self.0.moves.lock().unwrap_or_else(PoisonError::into_inner) = counted;
     }
 
     /// Keeps count of unfinished moves; where one ended, others off the same worker may begin.
@@ -332,11 +440,34 @@ impl Engine {
     }
 }
 
+/// Refuses the transaction if the service is not as it was read, or the request id is used.
+fn guard(draft: &Draft<'_>, transaction: Transaction) -> Transaction {
+    let header = &draft.after.header;
+    let key = keys::service(&header.project, &header.name);
+    let unchanged = match draft.before {
+        Some(stored) => Condition::ModifiedAt(stored.revision),
+        None => Condition::Absent,
+    };
+    // First, so that of a request made twice this is what is told.
+    let guarded = match &draft.cause.request {
+        Some((request, _)) => transaction.when(request.clone(), Condition::Absent),
+        None => transaction,
+    };
+    guarded.when(key, unchanged)
+}
+
 /// The view follows the store within microseconds; this long, and it does not follow at all.
 const FOLD_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// How long what is on its way to the view may take, before it is looked at again all the same.
+const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_millis(100);
 
 enum Commit {
     Done(u64),
     /// Something was changed since it was read: this is its newest revision.
     Overtaken(Option<Revision>),
+    /// The request id was used, by this revision.
+    Repeated(Option<Revision>),
+    /// Another instance leads.
+    Deposed,
 }

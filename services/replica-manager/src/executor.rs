@@ -1,6 +1,7 @@
 //! Does what records say is to be done at the registry: asks for room, and gives it back. It is told
 //! only which service to look at, takes every wish from the durable records, and reports what came of it
-//! as an observation. Nothing is done twice at a time, and doing it again after a crash does no harm.
+//! as an observation. Nothing is done twice at a time, and doing it again after a crash does no harm. An
+//! executor acts for one leadership, and ends with it.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +11,7 @@ use muster_runtime::backoff::Policy;
 use muster_runtime::connect::Channel;
 use muster_runtime::shutdown::Phase;
 use muster_runtime::task::Tasks;
-use tokio::sync::{OnceCell, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 
 use crate::crash::Step;
 use crate::domain::replica::State;
@@ -35,15 +36,22 @@ pub(crate) struct Executor(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    /// Set once, since engine and executor know each other.
-    engine: OnceCell<Engine>,
+    engine: Engine,
     registry: WorkersServiceClient<Channel>,
     tasks: Tasks,
     owner: Owner,
-    /// Whether the registry has taken our term: nothing is asked before.
-    claimed: watch::Receiver<bool>,
+    /// Whose term the registry has taken last: nothing is asked before it is ours.
+    claimed: watch::Receiver<Option<Owner>>,
     under_way: Mutex<HashSet<Wish>>,
     permits: Semaphore,
+    /// Closed when the leadership has ended.
+    working: watch::Receiver<()>,
+}
+
+/// While this is there, the executor works; when it goes, all that is under way is dropped where it is.
+#[derive(Debug)]
+pub(crate) struct Working {
+    _until_dropped: watch::Sender<()>,
 }
 
 /// Something to be done at the registry.
@@ -65,44 +73,48 @@ enum Wish {
 
 impl Executor {
     pub(crate) fn new(
+        engine: Engine,
         registry: WorkersServiceClient<Channel>,
         tasks: Tasks,
         owner: Owner,
-        claimed: watch::Receiver<bool>,
-    ) -> Self {
-        Self(Arc::new(Inner {
-            engine: OnceCell::new(),
+        claimed: watch::Receiver<Option<Owner>>,
+    ) -> (Self, Working) {
+        let working = watch::Sender::new(());
+        let executor = Self(Arc::new(Inner {
+            engine,
             registry,
             tasks,
             owner,
             claimed,
             under_way: Mutex::default(),
             permits: Semaphore::new(SIDE_BY_SIDE),
-        }))
-    }
-
-    /// Whom observations are reported to. Wishes are taken from then on.
-    pub(crate) fn attach(&self, engine: Engine) {
-        // Attached twice, the first one stays.
-        let _ = self.0.engine.set(engine);
+            working: working.subscribe(),
+        }));
+        let working = Working {
+            _until_dropped: working,
+        };
+        (executor, working)
     }
 
     /// Begins whatever this service's records wish for and is not under way.
     pub(crate) fn consider(&self, service: &Service) {
-        let Some(engine) = self.0.engine.get() else {
-            return;
-        };
         for wish in wishes(service) {
             let fresh = self.lock().insert(wish.clone());
             if fresh {
-                let (executor, engine) = (self.clone(), engine.clone());
+                let executor = self.clone();
+                let mut working = self.0.working.clone();
                 let name = match &wish {
                     Wish::Allocate { .. } => "allocate",
                     Wish::Release { .. } => "release",
                 };
                 // A wish stays recorded, and a registry that is away must not hold up the end.
                 self.0.tasks.until(Phase::Loops, name, async move {
-                    executor.fulfil(&engine, &wish).await;
+                    tokio::select! {
+                        biased;
+                        // Nothing is ever sent: it ends when the sender goes.
+                        _ = working.changed() => {}
+                        () = executor.fulfil(&wish) => {}
+                    }
                 });
             }
         }
@@ -116,7 +128,8 @@ impl Executor {
     }
 
     /// Works at a wish until it is answered or not wished any more.
-    async fn fulfil(&self, engine: &Engine, wish: &Wish) {
+    async fn fulfil(&self, wish: &Wish) {
+        let engine = &self.0.engine;
         let seed = self.0.permits.available_permits() as u64;
         let mut tries = 0;
         while let Some(service) = still_wished(engine, wish) {
@@ -137,7 +150,8 @@ impl Executor {
     /// One try; true once the outcome is recorded.
     async fn attempt(&self, engine: &Engine, wish: &Wish, service: &Service) -> bool {
         let mut claimed = self.0.claimed.clone();
-        if claimed.wait_for(|claimed| *claimed).await.is_err() {
+        let ours = |taken: &Option<Owner>| taken.as_ref() == Some(&self.0.owner);
+        if claimed.wait_for(ours).await.is_err() {
             return true;
         }
         let Ok(_permit) = self.0.permits.acquire().await else {
@@ -212,7 +226,8 @@ impl Executor {
 
 fn recorded<T>(outcome: Result<T, Error<std::convert::Infallible>>) -> bool {
     match outcome {
-        Ok(_) | Err(Error::Gone) => true,
+        // Whoever leads instead asks again under the same id.
+        Ok(_) | Err(Error::Gone | Error::Repeated | Error::NotLeading) => true,
         Err(Error::Refused(never)) => match never {},
         Err(Error::Store(error)) => {
             tracing::warn!(%error, "an answer of the registry could not be stored");

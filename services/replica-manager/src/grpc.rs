@@ -8,6 +8,7 @@ mod logs;
 mod methods;
 mod orphans;
 mod pages;
+pub(crate) mod peer;
 mod reads;
 mod replicas_service;
 mod watches;
@@ -21,14 +22,13 @@ use muster_proto::workers::v1::workers_service_client::WorkersServiceClient;
 use muster_runtime::auth::Principal;
 use muster_runtime::connect::{Channel, Connector};
 use muster_runtime::deadline::Deadline;
+use muster_runtime::instances::Instances;
 use muster_runtime::page::Sealer;
 use muster_runtime::task::Tasks;
 use tonic::{Request, Status};
 
 use crate::engine::Engine;
-use crate::registry::calls::Owner;
 use crate::state::hubs::Hubs;
-use crate::unknown::Unknown;
 
 pub(crate) use methods::METHODS;
 
@@ -37,13 +37,13 @@ pub(crate) use methods::METHODS;
 pub(crate) struct Api {
     pub(crate) engine: Engine,
     pub(crate) hubs: Hubs,
+    pub(crate) instances: Instances,
+    pub(crate) samples: peer::Samples,
     pub(crate) registry: WorkersServiceClient<Channel>,
     pub(crate) offers: OffersServiceClient<Channel>,
     pub(crate) connector: Connector,
     pub(crate) tasks: Tasks,
     pub(crate) sealer: Sealer,
-    pub(crate) owner: Owner,
-    pub(crate) unknown: Unknown,
     pub(crate) epoch: Arc<str>,
 }
 

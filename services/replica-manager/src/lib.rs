@@ -1,9 +1,9 @@
 //! The `replica-manager`: which replicas must run, and what to do when they do not.
 //!
 //! [`domain`] decides, and does nothing else. Around it: `state` is what is durable; `engine` changes it,
-//! a service at a time, with the plan that follows from the change in the same transaction; `executor`
-//! does at the worker-registry what records say; `registry` tells what the registry tells; `grpc` is
-//! what users and agents speak to.
+//! a service at a time, with the plan that follows from the change in the same transaction; `lead` is what one
+//! instance does for all that are on one store; `executor` does at the worker-registry what records say;
+//! `registry` tells what the registry tells; `grpc` is what users and agents speak to.
 
 pub mod config;
 pub mod crash;
@@ -13,12 +13,12 @@ mod executor;
 mod fleet;
 mod grpc;
 mod ids;
+mod lead;
 mod load;
 mod metrics;
 mod registry;
 mod serve;
 mod state;
-mod unknown;
 mod wakes;
 
 use anyhow::Context as _;

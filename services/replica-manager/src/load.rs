@@ -62,10 +62,19 @@ impl Loads {
 
     pub(crate) fn sample(&self, uid: &str, ordinal: u32, sample: Sample) {
         let mut all = self.lock();
-        all.entry(uid.to_owned())
-            .or_default()
-            .sampled
-            .insert(ordinal, sample);
+        let sampled = &mut all.entry(uid.to_owned()).or_default().sampled;
+        // One that another instance passed on may come after a newer one.
+        if sampled
+            .get(&ordinal)
+            .is_none_or(|known| known.at <= sample.at)
+        {
+            sampled.insert(ordinal, sample);
+        }
+    }
+
+    /// Forgets everything.
+    pub(crate) fn clear(&self) {
+        self.lock().clear();
     }
 
     pub(crate) fn forget(&self, uid: &str) {

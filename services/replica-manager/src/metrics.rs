@@ -119,6 +119,15 @@ impl Metrics {
         }
     }
 
+    /// Another instance counts from now on.
+    pub(crate) fn end(&self, now: Time) {
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        for (_, (phase, since)) in counted.drain() {
+            self.count(phase, since, now);
+            self.services.get_or_create(&label(phase)).dec();
+        }
+    }
+
     /// A revision changed a service.
     pub(crate) fn changed(&self, touched: &Touched, now: Time) {
         let (before, after) = (touched.before.as_deref(), touched.after.as_deref());
@@ -287,6 +296,23 @@ mod tests {
             "muster_service_recovery_seconds_sum 7.0",
             "muster_services{phase=\"HEALTHY\"} 0",
             "muster_services{phase=\"DOWN\"} 0",
+        ] {
+            assert!(text.contains(line), "{line} is not in {text}");
+        }
+    }
+
+    #[test]
+    fn whoever_counts_no_more_shows_no_services_and_keeps_its_seconds() {
+        let registry = muster_runtime::metrics::Metrics::new();
+        let metrics = Metrics::new(&registry);
+        let (uid, healthy) = (Uid::from("uid"), in_phase(ServicePhase::Healthy));
+        metrics.begin([(&uid, &healthy)].into_iter(), at(0));
+        metrics.end(at(3));
+        metrics.catch_up(at(50));
+        let text = registry.render().unwrap();
+        for line in [
+            "muster_service_phase_seconds_total{phase=\"HEALTHY\"} 3.0",
+            "muster_services{phase=\"HEALTHY\"} 0",
         ] {
             assert!(text.contains(line), "{line} is not in {text}");
         }

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use muster_proto::offers::v1::offers_service_client::OffersServiceClient;
 use muster_proto::replicas::v1::assignments_service_server::AssignmentsServiceServer;
+use muster_proto::replicas::v1::peer_service_server::PeerServiceServer;
 use muster_proto::replicas::v1::replicas_service_server::ReplicasServiceServer;
 use muster_proto::workers::v1::workers_service_client::WorkersServiceClient;
 use muster_runtime::context::Context;
 use muster_runtime::health::Tier;
+use muster_runtime::instances::Instances;
 use muster_runtime::operations::{Operations, StoreBacking, Unavailable};
 use muster_runtime::page::Sealer;
 use muster_runtime::resume::Progress;
@@ -19,20 +21,18 @@ use muster_store::{Listing, Store, Watch};
 use tokio::sync::watch;
 
 use crate::config::Serving;
-use crate::engine::{Engine, Parts, forget, passes};
-use crate::executor::Executor;
+use crate::engine::{Engine, Parts, passes};
 use crate::fleet::Fleet;
+use crate::grpc::peer::{self, Peers};
 use crate::grpc::{Api, METHODS};
+use crate::lead::Lead;
 use crate::load::Loads;
 use crate::metrics::Metrics;
-use crate::registry::calls::Owner;
 use crate::registry::credentials::Credentials;
-use crate::registry::drains::Drains;
 use crate::registry::watching::Follower;
 use crate::state::hubs::Hubs;
 use crate::state::record::Unreadable;
 use crate::state::view::View;
-use crate::unknown::Unknown;
 use crate::wakes::Wakes;
 
 /// Why the manager could not serve.
@@ -71,36 +71,44 @@ pub async fn serve(
     listeners: Listeners,
 ) -> Result<(), Error> {
     context.fail_when("store", store.failed());
-    let operations = Operations::open(&context, StoreBacking::new(store.clone())).await?;
+    let instances = Instances::join(&context, &store, listeners.grpc_address()).await?;
+    let operations = Operations::open(&context, StoreBacking::of(&instances, &context)).await?;
     let listing = store.list("").await?;
-    let (engine, hubs) = assemble(&config, &context, &store, &listing).await?;
-    let term = engine.parts().leadership.term();
-    let owner = Owner {
-        epoch: term.epoch.to_string(),
-        revision: term.revision.0,
-    };
+    let (engine, hubs) = assemble(&config, &context, &store, &listing)?;
     let registry = WorkersServiceClient::new(context.connector.channel(&config.workers));
     let watch = store.watch("", listing.revision).await?;
-    let api = Api {
+    let follower = Follower {
         engine: engine.clone(),
         hubs: hubs.clone(),
         registry: registry.clone(),
+        claimed: watch::Sender::new(None),
+    };
+    run(
+        &context,
+        &follower,
+        watch,
+        &instances,
+        config.report_interval,
+    )
+    .await;
+    let (samples, to_pass_on) = peer::samples();
+    let api = Api {
+        engine,
+        hubs,
+        instances,
+        samples,
+        registry,
         offers: OffersServiceClient::new(context.connector.channel(&config.offers)),
         connector: context.connector.clone(),
         tasks: context.tasks.clone(),
         sealer: Sealer::random()?,
-        owner: owner.clone(),
-        unknown: Unknown::default(),
-        epoch: Arc::from(owner.epoch.as_str()),
+        epoch: Arc::from(store.epoch().to_string()),
     };
-    let follower = Follower {
-        engine,
-        hubs,
-        registry,
-        owner,
-        claimed: watch::Sender::new(false),
-    };
-    run(&context, &follower, watch, config.report_interval);
+    run_loop(
+        &context,
+        "pass on samples",
+        peer::pass_on(api.clone(), to_pass_on),
+    );
     let credentials = Credentials::default();
     let following = credentials.clone().follow(api.registry.clone());
     run_loop(&context, "credential keys", following);
@@ -109,13 +117,14 @@ pub async fn serve(
         .methods(METHODS)
         .verifier(Arc::new(credentials))
         .service(ReplicasServiceServer::new(api.clone()))
+        .service(PeerServiceServer::new(Peers(api.clone())))
         .service(AssignmentsServiceServer::new(api));
     server.serve(listeners).await?;
     Ok(())
 }
 
 /// The engine over what the store holds, and the hubs that tell of it.
-async fn assemble(
+fn assemble(
     config: &Serving,
     context: &Context,
     store: &Store,
@@ -124,8 +133,7 @@ async fn assemble(
     let view = View::load(listing)?;
     let fleet = Fleet::default();
     let hubs = Hubs::new(&view.read(), &store.epoch().to_string(), fleet.clone());
-    let engine = Engine::new(Parts {
-        leadership: store.lead(&context.identity.instance).await?,
+    let parts = Parts {
         progress: Progress::new(listing.revision.0),
         view,
         clock: context.clock.clone(),
@@ -136,39 +144,35 @@ async fn assemble(
         crash: config.crash,
         metrics: Metrics::new(&context.metrics),
         store: store.clone(),
-    });
-    Ok((engine, hubs))
+    };
+    Ok((Engine::new(parts, &context.identity.instance), hubs))
 }
 
-/// Starts every loop, and goes on with what was under way when the last process ended.
-fn run(context: &Context, follower: &Follower, watch: Watch, every: Duration) {
+/// Starts every loop; the one that leads goes on with what was under way when the last leader ended.
+async fn run(
+    context: &Context,
+    follower: &Follower,
+    watch: Watch,
+    instances: &Instances,
+    every: Duration,
+) {
     let (engine, hubs) = (&follower.engine, &follower.hubs);
-    let claimed = follower.claimed.subscribe();
-    let executor = Executor::new(
-        follower.registry.clone(),
-        context.tasks.clone(),
-        follower.owner.clone(),
-        claimed,
-    );
-    executor.attach(engine.clone());
-    let following = passes::follow(engine.clone(), watch, hubs.clone(), executor.clone());
+    let following = passes::follow(engine.clone(), watch, hubs.clone());
     run_loop(context, "follow the store", following);
-    run_loop(context, "plan", passes::plan_due(engine.clone()));
+    let lead = Lead {
+        follower: follower.clone(),
+        tasks: context.tasks.clone(),
+        every,
+    };
+    run_loop(context, "lead", lead.whenever(instances.clone()));
+    if instances.leading().is_some() && !instances.store().is_shared() {
+        // The only instance leads before it serves anyone: nobody else would plan what it is asked for.
+        let mut duty = engine.on_duty();
+        let _ = tokio::time::timeout(LEAD_WITHIN, duty.wait_for(Option::is_some)).await;
+    }
     run_loop(context, "count time", passes::count_time(engine.clone()));
     let check = context.health.check("worker-registry", Tier::Auxiliary);
     run_loop(context, "follow workers", follower.clone().workers(check));
-    run_loop(
-        context,
-        "follow allocations",
-        follower.clone().allocations(),
-    );
-    run_loop(context, "reconcile", follower.clone().reconcile(every));
-    let drains = Drains::default();
-    let (registry, owner) = (follower.registry.clone(), follower.owner.clone());
-    let reporting = drains.report(engine.clone(), registry, owner, every);
-    run_loop(context, "report drains", reporting);
-    run_loop(context, "forget", forget::old(engine.clone(), FORGET_EVERY));
-    begin(engine, &executor);
     let closing = hubs.clone();
     context
         .shutdown
@@ -177,32 +181,11 @@ fn run(context: &Context, follower: &Follower, watch: Watch, every: Duration) {
         });
 }
 
-/// How often old events and request ids are let go of.
-const FORGET_EVERY: Duration = Duration::from_secs(60);
+/// How long the only instance waits to lead, which it is about to: it never waits for anyone.
+const LEAD_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long ending the watches may take: it only tells them.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
-
-/// What was under way when the last process ended goes on.
-fn begin(engine: &Engine, executor: &Executor) {
-    let parts = engine.parts();
-    let services: Vec<_> = {
-        let view = parts.view.read();
-        view.all()
-            .map(|(uid, service)| (Arc::clone(uid), Arc::clone(service)))
-            .collect()
-    };
-    let known = services
-        .iter()
-        .map(|(uid, service)| (uid, service.as_ref()));
-    parts.metrics.begin(known, engine.now());
-    for (_, service) in &services {
-        executor.consider(service);
-    }
-    parts
-        .wakes
-        .wake_all(services.into_iter().map(|(uid, _)| uid));
-}
 
 /// Runs a loop that the manager cannot do without, until loops are stopped.
 fn run_loop<F>(context: &Context, name: &'static str, work: F)

@@ -48,6 +48,15 @@ impl Wakes {
         self.0.bell.notify_one();
     }
 
+    /// These services are to be planned, and nothing of what was wished before.
+    pub(crate) fn restart(&self, uids: impl IntoIterator<Item = Uid>) {
+        *self.lock() = Inner {
+            dirty: uids.into_iter().collect(),
+            ..Inner::default()
+        };
+        self.0.bell.notify_one();
+    }
+
     /// This service is to be planned again at that time, and not because of an earlier wish.
     pub(crate) fn set(&self, uid: &Uid, at: Option<Time>) {
         let mut inner = self.lock();
@@ -125,6 +134,19 @@ mod tests {
         let due = wakes.take(at(9));
         assert_eq!(names(&due), ["a"]);
         assert_eq!(due.next, None);
+    }
+
+    #[test]
+    fn a_restart_forgets_earlier_wishes() {
+        let (wakes, a, b) = (Wakes::default(), Uid::from("a"), Uid::from("b"));
+        wakes.wake(&a);
+        wakes.set(&a, Some(at(5)));
+        wakes.restart([Arc::clone(&b)]);
+        let due = wakes.take(at(9));
+        assert_eq!(names(&due), ["b"]);
+        assert_eq!(due.next, None);
+        wakes.set(&a, Some(at(5)));
+        assert_eq!(names(&wakes.take(at(9))), ["a"]);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use muster_store::{Outcome, Transaction};
 
 use super::Engine;
+use super::duty::Duty;
 use crate::domain::time::Time;
 use crate::state::view::Inner;
 
@@ -19,8 +20,8 @@ const KEPT_REQUESTS: Duration = Duration::from_secs(600);
 /// Records deleted at once: what fits a transaction with its fence.
 const AT_ONCE: usize = 50;
 
-/// Forgets, now and then, for ever.
-pub(crate) async fn old(engine: Engine, every: Duration) {
+/// Forgets, now and then, for as long as this instance leads.
+pub(crate) async fn old(engine: &Engine, duty: &Duty, every: Duration) {
     let mut gone = BTreeMap::new();
     loop {
         tokio::time::sleep(every).await;
@@ -28,6 +29,7 @@ pub(crate) async fn old(engine: Engine, every: Duration) {
             let view = engine.parts().view.read();
             let mut surplus = old_events(&view);
             surplus.extend(old_requests(&view, &mut gone, engine.now()));
+            surplus.extend(orphans_of_nobody(&view, engine));
             surplus
         };
         for keys in surplus.chunks(AT_ONCE) {
@@ -36,7 +38,7 @@ pub(crate) async fn old(engine: Engine, every: Duration) {
                 transaction = transaction.delete(key.clone());
             }
             let parts = engine.parts();
-            let fenced = parts.leadership.fence(transaction);
+            let fenced = duty.leadership.fence(transaction);
             match parts.store.commit(fenced).await {
                 Ok(Outcome::Committed(_)) => {}
                 Ok(Outcome::Conflict { .. }) => break,
@@ -68,6 +70,18 @@ fn old_requests(view: &Inner, gone: &mut BTreeMap<Arc<str>, Time>, now: Time) ->
         .iter()
         .filter(|(_, since)| now.since(**since) > KEPT_REQUESTS);
     old.map(|(key, _)| key.to_string()).collect()
+}
+
+/// What is known to run on workers that are no more.
+fn orphans_of_nobody(view: &Inner, engine: &Engine) -> Vec<String> {
+    let fleet = engine.parts().fleet.read();
+    let Some(workers) = fleet.workers() else {
+        return Vec::new();
+    };
+    let gone = view.orphans.keys();
+    let gone = gone.filter(|(worker, _)| !workers.contains_key(worker));
+    gone.map(|(worker, attempt)| crate::state::keys::orphan(worker, attempt))
+        .collect()
 }
 
 #[cfg(test)]

@@ -9,10 +9,11 @@ use futures_util::StreamExt as _;
 use muster_store::{Revision, Watch};
 use tokio::time::Instant;
 
+use super::duty::Duty;
 use super::{Cause, Engine, Error};
 use crate::domain::time::Time;
-use crate::executor::Executor;
 use crate::state::hubs::Hubs;
+use crate::state::view::Touched;
 
 /// Services planned side by side: enough to fill a group commit, few enough to bound memory.
 const SIDE_BY_SIDE: usize = 64;
@@ -23,29 +24,41 @@ const PERIOD: Duration = Duration::from_secs(30);
 /// The wait before a service is planned again whose plan could not be stored.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
-/// Folds each revision into the view, then tells watchers and the executor. Ends only with the store.
-pub(crate) async fn follow(
-    engine: Engine,
-    mut watch: Watch,
-    hubs: Hubs,
-    executor: Executor,
-) -> Result<(), String> {
+/// Folds each revision into the view, then tells watchers, and the leader's part of this instance. Ends only
+/// with the store.
+pub(crate) async fn follow(engine: Engine, mut watch: Watch, hubs: Hubs) -> Result<(), String> {
     loop {
         let batch = watch.next().await.map_err(|error| error.to_string())?;
         let parts = engine.parts();
         let Revision(revision) = batch.revision;
         let folded = parts.view.fold(&batch).map_err(|error| error.to_string())?;
+        engine.note_events(&batch);
         hubs.publish(revision, &folded);
         parts.progress.advance(revision);
+        // Looked at after the fold: whoever takes up the duty later begins with what is folded.
+        let duty = engine.duty();
         for touched in &folded.services {
-            parts.metrics.changed(touched, engine.now());
-            match &touched.after {
-                Some(service) => executor.consider(service),
-                None => {
-                    engine.forget(&touched.uid);
-                    parts.loads.forget(&touched.uid);
-                }
+            if touched.after.is_none() {
+                engine.forget(&touched.uid);
+                parts.loads.forget(&touched.uid);
             }
+            if let Some(duty) = &duty {
+                see_to(&engine, duty, touched);
+            }
+        }
+    }
+}
+
+/// What a change asks of the leader.
+fn see_to(engine: &Engine, duty: &Duty, touched: &Touched) {
+    let parts = engine.parts();
+    parts.metrics.changed(touched, engine.now());
+    if let Some(service) = &touched.after {
+        duty.executor.consider(service);
+        // Another instance may have changed it, which plans nothing. Planned once more, what this one has
+        // planned stays as it is.
+        if parts.store.is_shared() {
+            parts.wakes.wake(&touched.uid);
         }
     }
 }
@@ -61,17 +74,14 @@ pub(crate) async fn count_time(engine: Engine) {
 /// More often than metrics are scraped.
 const COUNTED_EVERY: Duration = Duration::from_secs(5);
 
-/// Plans whatever is to be planned, for ever.
-pub(crate) async fn plan_due(engine: Engine) {
+/// Plans whatever is to be planned, for as long as this instance leads.
+pub(crate) async fn plan_due(engine: &Engine) {
     loop {
         let parts = engine.parts();
         let now = engine.now();
         let due = parts.wakes.take(now);
         futures_util::stream::iter(due.now)
-            .for_each_concurrent(SIDE_BY_SIDE, |uid| {
-                let engine = engine.clone();
-                async move { pass(&engine, &uid).await }
-            })
+            .for_each_concurrent(SIDE_BY_SIDE, |uid| async move { pass(engine, &uid).await })
             .await;
         let until = due
             .next
@@ -86,7 +96,7 @@ pub(crate) async fn plan_due(engine: Engine) {
 async fn pass(engine: &Engine, uid: &Arc<str>) {
     let unaltered = |_: &mut crate::domain::service::Service, _: Time| Ok::<(), Infallible>(());
     match engine.change(uid, &Cause::system(), unaltered).await {
-        Ok(_) | Err(Error::Gone) => {}
+        Ok(_) | Err(Error::Gone | Error::Repeated | Error::NotLeading) => {}
         Err(Error::Refused(never)) => match never {},
         Err(Error::Store(error)) => {
             tracing::warn!(service = %uid, %error, "a plan could not be stored");

@@ -18,6 +18,7 @@ use super::{Api, errors};
 use crate::crash::Step;
 use crate::domain::replica::observe::Observation;
 use crate::domain::service::Service;
+use crate::domain::spec::Metric;
 use crate::domain::time::Time;
 use crate::engine::{Cause, Error};
 use crate::load::Sample;
@@ -43,6 +44,9 @@ impl AssignmentsService for Api {
         if asked.worker.is_empty() {
             return Err(status::invalid_field("worker", "is required"));
         }
+        // An agent that comes from another instance must not be told what was true before that.
+        let in_step = self.engine.in_step().await;
+        in_step.map_err(|error| errors::store(&error))?;
         let filter = Filter::all().prefix(format!("{}/", asked.worker));
         let messages = self.hubs.assignments.watch(&asked.resume_token, filter)?;
         let epoch = self.epoch.to_string();
@@ -75,20 +79,24 @@ impl AssignmentsService for Api {
         }
         faults.into_result()?;
         self.refuse_fenced(&asked.worker, asked.generation)?;
-        let whole = asked.whole.then(|| {
-            let ids = asked.reports.iter().map(|report| report.attempt_id.clone());
-            ids.collect::<BTreeSet<String>>()
-        });
-        for report in asked.reports {
-            self.sort(&asked.worker, report, &mut sorted);
+        if !self.all_current(&asked.reports) {
+            // Another instance may know what this one has not seen yet.
+            let in_step = self.engine.in_step().await;
+            in_step.map_err(|error| errors::store(&error))?;
         }
-        if let Some(ids) = whole {
-            let ids = ids.iter().map(String::as_str).collect();
-            self.unknown.keep_only(&asked.worker, &ids);
+        let ids = asked.reports.iter().map(|report| report.attempt_id.clone());
+        let whole = asked.whole.then(|| ids.collect::<BTreeSet<String>>());
+        for report in asked.reports {
+            self.sort(report, &mut sorted);
+        }
+        self.keep_orphans(&asked.worker, &sorted, whole.as_ref())
+            .await?;
+        if !self.leads() {
+            self.pass_on_samples(&asked.worker, asked.generation, &sorted);
         }
         self.take_known(sorted.known, &mut sorted.forgotten).await?;
         Ok(Response::new(wire::ReportReplicasResponse {
-            unknown_attempts: sorted.unknown,
+            unknown_attempts: ids_of(&sorted.unknown),
             forgotten_attempts: sorted.forgotten,
         }))
     }
@@ -96,11 +104,18 @@ impl AssignmentsService for Api {
 
 /// Reports by what they are about.
 #[derive(Default)]
-struct Sorted {
+pub(super) struct Sorted {
     /// By the uid of the service.
-    known: BTreeMap<String, Vec<(AttemptId, wire::AttemptReport)>>,
-    unknown: Vec<String>,
+    pub(super) known: BTreeMap<String, Vec<(AttemptId, wire::AttemptReport)>>,
+    pub(super) unknown: Vec<wire::AttemptReport>,
     forgotten: Vec<String>,
+    /// What is no orphan, or none any more.
+    pub(super) no_orphans: Vec<String>,
+}
+
+fn ids_of(reports: &[wire::AttemptReport]) -> Vec<String> {
+    let ids = reports.iter().map(|report| report.attempt_id.clone());
+    ids.collect()
 }
 
 impl Api {
@@ -118,12 +133,20 @@ impl Api {
             .into_status())
     }
 
-    fn sort(&self, worker: &str, report: wire::AttemptReport, sorted: &mut Sorted) {
+    /// Whether each report is about an attempt that is known to run.
+    fn all_current(&self, reports: &[wire::AttemptReport]) -> bool {
+        reports.iter().all(|report| {
+            let id = parse_attempt_id(&report.attempt_id);
+            id.is_some_and(|id| matches!(self.knowledge(&id), Knowledge::Current))
+        })
+    }
+
+    fn sort(&self, report: wire::AttemptReport, sorted: &mut Sorted) {
         let ended = report.phase == i32::from(wire::AttemptPhase::Ended);
         let id = parse_attempt_id(&report.attempt_id);
         match id.map(|id| (self.knowledge(&id), id)) {
             Some((Knowledge::Current, id)) => {
-                self.unknown.remove(&report.attempt_id);
+                sorted.no_orphans.push(report.attempt_id.clone());
                 sorted
                     .known
                     .entry(id.uid.clone())
@@ -135,13 +158,37 @@ impl Api {
             Some((Knowledge::Past, _)) => {}
             // What has ended needs no keeping, whoever it was.
             Some((Knowledge::None, _)) | None if ended => {
-                self.unknown.remove(&report.attempt_id);
+                sorted.no_orphans.push(report.attempt_id.clone());
                 sorted.forgotten.push(report.attempt_id);
             }
-            Some((Knowledge::None, _)) | None => {
-                sorted.unknown.push(report.attempt_id.clone());
-                self.unknown.put(worker, report);
-            }
+            Some((Knowledge::None, _)) | None => sorted.unknown.push(report),
+        }
+    }
+
+    /// Lets the leader know what was measured for scaling, which is judged there.
+    fn pass_on_samples(&self, worker: &str, generation: i64, sorted: &Sorted) {
+        let view = &self.engine.parts().view;
+        let measured = sorted.known.iter().filter(|(uid, _)| {
+            let stored = view.get(uid);
+            let scaling = stored.and_then(|stored| stored.service.spec().scaling.clone());
+            scaling.is_some_and(|scaling| scaling.metric != Metric::Load)
+        });
+        let reports = measured.flat_map(|(_, reports)| reports);
+        let sampled = reports.filter(|(_, report)| report.sample.is_some());
+        let reports: Vec<_> = sampled
+            .map(|(_, report)| wire::AttemptReport {
+                attempt_id: report.attempt_id.clone(),
+                sample: report.sample,
+                ..wire::AttemptReport::default()
+            })
+            .collect();
+        if !reports.is_empty() {
+            self.samples.put(wire::ReportReplicasRequest {
+                worker: worker.to_owned(),
+                generation,
+                reports,
+                whole: false,
+            });
         }
     }
 
@@ -227,11 +274,13 @@ impl Api {
         match self.engine.change(uid, &Cause::by("agent"), observe).await {
             Ok(_) | Err(Error::Gone) => Ok(()),
             Err(Error::Refused(never)) => match never {},
+            // No request id is used here, and no leadership asked for.
+            Err(Error::Repeated | Error::NotLeading) => Err(status::internal()),
             Err(Error::Store(error)) => Err(errors::store(&error)),
         }
     }
 
-    fn take_sample(&self, id: &AttemptId, report: &wire::AttemptReport) {
+    pub(super) fn take_sample(&self, id: &AttemptId, report: &wire::AttemptReport) {
         let Some(sample) = &report.sample else { return };
         let at = sample.time.as_ref().and_then(parse_time);
         let sample = Sample {

@@ -55,7 +55,8 @@ pub(super) fn change(error: Error<Stopped>, name: &str) -> Status {
         Error::Store(error) => store(&error),
         Error::Refused(Stopped::Status(status)) => *status,
         Error::Refused(Stopped::Refused(refused)) => wrong_state(refused.to_string()),
-        Error::Refused(Stopped::Dry) => internal(),
+        // Answered by what the request id was used for; no caller's change asks for the leadership.
+        Error::Refused(Stopped::Dry) | Error::Repeated | Error::NotLeading => internal(),
     }
 }
 

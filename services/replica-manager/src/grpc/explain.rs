@@ -182,7 +182,8 @@ impl Api {
     async fn ask_workers(&self, service: &Service) -> Result<Fit, String> {
         let request = workers::AllocateRequest {
             owner: OWNER.to_owned(),
-            owner_term: Some(self.owner.term()),
+            // A question takes nothing, so nobody's term matters.
+            owner_term: None,
             spec: Some(calls::question(service, service.header.version)),
             validate_only: true,
         };

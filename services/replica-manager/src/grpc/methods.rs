@@ -109,6 +109,7 @@ pub(crate) const METHODS: &[Method] = &[
         "/muster.replicas.v1.ReplicasService/StreamLogs",
         Roles::READ,
     ),
+    Method::new("/muster.replicas.v1.PeerService/Forward", Roles::COMPONENT),
     Method::new(
         "/muster.replicas.v1.AssignmentsService/WatchAssignments",
         Roles::AGENT,

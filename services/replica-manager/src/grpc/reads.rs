@@ -13,6 +13,7 @@ use super::convert::replica::{render_endpoint, render_replica};
 use super::convert::service::render_service;
 use super::convert::{known, parse_time};
 use super::pages::Page;
+use super::peer::REPORT_LOAD;
 use super::{Api, errors, project};
 use crate::domain::endpoints;
 use crate::domain::service::Service;
@@ -331,6 +332,9 @@ impl Api {
         &self,
         request: Request<wire::ReportLoadRequest>,
     ) -> Result<Response<wire::ReportLoadResponse>, Status> {
+        if !self.leads() {
+            return self.forward(REPORT_LOAD, request).await;
+        }
         let asked = request.into_inner();
         let mut faults = Violations::new();
         if asked.reporter.is_empty() {
@@ -350,7 +354,7 @@ impl Api {
             return Err(muster_runtime::status::invalid_field("reporter", message));
         };
         if service.spec().scaling.is_some() {
-            parts.wakes.wake(&Arc::from(uid.as_str()));
+            self.engine.wake([Arc::from(uid.as_str())]);
         }
         Ok(Response::new(wire::ReportLoadResponse { total }))
     }

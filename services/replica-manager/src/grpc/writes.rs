@@ -40,28 +40,46 @@ impl Api {
     ) -> Result<Response<wire::CreateServiceResponse>, Status> {
         let (principal, actor) = (Principal::of(&request), actor(&request));
         let asked = request.into_inner();
-        let project = project(&asked.project)?;
-        let replay = self.replay("CreateService", &principal, &asked.request_id, &asked)?;
-        if let Replay::Done(service) = &replay {
-            return Ok(Response::new(self.created(service, self.now_at())));
+        // Once more if the same request is made by another call meanwhile.
+        for _ in 0..TRIES {
+            let replay = self.replay("CreateService", &principal, &asked.request_id, &asked)?;
+            if let Some(response) = self.try_create(&asked, &actor, &replay).await? {
+                return Ok(Response::new(response));
+            }
         }
-        let spec = parse_required(asked.spec)?;
+        Err(overtaken())
+    }
+
+    /// `None` if the request id was used in between.
+    async fn try_create(
+        &self,
+        asked: &wire::CreateServiceRequest,
+        actor: &str,
+        replay: &Replay,
+    ) -> Result<Option<wire::CreateServiceResponse>, Status> {
+        let project = project(&asked.project)?;
+        if let Replay::Done(service) = replay {
+            return Ok(Some(self.created(service, self.now_at())));
+        }
+        let spec = parse_required(asked.spec.clone())?;
         let name = spec.name.clone();
         if self.find(project, &name).is_ok() {
             return Err(errors::exists(&name));
         }
         let service = self.new_service(project, spec, !asked.no_start);
         if asked.validate_only {
-            return Ok(Response::new(self.created(&service, self.now_at())));
+            return Ok(Some(self.created(&service, self.now_at())));
         }
-        let cause = replay.cause(actor, &service.header.uid, true, self.engine.now());
+        let now = self.engine.now();
+        let cause = replay.cause(actor.to_owned(), &service.header.uid, true, now);
         match self.engine.create(service, &cause).await {
             Ok(changed) => {
                 let service = changed.service.ok_or_else(status::internal)?;
-                Ok(Response::new(self.created(&service, changed.revision)))
+                Ok(Some(self.created(&service, changed.revision)))
             }
             Err(Error::Store(error)) => Err(errors::store(&error)),
-            Err(Error::Refused(()) | Error::Gone) => Err(errors::exists(&name)),
+            Err(Error::Repeated) => Ok(None),
+            Err(Error::Refused(()) | Error::Gone | Error::NotLeading) => Err(errors::exists(&name)),
         }
     }
 
@@ -91,27 +109,21 @@ impl Api {
     ) -> Result<Response<wire::UpdateServiceResponse>, Status> {
         let (principal, actor) = (Principal::of(&request), actor(&request));
         let asked = request.into_inner();
-        let replay = self.replay("UpdateService", &principal, &asked.request_id, &asked)?;
-        if let Replay::Done(service) = &replay {
-            let unchanged = Updated::unchanged();
-            return Ok(Response::new(self.updated(
-                service,
-                unchanged,
-                self.now_at(),
-            )));
-        }
         for _ in 0..TRIES {
+            let replay = self.replay("UpdateService", &principal, &asked.request_id, &asked)?;
+            if let Replay::Done(service) = &replay {
+                let answer = self.updated(service, Updated::unchanged(), self.now_at());
+                return Ok(Response::new(answer));
+            }
             let outcome = self.try_update(&asked, &actor, &replay).await?;
             if let Some(response) = outcome {
                 return Ok(Response::new(response));
             }
         }
-        let message = "the service was created and deleted by others meanwhile";
-        let error = status::error(Code::Aborted, ErrorReason::EtagMismatch, message);
-        Err(error.into_status())
+        Err(overtaken())
     }
 
-    /// `None` if the service came or went in between.
+    /// `None` if the service came or went in between, or the request id was used.
     async fn try_update(
         &self,
         asked: &wire::UpdateServiceRequest,
@@ -121,7 +133,7 @@ impl Api {
         let project = project(&asked.project)?;
         let given = asked.spec.clone().unwrap_or_default();
         let name = given.name.clone();
-        let Ok((service, _)) = self.find(project, &name) else {
+        let Ok(service) = self.found(project, &name).await else {
             return self.create_by_update(asked, project, actor, replay).await;
         };
         let now = self.engine.now();
@@ -155,7 +167,7 @@ impl Api {
             (Err(Error::Refused(Stopped::Dry)), Some((updated, service))) => {
                 Ok(Some(self.updated(&service, updated, self.now_at())))
             }
-            (Err(Error::Gone), _) => Ok(None),
+            (Err(Error::Gone | Error::Repeated), _) => Ok(None),
             (Err(error), _) => Err(errors::change(error, &name)),
             (Ok(_), None) => Err(status::internal()),
         }
@@ -198,7 +210,8 @@ impl Api {
                 Ok(Some(self.updated(&service, updated, changed.revision)))
             }
             Err(Error::Store(error)) => Err(errors::store(&error)),
-            Err(Error::Refused(()) | Error::Gone) => Ok(None),
+            Err(Error::Refused(()) | Error::Gone | Error::Repeated) => Ok(None),
+            Err(Error::NotLeading) => Err(status::internal()),
         }
     }
 
@@ -411,6 +424,17 @@ impl Api {
         }))
     }
 
+    /// The service that is to be changed. One that is not seen here yet may have been made at another
+    /// instance, by the same caller.
+    async fn found(&self, project: &str, name: &str) -> Result<Arc<Service>, Status> {
+        if let Ok((service, _)) = self.find(project, name) {
+            return Ok(service);
+        }
+        let in_step = self.engine.in_step().await;
+        in_step.map_err(|error| errors::store(&error))?;
+        self.find(project, name).map(|(service, _)| service)
+    }
+
     /// Changes one service by name: (project, name, etag).
     pub(super) async fn command(
         &self,
@@ -418,7 +442,7 @@ impl Api {
         actor: &str,
         mut act: impl FnMut(&mut Service, Time) -> Result<(), Stopped>,
     ) -> Result<Changed, Status> {
-        let (service, _) = self.find(project(asked_project)?, name)?;
+        let service = self.found(project(asked_project)?, name).await?;
         let alter = |service: &mut Service, now: Time| {
             let current = etag(service, &self.epoch);
             current
@@ -472,6 +496,12 @@ impl Api {
     }
 }
 
+/// Others were faster, again and again.
+fn overtaken() -> Status {
+    let message = "the service was created and deleted by others meanwhile";
+    status::error(Code::Aborted, ErrorReason::EtagMismatch, message).into_status()
+}
+
 /// What came of a request id.
 enum Replay {
     /// It is new, or there is none: its key and the request's hash.
@@ -494,7 +524,7 @@ impl Replay {
             )),
             Self::New(None) | Self::Done(_) => None,
         };
-        Cause { actor, request }
+        Cause::by(actor).using(request)
     }
 }
 

@@ -25,16 +25,16 @@ const MOST_BLOCKS: usize = 20;
 pub(crate) struct Drains(BTreeMap<(String, Time), u32>);
 
 impl Drains {
-    /// Reports each drain, for ever.
+    /// Reports each drain, for as long as this instance leads.
     pub(crate) async fn report(
         mut self,
-        engine: Engine,
-        registry: WorkersServiceClient<Channel>,
-        owner: Owner,
+        engine: &Engine,
+        registry: &WorkersServiceClient<Channel>,
+        owner: &Owner,
         every: Duration,
     ) {
         loop {
-            for report in self.look(&engine, &owner) {
+            for report in self.look(engine, owner) {
                 let worker = report.worker.clone();
                 if let Err(status) = registry.clone().report_drain(report).await {
                     tracing::debug!(worker, %status, "a drain could not be reported");

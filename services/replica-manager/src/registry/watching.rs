@@ -1,5 +1,6 @@
 //! Follows the registry for ever: each worker as it is told goes into the fleet, and the services that
-//! it concerns are planned again. A registry that is away changes nothing: what was known stays so.
+//! it concerns are planned again, if this instance leads. A registry that is away changes nothing: what was
+//! known stays so. An instance that begins to lead claims its term there before it reads anything.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -33,9 +34,8 @@ pub(crate) struct Follower {
     pub(crate) engine: Engine,
     pub(crate) hubs: Hubs,
     pub(crate) registry: WorkersServiceClient<Channel>,
-    pub(crate) owner: Owner,
-    /// Told once the registry has taken our term.
-    pub(crate) claimed: watch::Sender<bool>,
+    /// Told when the registry has taken a term of ours.
+    pub(crate) claimed: watch::Sender<Option<Owner>>,
 }
 
 /// How far a follower has come.
@@ -53,8 +53,16 @@ impl Follower {
     pub(crate) async fn workers(self, check: Check) {
         let mut place = Place::default();
         let mut backoff = Backoff::new(AGAIN, 1);
+        let mut duty = self.engine.on_duty();
         loop {
-            let error = match self.follow_workers(&mut place, &check, &mut backoff).await {
+            duty.mark_unchanged();
+            let followed = tokio::select! {
+                biased;
+                // Claimed and read anew, from the place that was reached.
+                _ = duty.changed() => continue,
+                followed = self.follow_workers(&mut place, &check, &mut backoff) => followed,
+            };
+            let error = match followed {
                 Ok(()) => "the watch ended".to_owned(),
                 Err(status) => {
                     if status.code() == Code::OutOfRange {
@@ -64,8 +72,26 @@ impl Follower {
                 }
             };
             check.failed(format!("the worker-registry is away: {error}"));
-            tokio::time::sleep(backoff.next_delay()).await;
+            tokio::select! {
+                _ = duty.changed() => {}
+                () = tokio::time::sleep(backoff.next_delay()) => {}
+            }
         }
+    }
+
+    /// Tells the registry that this instance leads, if it does.
+    async fn claim(&self, place: &mut Place) -> Result<(), Status> {
+        let Some(duty) = self.engine.duty() else {
+            return Ok(());
+        };
+        let epoch = claim::claim(self.registry.clone(), &duty.owner).await?;
+        self.engine.parts().crash.at(Step::TermClaimed);
+        if place.epoch != epoch && !place.epoch.is_empty() {
+            place.token.clear();
+        }
+        place.epoch = epoch;
+        self.claimed.send_replace(Some(duty.owner));
+        Ok(())
     }
 
     async fn follow_workers(
@@ -74,13 +100,7 @@ impl Follower {
         check: &Check,
         backoff: &mut Backoff,
     ) -> Result<(), Status> {
-        let epoch = claim::claim(self.registry.clone(), &self.owner).await?;
-        self.engine.parts().crash.at(Step::TermClaimed);
-        if place.epoch != epoch {
-            place.epoch = epoch;
-            place.token.clear();
-        }
-        self.claimed.send_replace(true);
+        self.claim(place).await?;
         if place.token.is_empty() {
             place.seen = Some(BTreeSet::new());
         }
@@ -121,7 +141,7 @@ impl Follower {
             .all()
             .map(|(uid, _)| Arc::clone(uid))
             .collect();
-        parts.wakes.wake_all(everyone);
+        self.engine.wake(everyone);
     }
 
     fn take_worker(&self, change: wire::WorkerChange, place: &mut Place) {
@@ -159,11 +179,11 @@ impl Follower {
             (concerned, waiting, services)
         };
         self.hubs.worker_observed(&name, &services);
-        parts.wakes.wake_all(concerned.into_iter().chain(waiting));
+        self.engine.wake(concerned.into_iter().chain(waiting));
     }
 
     /// Follows allocations, for the room that comes free.
-    pub(crate) async fn allocations(self) {
+    pub(crate) async fn allocations(&self) {
         let mut token = String::new();
         let mut backoff = Backoff::new(AGAIN, 2);
         loop {
@@ -217,19 +237,20 @@ impl Follower {
         let waiting = parts.view.read().waiting();
         if !waiting.is_empty() {
             parts.fleet.room_freed();
-            parts.wakes.wake_all(waiting);
+            self.engine.wake(waiting);
         }
     }
 
     /// Gives back, now and then, what the registry holds for us and no record of ours knows.
-    pub(crate) async fn reconcile(self, every: Duration) {
+    pub(crate) async fn reconcile(&self, owner: &Owner, every: Duration) {
         let mut claimed = self.claimed.subscribe();
+        let ours = |taken: &Option<Owner>| taken.as_ref() == Some(owner);
         loop {
-            if claimed.wait_for(|claimed| *claimed).await.is_err() {
+            if claimed.wait_for(ours).await.is_err() {
                 return;
             }
             if let Err(status) =
-                orphans::give_back_unknown(&self.engine, self.registry.clone(), &self.owner).await
+                orphans::give_back_unknown(&self.engine, self.registry.clone(), owner).await
             {
                 tracing::debug!(%status, "allocations could not be reconciled");
             }

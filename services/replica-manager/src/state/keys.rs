@@ -12,6 +12,11 @@ pub(crate) const EVENTS: &str = "event/";
 /// Request ids that were used.
 pub(crate) const REQUESTS: &str = "request/";
 
+/// What agents run that no other record knows.
+pub(crate) const ORPHANS: &str = "orphan/";
+/// Put by an instance that has to see what the others wrote before.
+pub(crate) const IN_STEP: &str = "sync/step";
+
 pub(crate) fn service(project: &str, name: &str) -> String {
     format!("{SERVICES}{project}/{name}")
 }
@@ -22,6 +27,15 @@ pub(crate) fn replica(uid: &str, ordinal: u32) -> String {
 
 pub(crate) fn version(uid: &str, version: u64) -> String {
     format!("{VERSIONS}{uid}/{version:020}")
+}
+
+pub(crate) fn orphan(worker: &str, attempt: &str) -> String {
+    format!("{ORPHANS}{worker}/{attempt}")
+}
+
+/// The worker and the attempt in an orphan's key.
+pub(crate) fn worker_and_attempt(key: &str) -> Option<(&str, &str)> {
+    key.strip_prefix(ORPHANS)?.split_once('/')
 }
 
 /// The uid in a replica's or a version's key, and the number after it.
@@ -40,5 +54,7 @@ mod tests {
         assert!(version("u", 9) < version("u", 10));
         assert_eq!(numbered(REPLICAS, &replica("abc", 7)), Some(("abc", 7)));
         assert_eq!(numbered(VERSIONS, &replica("abc", 7)), None);
+        let key = orphan("w1", "abc.0.3");
+        assert_eq!(worker_and_attempt(&key), Some(("w1", "abc.0.3")));
     }
 }

@@ -82,6 +82,15 @@ pub(crate) fn from_events(key: &str, value: &[u8]) -> Result<Vec<Event>, Unreada
         .map_err(|error| unreadable(key, &error))
 }
 
+/// What an agent told of an attempt that nobody knows.
+pub(crate) fn to_report(report: &wire::AttemptReport) -> Bytes {
+    report.encode_to_vec().into()
+}
+
+pub(crate) fn from_report(key: &str, value: &[u8]) -> Result<wire::AttemptReport, Unreadable> {
+    wire::AttemptReport::decode(value).map_err(|error| unreadable(key, &error))
+}
+
 fn unreadable(key: &str, why: &dyn std::fmt::Display) -> Unreadable {
     Unreadable {
         key: key.to_owned(),

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
+use muster_proto::replicas::v1::AttemptReport;
 use muster_proto::types::v1::Event;
 use muster_store::{Batch, Change, Listing, Record, Revision};
 use rustc_hash::FxHashMap;
@@ -54,6 +55,8 @@ pub(crate) struct Inner {
     pub(crate) events: BTreeMap<Arc<str>, Arc<Event>>,
     pub(crate) event_batches: BTreeMap<Arc<str>, Vec<Arc<str>>>,
     pub(crate) requests: FxHashMap<Arc<str>, Used>,
+    /// What agents run that no record of a service knows, by worker and attempt.
+    pub(crate) orphans: BTreeMap<(String, String), Arc<AttemptReport>>,
     by_worker: FxHashMap<String, BTreeSet<Uid>>,
     waiting: BTreeSet<Uid>,
 }
@@ -170,6 +173,17 @@ impl Inner {
             touched.of(uid);
         } else if key.starts_with(keys::EVENTS) {
             self.take_events(change, folded)?;
+        } else if let Some((worker, attempt)) = keys::worker_and_attempt(key) {
+            let id = (worker.to_owned(), attempt.to_owned());
+            match &change.after {
+                Some(record) => {
+                    let report = record::from_report(key, &record.value)?;
+                    self.orphans.insert(id, Arc::new(report));
+                }
+                None => {
+                    self.orphans.remove(&id);
+                }
+            }
         } else if key.starts_with(keys::REQUESTS) {
             match &change.after {
                 Some(record) => {
