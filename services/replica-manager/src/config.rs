@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use muster_runtime::args::parse_duration;
 use muster_runtime::connect::Endpoints;
-use muster_store::Spec;
+use muster_store::{Leases, Options, Spec};
 
 use crate::crash::{Crash, Step};
 use crate::domain::world::Terms;
@@ -12,13 +12,20 @@ use crate::domain::world::Terms;
 /// The manager's own flags.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// Where state is kept: memory:, embedded:PATH or etcd:http://HOST:PORT[,...]/prefix
+    /// Where state is kept: memory:, embedded:PATH, or etcd:http://HOST:PORT[,HOST:PORT]/PREFIX, which
+    /// several instances may share
     #[arg(
         long,
         value_name = "STORE",
         default_value = "embedded:replica-manager.db"
     )]
     pub store: Spec,
+    /// On etcd: how long the instance that plans may be away from it before another one plans
+    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = parse_duration)]
+    pub leader_lease: Duration,
+    /// On etcd: how long an instance may be away from it before the others take it for gone
+    #[arg(long, value_name = "TIME", default_value = "90s", value_parser = parse_duration)]
+    pub instance_lease: Duration,
     /// The worker-registry: URLs, comma separated
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:7401")]
     pub workers_addr: Endpoints,
@@ -47,6 +54,8 @@ pub struct Args {
 pub struct Config {
     /// Where state is kept.
     pub store: Spec,
+    /// How long instances hold what they have of a store that they share.
+    pub leases: Leases,
     /// The rest, which does not say where state is.
     pub serving: Serving,
 }
@@ -80,16 +89,32 @@ impl Serving {
     }
 }
 
-impl From<Args> for Config {
-    fn from(args: Args) -> Self {
+/// The shortest lease: renewed three times within it, a call may still take a third of a second.
+const SHORTEST_LEASE: Duration = Duration::from_secs(1);
+
+/// The longest lease: for as long nobody plans, or is known to be gone.
+const LONGEST_LEASE: Duration = Duration::from_secs(3600);
+
+impl Config {
+    /// Checks what was told.
+    ///
+    /// # Errors
+    /// In words: a lease that is too short or too long, or leases that do not go together.
+    pub fn new(args: Args) -> Result<Self, String> {
+        let leases = Leases {
+            instance: args.instance_lease,
+            leader: args.leader_lease,
+        };
+        check(leases)?;
         let terms = Terms {
             place_within: args.place_within,
             hold_within: args.hold_within,
             leave_first: args.leave_first,
             ..Terms::default()
         };
-        Self {
+        Ok(Self {
             store: args.store,
+            leases,
             serving: Serving {
                 workers: args.workers_addr,
                 offers: args.offers_addr,
@@ -97,6 +122,81 @@ impl From<Args> for Config {
                 report_interval: args.report_interval,
                 crash: Crash(args.crash_at),
             },
+        })
+    }
+
+    /// How the store is to be opened.
+    #[must_use]
+    pub fn store_options(&self) -> Options {
+        Options {
+            leases: self.leases,
+            ..Options::default()
+        }
+    }
+}
+
+fn check(leases: Leases) -> Result<(), String> {
+    let flags = [
+        ("--leader-lease", leases.leader),
+        ("--instance-lease", leases.instance),
+    ];
+    for (flag, lease) in flags {
+        if lease < SHORTEST_LEASE || lease > LONGEST_LEASE {
+            return Err(format!(
+                "{flag} must be from {SHORTEST_LEASE:?} to {LONGEST_LEASE:?}, is {lease:?}"
+            ));
+        }
+        // The store counts leases in whole seconds.
+        if lease.subsec_nanos() != 0 {
+            return Err(format!("{flag} must be whole seconds, is {lease:?}"));
+        }
+    }
+    if leases.instance < leases.leader {
+        return Err(format!(
+            "--instance-lease must not be shorter than --leader-lease, {:?}, is {:?}",
+            leases.leader, leases.instance
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Command {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn told(flags: &[&str]) -> Result<Config, String> {
+        let words = ["replica-manager"].iter().chain(flags);
+        Config::new(Command::parse_from(words).args)
+    }
+
+    #[test]
+    fn leases_reach_the_store() {
+        let options = told(&[]).unwrap().store_options();
+        assert_eq!(options.leases, Leases::default());
+        let leases = ["--leader-lease", "2s", "--instance-lease", "30s"];
+        let options = told(&leases).unwrap().store_options();
+        assert_eq!(options.leases.leader, Duration::from_secs(2));
+        assert_eq!(options.leases.instance, Duration::from_secs(30));
+    }
+
+    #[test]
+    fn leases_that_make_no_sense_are_refused_by_name() {
+        for (flags, named) in [
+            (["--leader-lease", "100ms"], "--leader-lease"),
+            (["--leader-lease", "1500ms"], "whole seconds"),
+            (["--instance-lease", "2h"], "--instance-lease"),
+            (["--instance-lease", "2s"], "--leader-lease, 3s"),
+        ] {
+            let refused = told(&flags).unwrap_err();
+            assert!(refused.contains(named), "{flags:?}: {refused}");
         }
     }
 }

@@ -27,7 +27,7 @@ use muster_runtime::context::Context;
 use muster_runtime::process::{Component, NoFile};
 use muster_runtime::server::Listeners;
 use muster_runtime::shutdown::Phase;
-use muster_store::{Options, Store};
+use muster_store::Store;
 
 pub use config::{Args, Config, Serving};
 pub use serve::{Error, serve};
@@ -52,11 +52,11 @@ impl Component for ReplicaManager {
     type Config = Config;
 
     fn configure(_: &CommonArgs, own: Args, _: NoFile) -> Result<Config, String> {
-        Ok(Config::from(own))
+        Config::new(own)
     }
 
     async fn run(config: Config, context: Context, listeners: Listeners) -> anyhow::Result<()> {
-        let opened = Store::open(&config.store, Options::default()).await;
+        let opened = Store::open(&config.store, config.store_options()).await;
         let store = opened.with_context(|| format!("opening {}", config.store))?;
         if let Some(file) = config.store.file() {
             context
