@@ -2,12 +2,16 @@
 //! served with that. It decides nothing by what it reads.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use muster_store::{Error, Outcome, Transaction};
 use tokio::sync::Mutex;
 
 use super::Engine;
 use crate::state::keys;
+
+/// A store that was not reached for so long is not asked on behalf of readers.
+const AWAY: Duration = Duration::from_secs(3);
 
 /// Waits for the store on behalf of all who wait at one time.
 #[derive(Debug, Default)]
@@ -28,6 +32,7 @@ impl Engine {
         if !parts.store.is_shared() {
             return Ok(());
         }
+        self.in_touch()?;
         let barrier = &self.0.barrier;
         // A round that has begun before may have been before what the caller has to see.
         let needed = barrier.begun.load(Ordering::SeqCst) + 1;
@@ -35,6 +40,8 @@ impl Engine {
         if *done >= needed {
             return Ok(());
         }
+        // Those who waited here for a round that failed must not each wait for one of their own.
+        self.in_touch()?;
         let round = barrier.begun.fetch_add(1, Ordering::SeqCst) + 1;
         // A write of our own comes after all that was there, and the view shows it after that.
         let put = Transaction::new().put(keys::IN_STEP, "");
@@ -45,5 +52,14 @@ impl Engine {
         self.catch_up(revision).await?;
         *done = round;
         Ok(())
+    }
+
+    fn in_touch(&self) -> Result<(), Error> {
+        let age = self.parts().store.age();
+        if age < AWAY {
+            return Ok(());
+        }
+        let words = format!("it was not reached for {} s", age.as_secs());
+        Err(Error::Unavailable(words))
     }
 }

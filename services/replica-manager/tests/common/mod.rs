@@ -12,3 +12,4 @@
 pub mod agent;
 pub mod registry;
 pub mod sandbox;
+pub mod several;

@@ -34,6 +34,9 @@ struct State {
     pub down: bool,
     drains: Vec<ReportDrainRequest>,
     allocate_calls: u64,
+    /// Terms that were claimed, in order.
+    claims: Vec<OwnerTerm>,
+    stale_calls: u64,
 }
 
 impl Registry {
@@ -106,6 +109,25 @@ impl Registry {
         self.state().allocate_calls
     }
 
+    /// Terms that were claimed, in order, each once.
+    pub fn claims(&self) -> Vec<OwnerTerm> {
+        let mut claims = self.state().claims.clone();
+        claims.dedup();
+        claims
+    }
+
+    /// Calls refused as STALE_OWNER.
+    pub fn stale_calls(&self) -> u64 {
+        self.state().stale_calls
+    }
+
+    /// An instance that nobody here plays claims a term far above every other.
+    pub fn usurp(&self) {
+        let mut state = self.state();
+        let term = state.term.as_mut().unwrap();
+        term.revision += 1_000_000;
+    }
+
     pub fn drains(&self) -> Vec<ReportDrainRequest> {
         self.state().drains.clone()
     }
@@ -144,7 +166,24 @@ fn refusal(code: Code, reason: ErrorReason, message: &str) -> Status {
     status::error(code, reason, message).into_status()
 }
 
+fn stale() -> Status {
+    let code = Code::FailedPrecondition;
+    refusal(code, ErrorReason::StaleOwner, "played: another leads")
+}
+
 impl State {
+    fn check_term(&mut self, term: Option<&OwnerTerm>) -> Result<(), Status> {
+        let key = |t: &OwnerTerm| (t.epoch.clone(), t.revision);
+        let (term, claimed) = (key(term.unwrap()), self.term.as_ref().map(key));
+        let claimed = claimed.expect("a term that was not claimed");
+        assert!(term <= claimed, "{term:?} was not claimed, {claimed:?} was");
+        if term < claimed {
+            self.stale_calls += 1;
+            return Err(stale());
+        }
+        Ok(())
+    }
+
     /// The open worker with the least on it.
     fn pick(&self, spec: &AllocationSpec) -> Result<String, Status> {
         let taken = |state: &Self, worker: &str| {
@@ -256,12 +295,10 @@ impl WorkersService for Registry {
             .as_ref()
             .is_some_and(|held| key(held) > key(&term))
         {
-            return Err(refusal(
-                Code::FailedPrecondition,
-                ErrorReason::StaleOwner,
-                "stale",
-            ));
+            state.stale_calls += 1;
+            return Err(stale());
         }
+        state.claims.push(term.clone());
         state.term = Some(term);
         Ok(Response::new(ClaimOwnerResponse {
             epoch: "e1".to_owned(),
@@ -312,7 +349,7 @@ impl WorkersService for Registry {
                 ..AllocateResponse::default()
             }));
         }
-        assert_eq!(state.term, asked.owner_term, "a term that was not claimed");
+        state.check_term(asked.owner_term.as_ref())?;
         let allocation = state.allocate(&spec, &asked)?;
         Ok(Response::new(AllocateResponse {
             allocation: Some(allocation),
@@ -325,10 +362,10 @@ impl WorkersService for Registry {
         request: Request<ReleaseRequest>,
     ) -> Result<Response<ReleaseResponse>, Status> {
         self.up()?;
+        let asked = request.into_inner();
         let mut state = self.state();
-        state
-            .allocations
-            .remove(&request.into_inner().allocation_id);
+        state.check_term(asked.owner_term.as_ref())?;
+        state.allocations.remove(&asked.allocation_id);
         state.freed += 1;
         drop(state);
         self.touch();

@@ -37,22 +37,8 @@ impl Sandbox {
 
     pub async fn with_store(slots: &[usize], store: Store) -> Self {
         let registry = Registry::new();
-        let endpoints = registry.serve().await;
-        let nowhere: Endpoints = "http://127.0.0.1:1".parse().unwrap();
-        let mut serving = Serving::new(endpoints, nowhere);
-        serving.terms.leave_first = Duration::from_millis(50);
-        serving.report_interval = Duration::from_millis(200);
-        let (context, channel) = launch(&serving, &store).await;
-        let mut sandbox = Self {
-            registry,
-            agents: Vec::new(),
-            client: ReplicasServiceClient::new(channel.clone()),
-            context,
-            channel,
-            serving,
-            store,
-            patience: PATIENCE,
-        };
+        let serving = serving(&registry).await;
+        let mut sandbox = Self::over(&registry, &serving, store).await;
         for (index, slots) in slots.iter().enumerate() {
             let name = format!("w{}", index + 1);
             sandbox.registry.add_worker(&name, *slots, "");
@@ -61,6 +47,21 @@ impl Sandbox {
                 .push(Agent::start(&name, sandbox.channel.clone()));
         }
         sandbox
+    }
+
+    /// A manager over a store, without agents, beside others at the same registry.
+    pub async fn over(registry: &Registry, serving: &Serving, store: Store) -> Self {
+        let (context, channel) = launch(serving, &store).await;
+        Self {
+            registry: registry.clone(),
+            agents: Vec::new(),
+            client: ReplicasServiceClient::new(channel.clone()),
+            context,
+            channel,
+            serving: serving.clone(),
+            store,
+            patience: PATIENCE,
+        }
     }
 
     pub async fn stop(&self) {
@@ -185,6 +186,16 @@ impl Sandbox {
             .find(|agent| agent.worker == worker)
             .unwrap()
     }
+}
+
+/// How a manager serves at a registry, with short times.
+pub async fn serving(registry: &Registry) -> Serving {
+    let endpoints = registry.serve().await;
+    let nowhere: Endpoints = "http://127.0.0.1:1".parse().unwrap();
+    let mut serving = Serving::new(endpoints, nowhere);
+    serving.terms.leave_first = Duration::from_millis(50);
+    serving.report_interval = Duration::from_millis(200);
+    serving
 }
 
 /// Starts a manager over a store.

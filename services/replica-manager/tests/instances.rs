@@ -1,0 +1,579 @@
+//! Several managers on one store: all serve, one plans, and whoever is cut off, killed or paused does no
+//! harm.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use common::agent::Agent;
+use common::sandbox::{Sandbox, at_once, spec};
+use common::several::{PATIENCE, Several, until};
+use muster_proto::replicas::v1::assignments_service_client::AssignmentsServiceClient;
+use muster_proto::replicas::v1::*;
+use muster_proto::types::v1::ErrorReason;
+use muster_runtime::status::Details;
+use muster_store::{Store, TERM_KEY, Transaction};
+use tokio::time::Instant;
+use tonic::{Code, Status};
+
+fn retried(name: &str, replicas: i32) -> ServiceSpec {
+    let mut spec = spec(name, replicas);
+    spec.retry = Some(at_once());
+    spec
+}
+
+fn create_once(name: &str, replicas: i32) -> CreateServiceRequest {
+    CreateServiceRequest {
+        spec: Some(retried(name, replicas)),
+        request_id: format!("make {name}"),
+        ..CreateServiceRequest::default()
+    }
+}
+
+/// Every replica runs once, on room of its own, and no other room is held.
+async fn all_is_well(several: &Several, replicas: usize) {
+    until("nothing left", || {
+        several.registry.allocations().len() == replicas && several.running().len() == replicas
+    })
+    .await;
+    let running = several.running();
+    let distinct: BTreeSet<_> = running.iter().map(|one| &one.replica).collect();
+    assert_eq!(distinct.len(), replicas, "{running:#?}");
+    let room: BTreeSet<_> = several
+        .registry
+        .allocations()
+        .into_iter()
+        .map(|a| a.id)
+        .collect();
+    let used: BTreeSet<_> = running
+        .iter()
+        .map(|one| one.allocation_id.clone())
+        .collect();
+    assert_eq!(room, used);
+    let started = several.started();
+    let once: BTreeSet<_> = started.iter().collect();
+    assert_eq!(once.len(), started.len(), "started twice: {started:?}");
+}
+
+/// The call fails with this, and says when to try again.
+fn assert_unavailable(status: &Status, reason: ErrorReason) {
+    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+    let details = Details::of(status);
+    assert!(details.is(reason), "{status:?}");
+    assert!(details.retry_delay.is_some(), "{status:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_is_asked_for_the_leader_plans_and_all_show() {
+    let mut several = Several::start(3).await;
+    several.cluster.pass_revisions(7);
+    several.add_worker(2, 1);
+    several.add_worker(2, 2);
+    let made = several.managers[2]
+        .client
+        .create_service(create_once("chat", 3))
+        .await;
+    let made = made.unwrap().into_inner();
+    let service = made.service.unwrap();
+    for manager in &mut several.managers {
+        let read = GetServiceRequest {
+            name: "chat".to_owned(),
+            not_before: made.resume_token.clone(),
+            ..GetServiceRequest::default()
+        };
+        let read = manager.client.get_service(read).await.unwrap().into_inner();
+        assert_eq!(read.service.unwrap().uid, service.uid);
+        manager.until_phase("chat", ServicePhase::Healthy).await;
+        manager.until("ready", |replicas| replicas.len() == 3).await;
+        // The same request, at whichever instance, is the same service.
+        let again = manager.client.create_service(create_once("chat", 3)).await;
+        assert_eq!(
+            again.unwrap().into_inner().service.unwrap().uid,
+            service.uid
+        );
+    }
+    all_is_well(&several, 3).await;
+    assert_eq!(several.registry.claims().len(), 1);
+
+    // An end that is reported to an instance that does not lead is answered by the one that does.
+    let ended = several.running()[0].clone();
+    let on = several.managers[0].replicas().await[0].members[0]
+        .worker
+        .clone();
+    several.agent(&on).exit(&ended.attempt_id, 1).await;
+    for manager in &mut several.managers {
+        manager
+            .until("restarted", |replicas| {
+                let attempt = replicas[0].attempt.as_ref();
+                attempt.is_some_and(|attempt| attempt.number == 2)
+                    && replicas[0].phase == i32::from(ReplicaPhase::Ready)
+            })
+            .await;
+        assert!(
+            manager
+                .events()
+                .await
+                .contains(&"ReplicaFailed replica/chat/0".to_owned())
+        );
+    }
+    all_is_well(&several, 3).await;
+    // What one has planned makes nobody plan again and again.
+    several.until_quiet(1).await;
+    several.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_of_all_instances_stand_in_one_order_everywhere() {
+    let mut several = Several::start(2).await;
+    several.add_worker(3, 1);
+    several.managers[1].create(retried("chat", 1)).await;
+    several.managers[0]
+        .until_phase("chat", ServicePhase::Healthy)
+        .await;
+    for (at, replicas) in [(1, 2), (0, 3), (1, 1), (0, 2)] {
+        several.managers[at].scale("chat", replicas).await.unwrap();
+        let wanted = usize::try_from(replicas).unwrap();
+        for manager in &mut several.managers {
+            manager.until("scaled", |seen| seen.len() == wanted).await;
+            manager.until_phase("chat", ServicePhase::Healthy).await;
+        }
+    }
+    several.until_quiet(1).await;
+    let (here, there) = (
+        several.managers[0].events().await,
+        several.managers[1].events().await,
+    );
+    assert_eq!(here, there);
+    assert_eq!(here[0], "ServiceCreated service/chat", "{here:#?}");
+    several.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_the_leader_is_cut_off_another_goes_on_and_nothing_is_restarted() {
+    let mut several = Several::start(3).await;
+    several.add_worker(2, 1);
+    several.add_worker(2, 2);
+    several.managers[1].create(retried("chat", 3)).await;
+    several.managers[1]
+        .until_phase("chat", ServicePhase::Healthy)
+        .await;
+    several.until_quiet(1).await;
+    let before = several.started();
+
+    several.links[0].cut();
+    several.until_claims(2).await;
+    several.managers[2].create(retried("more", 1)).await;
+    several.managers[2]
+        .until_phase("more", ServicePhase::Healthy)
+        .await;
+    let ended = several.running()[0].clone();
+    let worker = several.managers[1].replicas().await[0].members[0]
+        .worker
+        .clone();
+    several.agent(&worker).exit(&ended.attempt_id, 1).await;
+    several.managers[1]
+        .until("restarted", |replicas| {
+            let attempt = replicas[0].attempt.as_ref();
+            attempt.is_some_and(|attempt| attempt.number == 2)
+        })
+        .await;
+    several.managers[1]
+        .until_phase("chat", ServicePhase::Healthy)
+        .await;
+
+    // The one that is cut off shows what it knew, takes nothing, and sends nobody astray.
+    assert_eq!(several.managers[0].replicas().await.len(), 3);
+    let refused = several.managers[0].scale("chat", 1).await.unwrap_err();
+    assert_unavailable(&refused, ErrorReason::StoreUnavailable);
+
+    several.links[0].heal();
+    several.managers[0]
+        .until("caught up", |replicas| replicas.len() == 4)
+        .await;
+    several.managers[0]
+        .until_phase("more", ServicePhase::Healthy)
+        .await;
+    several.managers[0].scale("more", 0).await.unwrap();
+    several.managers[2]
+        .until("scaled", |replicas| replicas.len() == 3)
+        .await;
+    all_is_well(&several, 3).await;
+    // One start for the new service and one for the end that was reported, and no other.
+    assert_eq!(several.started().len(), before.len() + 2);
+    several.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_killed_at_any_moment_leaves_nothing_doubled_or_behind() {
+    for moment in [0, 2, 5, 13, 30] {
+        let mut several = Several::start(2).await;
+        several.add_worker(2, 1);
+        several.add_worker(2, 1);
+        several.managers[0].create(retried("chat", 3)).await;
+        tokio::time::sleep(Duration::from_millis(moment)).await;
+        several.kill(0).await;
+        several.managers[1]
+            .until_phase("chat", ServicePhase::Healthy)
+            .await;
+        several.until_claims(2).await;
+        several.until_quiet(1).await;
+        all_is_well(&several, 3).await;
+        several.managers[1].stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_written_while_nobody_leads_is_planned_by_who_leads_next() {
+    let mut several = Several::start(2).await;
+    several.add_worker(3, 1);
+    several.managers[1].create(retried("chat", 1)).await;
+    several.managers[1]
+        .until_phase("chat", ServicePhase::Healthy)
+        .await;
+    several.kill(0).await;
+    // Its key stands for a while: whoever asks for the leader meets nobody.
+    let made = several.managers[1].create(retried("more", 1)).await;
+    assert_eq!(made.name, "more");
+    several.managers[1].scale("chat", 2).await.unwrap();
+    let report = ReportLoadRequest {
+        name: "chat".to_owned(),
+        reporter: "gateway".to_owned(),
+        value: 1.0,
+        ..ReportLoadRequest::default()
+    };
+    if let Err(refused) = several.managers[1].client.report_load(report).await {
+        assert_unavailable(&refused, ErrorReason::NoLeader);
+    }
+    several.managers[1]
+        .until_phase("more", ServicePhase::Healthy)
+        .await;
+    several.managers[1]
+        .until("scaled", |replicas| replicas.len() == 3)
+        .await;
+    several.managers[1]
+        .until_phase("chat", ServicePhase::Healthy)
+        .await;
+    all_is_well(&several, 3).await;
+    several.managers[1].stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_measured_at_any_instance_is_judged_by_the_leader() {
+    let mut several = Several::start(2).await;
+    several.add_worker(9, 1);
+    for (name, metric) in [
+        ("by-load", scaling_policy::Metric::Load(true)),
+        ("by-cpu", scaling_policy::Metric::Cpu(true)),
+    ] {
+        let mut wanted = retried(name, 1);
+        wanted.replicas.as_mut().unwrap().max = Some(3);
+        wanted.scaling = Some(ScalingPolicy {
+            metric: Some(metric),
+            target: 10.0,
+            up_delay: Some(prost_types::Duration::default()),
+            ..ScalingPolicy::default()
+        });
+        several.managers[1].create(wanted).await;
+        several.managers[1]
+            .until_phase(name, ServicePhase::Healthy)
+            .await;
+    }
+    let report = ReportLoadRequest {
+        name: "by-load".to_owned(),
+        reporter: "gateway".to_owned(),
+        value: 25.0,
+        ..ReportLoadRequest::default()
+    };
+    let taken = several.managers[1]
+        .client
+        .report_load(report.clone())
+        .await
+        .unwrap();
+    assert!((taken.into_inner().total - 25.0).abs() < f64::EPSILON);
+    // What is wrong with a call is told as where it is taken.
+    let nameless = ReportLoadRequest {
+        reporter: String::new(),
+        ..report
+    };
+    let refused = several.managers[1]
+        .client
+        .report_load(nameless)
+        .await
+        .unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument, "{refused:?}");
+    assert!(refused.message().contains("reporter"), "{refused:?}");
+    several.managers[0]
+        .until("scaled by load", |replicas| {
+            replicas
+                .iter()
+                .filter(|one| one.service == "by-load")
+                .count()
+                == 3
+        })
+        .await;
+
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let replicas = several.managers[1].replicas().await;
+        let measured = replicas.iter().filter(|one| one.service == "by-cpu");
+        if measured.clone().count() >= 3 {
+            break;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "not scaled by cpu: {replicas:#?}"
+        );
+        for attempt in measured.filter_map(|one| one.attempt.clone()) {
+            let report = AttemptReport {
+                attempt_id: attempt.id,
+                phase: AttemptPhase::Ready.into(),
+                sample: Some(AttemptSample {
+                    cpu_percent: Some(25.0),
+                    ..AttemptSample::default()
+                }),
+                ..AttemptReport::default()
+            };
+            several.agents[0].report(report).await;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    several.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_store_is_away_reads_go_on_and_all_goes_on_after() {
+    let mut several = Several::start(2).await;
+    several.add_worker(4, 1);
+    several.managers[0].create(retried("chat", 3)).await;
+    several.managers[1]
+        .until_phase("chat", ServicePhase::Healthy)
+        .await;
+    several.until_quiet(1).await;
+    let before = several.managers[1].replicas().await;
+
+    several.cluster.stop();
+    for manager in &mut several.managers {
+        let refused = manager.scale("chat", 1).await.unwrap_err();
+        assert_unavailable(&refused, ErrorReason::StoreUnavailable);
+        assert_eq!(manager.replicas().await, before);
+    }
+    // Longer than the leader's lease, by its own count: nobody leads now.
+    until("unled", || {
+        several
+            .managers
+            .iter()
+            .all(|one| one.store.age() > Duration::from_secs(3))
+    })
+    .await;
+    let ended = several.running()[0].clone();
+    let agent = several.agents[0].clone();
+    let reporting = async move { agent.exit(&ended.attempt_id, 1).await };
+    let back = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        several.cluster.start();
+    };
+    tokio::join!(reporting, back);
+
+    let after = several.managers[1]
+        .until("restarted", |replicas| {
+            let attempt = replicas[0].attempt.as_ref();
+            attempt.is_some_and(|attempt| attempt.number == 2)
+                && replicas[0].phase == i32::from(ReplicaPhase::Ready)
+        })
+        .await;
+    assert_eq!(after[1].attempt, before[1].attempt);
+    assert_eq!(after[2].attempt, before[2].attempt);
+    several.managers[0].scale("chat", 2).await.unwrap();
+    several.managers[1]
+        .until("scaled", |replicas| replicas.len() == 2)
+        .await;
+    all_is_well(&several, 2).await;
+    several.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_may_be_behind_calls_no_attempt_unknown() {
+    let mut several = Several::start(2).await;
+    several.add_worker(2, 0);
+    several.links[1].cut();
+    several.managers[0].create(retried("chat", 1)).await;
+    several.managers[0]
+        .until_phase("chat", ServicePhase::Healthy)
+        .await;
+    let attempt = several.running()[0].clone();
+    let address = several.managers[1].context.bound.get().unwrap();
+    // A plain client, which does not try again by itself.
+    let behind = AssignmentsServiceClient::connect(format!("http://{address}"));
+    let mut behind = behind.await.unwrap();
+    let report = ReportReplicasRequest {
+        worker: "w1".to_owned(),
+        generation: 1,
+        reports: vec![AttemptReport {
+            attempt_id: attempt.attempt_id.clone(),
+            phase: AttemptPhase::Ended.into(),
+            failure_class: FailureClass::Error.into(),
+            ..AttemptReport::default()
+        }],
+        whole: false,
+    };
+    // The end would be forgotten, or the attempt kept as an orphan.
+    let refused = behind.report_replicas(report.clone()).await.unwrap_err();
+    assert_unavailable(&refused, ErrorReason::StoreUnavailable);
+    let watched = WatchAssignmentsRequest {
+        worker: "w1".to_owned(),
+        generation: 1,
+        ..WatchAssignmentsRequest::default()
+    };
+    let refused = behind.watch_assignments(watched).await.unwrap_err();
+    assert_unavailable(&refused, ErrorReason::StoreUnavailable);
+    several.links[1].heal();
+    let deadline = Instant::now() + PATIENCE;
+    let taken = loop {
+        match behind.report_replicas(report.clone()).await {
+            Ok(taken) => break taken.into_inner(),
+            Err(status) => assert!(Instant::now() < deadline, "{status:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert_eq!(taken.forgotten_attempts, [attempt.attempt_id]);
+    assert!(taken.unknown_attempts.is_empty());
+    several.managers[1]
+        .until("restarted", |replicas| {
+            let attempt = replicas[0].attempt.as_ref();
+            attempt.is_some_and(|attempt| attempt.number == 2)
+        })
+        .await;
+    several.stop().await;
+}
+
+async fn orphans(manager: &mut Sandbox) -> Vec<String> {
+    let listed = manager
+        .client
+        .list_orphans(ListOrphansRequest::default())
+        .await;
+    let orphans = listed.unwrap().into_inner().orphans;
+    orphans
+        .into_iter()
+        .map(|orphan| orphan.attempt_id)
+        .collect()
+}
+
+async fn until_orphans(several: &mut Several, wanted: &[&str]) {
+    let deadline = Instant::now() + PATIENCE;
+    for manager in &mut several.managers {
+        loop {
+            let seen = orphans(manager).await;
+            if seen == wanted {
+                break;
+            }
+            assert!(Instant::now() < deadline, "{seen:?}, not {wanted:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orphans_are_known_to_all_and_removed_through_any() {
+    let mut several = Several::start(3).await;
+    several.add_worker(2, 1);
+    // Its agent has told all that it runs by the time that it is told to run something.
+    several.managers[1].create(retried("chat", 1)).await;
+    several.managers[1]
+        .until_phase("chat", ServicePhase::Healthy)
+        .await;
+    let older = "000000000000-00000000";
+    several.registry.plant("a-1", "gone.0.1", older);
+    several.registry.plant("a-2", "gone.1.1", older);
+    let report = |attempt: &str, room: &str, phase: AttemptPhase| AttemptReport {
+        attempt_id: attempt.to_owned(),
+        allocation_id: room.to_owned(),
+        phase: phase.into(),
+        ..AttemptReport::default()
+    };
+    let agent: Agent = several.agents[0].clone();
+    let told = agent
+        .report(report("gone.0.1", "a-1", AttemptPhase::Ready))
+        .await;
+    assert_eq!(told.unknown_attempts, ["gone.0.1"]);
+    agent
+        .report(report("gone.1.1", "a-2", AttemptPhase::Ready))
+        .await;
+    until_orphans(&mut several, &["gone.0.1", "gone.1.1"]).await;
+    let removal = RemoveOrphanRequest {
+        attempt_id: "gone.0.1".to_owned(),
+        ..RemoveOrphanRequest::default()
+    };
+    several.managers[2]
+        .client
+        .remove_orphan(removal)
+        .await
+        .unwrap();
+    let left = several.registry.allocations();
+    let left: Vec<_> = left.iter().map(|room| room.id.as_str()).collect();
+    assert!(!left.contains(&"a-1") && left.contains(&"a-2"), "{left:?}");
+    let told = agent
+        .report(report("gone.0.1", "a-1", AttemptPhase::Ended))
+        .await;
+    assert_eq!(told.forgotten_attempts, ["gone.0.1"]);
+    until_orphans(&mut several, &["gone.1.1"]).await;
+    // Whoever leads next knows of them without being told again.
+    several.kill(0).await;
+    several.until_claims(2).await;
+    several.managers.remove(0);
+    until_orphans(&mut several, &["gone.1.1"]).await;
+    for manager in &several.managers {
+        manager.stop().await;
+    }
+}
+
+/// How often the manager has planned for a service.
+fn passes(manager: &Sandbox) -> u64 {
+    let text = manager.context.metrics.render().unwrap();
+    let name = "muster_planner_pass_duration_seconds_count ";
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    line.unwrap().parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_was_paused_while_another_took_over_does_nothing() {
+    let mut sandbox = Sandbox::with_store(&[4], Store::memory()).await;
+    sandbox.create(retried("chat", 2)).await;
+    sandbox.until_phase("chat", ServicePhase::Healthy).await;
+    // By its own count it leads still; the store and the registry know another.
+    let taken = Transaction::new().put(TERM_KEY, "another");
+    let _ = sandbox.store.commit(taken).await.unwrap();
+    sandbox.registry.usurp();
+    let (asked, started) = (
+        sandbox.registry.allocate_calls(),
+        sandbox.agent("w1").started(),
+    );
+    let attempt = sandbox.replicas().await[0].attempt.clone().unwrap();
+    // What callers and agents say is recorded, since everyone may do that, and planned by nobody here.
+    sandbox.agent("w1").exit(&attempt.id, 1).await;
+    sandbox.scale("chat", 3).await.unwrap();
+    let planned = passes(&sandbox);
+    sandbox
+        .registry
+        .set("w1", |worker| worker.region = "elsewhere".to_owned());
+    until("planned again", || passes(&sandbox) >= planned + 2).await;
+    let replicas = sandbox.replicas().await;
+    let ended = replicas[0].attempt.clone().unwrap();
+    assert_eq!((ended.id, replicas.len()), (attempt.id, 2), "{replicas:#?}");
+    assert_eq!(sandbox.registry.allocate_calls(), asked);
+    assert_eq!(sandbox.agent("w1").started(), started);
+    sandbox.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_stale_owner_asks_of_the_registry_is_refused_and_asked_again() {
+    let mut sandbox = Sandbox::with_store(&[4], Store::memory()).await;
+    sandbox.create(retried("chat", 1)).await;
+    sandbox.until_phase("chat", ServicePhase::Healthy).await;
+    sandbox.registry.usurp();
+    sandbox.scale("chat", 2).await.unwrap();
+    until("refused", || sandbox.registry.stale_calls() >= 2).await;
+    assert_eq!(sandbox.registry.allocations().len(), 1);
+    sandbox.stop().await;
+}
