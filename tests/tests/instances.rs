@@ -184,10 +184,11 @@ async fn leaders_and_a_member_of_etcd_die_and_nothing_that_runs_notices() {
     println!(
         "writes resumed {after_member:?} after a member, {after_registry:?} after the registry, {after_manager:?} after the manager ended"
     );
-    fleet.until_replica("chat/5", "ready", |one| {
-        one.phase() == muster_proto::replicas::v1::ReplicaPhase::Ready
-    })
-    .await;
+    fleet
+        .until_replica("chat/5", "ready", |one| {
+            one.phase() == muster_proto::replicas::v1::ReplicaPhase::Ready
+        })
+        .await;
     fleet.until("chat", ServicePhase::Healthy, PATIENCE).await;
     sleep(AWHILE).await;
     nobody_was_lost(fleet.registry.address).await;
@@ -195,7 +196,9 @@ async fn leaders_and_a_member_of_etcd_die_and_nothing_that_runs_notices() {
     assert_eq!(fleet.allocations().await.len(), 6);
     let phases = seen.phases().await;
     assert!(
-        phases.iter().all(|phase| matches!(phase, ServicePhase::Healthy | ServicePhase::Starting)),
+        phases
+            .iter()
+            .all(|phase| matches!(phase, ServicePhase::Healthy | ServicePhase::Starting)),
         "{phases:?}"
     );
 }
@@ -266,8 +269,14 @@ async fn etcd_stands_still_for_a_while_and_all_goes_on_after() {
         ..GetServiceRequest::default()
     };
     let read = fleet.manager().get_service(request).await.unwrap();
-    let age = read.metadata().get("muster-age").expect("it says how old it is");
-    assert!(age.to_str().unwrap().parse::<u64>().unwrap() >= 3, "{age:?}");
+    let age = read
+        .metadata()
+        .get("muster-age")
+        .expect("it says how old it is");
+    assert!(
+        age.to_str().unwrap().parse::<u64>().unwrap() >= 3,
+        "{age:?}"
+    );
     let request = ScaleServiceRequest {
         name: "chat".to_owned(),
         replicas: 4,
@@ -279,10 +288,11 @@ async fn etcd_stands_still_for_a_while_and_all_goes_on_after() {
     etcd.go_on();
     let resumed = scale(fleet.manager.address, 5).await;
     println!("writes resumed {resumed:?} after etcd went on");
-    fleet.until_replica("chat/4", "ready", |one| {
-        one.phase() == muster_proto::replicas::v1::ReplicaPhase::Ready
-    })
-    .await;
+    fleet
+        .until_replica("chat/4", "ready", |one| {
+            one.phase() == muster_proto::replicas::v1::ReplicaPhase::Ready
+        })
+        .await;
     fleet.until("chat", ServicePhase::Healthy, PATIENCE).await;
     sleep(AWHILE).await;
     nobody_was_lost(fleet.registry.address).await;

@@ -136,7 +136,8 @@ impl Component for Gateway {
     }
 
     async fn run(config: Config, context: Context, listeners: Listeners) -> anyhow::Result<()> {
-        let store = Store::open(&config.store, Options::default()).await?;
+        let spec = config.store.part_of(Self::NAME);
+        let store = Store::open(&spec, Options::default()).await?;
         if let Some(file) = config.store.file() {
             context
                 .keep_reports_beside(file)

@@ -56,8 +56,9 @@ impl Component for ReplicaManager {
     }
 
     async fn run(config: Config, context: Context, listeners: Listeners) -> anyhow::Result<()> {
-        let opened = Store::open(&config.store, config.store_options()).await;
-        let store = opened.with_context(|| format!("opening {}", config.store))?;
+        let spec = config.store.part_of(Self::NAME);
+        let opened = Store::open(&spec, config.store_options()).await;
+        let store = opened.with_context(|| format!("opening {spec}"))?;
         if let Some(file) = config.store.file() {
             context
                 .keep_reports_beside(file)

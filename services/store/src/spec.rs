@@ -31,6 +31,21 @@ impl Spec {
             Self::Memory | Self::Etcd(_) => None,
         }
     }
+
+    /// The part of it that belongs to a component: all components may be told the same etcd and prefix, and
+    /// each keeps what is its own under its name. A file is one component's anyway.
+    #[must_use]
+    pub fn part_of(&self, component: &str) -> Self {
+        let Self::Etcd(address) = self else {
+            return self.clone();
+        };
+        let (place, options) = match address.split_once('?') {
+            Some((place, options)) => (place, format!("?{options}")),
+            None => (address.as_str(), String::new()),
+        };
+        let place = place.trim_end_matches('/');
+        Self::Etcd(format!("{place}/{component}{options}"))
+    }
 }
 
 impl FromStr for Spec {
@@ -95,6 +110,23 @@ mod tests {
         ] {
             let spec: Spec = text.parse().unwrap();
             assert_eq!(spec.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn each_component_has_a_part_of_a_cluster_of_its_own() {
+        for (text, part) in [
+            ("memory:", "memory:"),
+            ("embedded:/a/b.db", "embedded:/a/b.db"),
+            ("etcd:http://a:1,b:2/p", "etcd:http://a:1,b:2/p/x"),
+            ("etcd:http://a:1", "etcd:http://a:1/x"),
+            (
+                "etcd:https://a:1/p/?ca=/etc/ca.crt",
+                "etcd:https://a:1/p/x?ca=/etc/ca.crt",
+            ),
+        ] {
+            let spec: Spec = text.parse().unwrap();
+            assert_eq!(spec.part_of("x").to_string(), part);
         }
     }
 
