@@ -218,9 +218,11 @@ fn instances_table(session: &Session, found: &[Found]) -> Table {
     table
 }
 
-/// The revision that an instance has seen; nothing of one that has none or did not answer.
+/// The revision that an instance has seen, if it has answered.
 fn revision(instance: &Instance) -> String {
     match instance.revision {
+        // A leader or its address is known from the others; where it stands only it can say.
+        0 if instance.lag.is_none() => "no answer".to_owned(),
         0 => text::nothing(),
         revision => revision.to_string(),
     }
