@@ -42,8 +42,12 @@ impl Api {
         let asked = request.into_inner();
         // Once more if the same request is made by another call meanwhile.
         for _ in 0..TRIES {
+            // Looked at before the request id: if this very request has taken the name, that is seen too.
+            let name = asked.spec.as_ref().map_or("", |spec| spec.name.as_str());
+            let taken = self.find(project(&asked.project)?, name).is_ok();
             let replay = self.replay("CreateService", &principal, &asked.request_id, &asked)?;
-            if let Some(response) = self.try_create(&asked, &actor, &replay).await? {
+            let tried = self.try_create(&asked, taken, &actor, &replay).await?;
+            if let Some(response) = tried {
                 return Ok(Response::new(response));
             }
         }
@@ -54,6 +58,7 @@ impl Api {
     async fn try_create(
         &self,
         asked: &wire::CreateServiceRequest,
+        taken: bool,
         actor: &str,
         replay: &Replay,
     ) -> Result<Option<wire::CreateServiceResponse>, Status> {
@@ -63,7 +68,7 @@ impl Api {
         }
         let spec = parse_required(asked.spec.clone())?;
         let name = spec.name.clone();
-        if self.find(project, &name).is_ok() {
+        if taken {
             return Err(errors::exists(&name));
         }
         let service = self.new_service(project, spec, !asked.no_start);
