@@ -6,6 +6,7 @@
 //! old they are, transactions are `Unavailable`, and what was missed is caught up with. Only where the cluster
 //! has forgotten what was missed does the store fail, since watches promise to have no gaps.
 
+mod compact;
 mod follow;
 mod hold;
 mod lease;
@@ -62,6 +63,12 @@ pub(crate) const OWN: &str = "store/";
 /// The version of what is kept, and the epoch.
 pub(crate) const EPOCH_KEY: &str = "store/epoch";
 
+/// Stands while a backup is restored.
+const RESTORING_KEY: &str = "store/restoring";
+
+/// Put at each opening, so that all instances come to the revision that its records are of.
+pub(crate) const OPENED_KEY: &str = "store/opened";
+
 /// Where the seats are.
 const SEATS: &str = "store/instances/";
 
@@ -88,6 +95,8 @@ pub(crate) struct Core {
     heard: Mutex<Instant>,
     /// Rung by those who wait for the watch to say how far it is.
     hurry: Notify,
+    /// The revision of the term that this instance had last.
+    term: Mutex<Option<Revision>>,
     in_flight: watch::Sender<usize>,
     closing: watch::Sender<bool>,
 }
@@ -118,6 +127,7 @@ pub(crate) async fn open(
         reached: watch::Sender::new(revision),
         heard: Mutex::new(Instant::now()),
         hurry: Notify::new(),
+        term: Mutex::default(),
         in_flight: watch::Sender::new(0),
         closing: watch::Sender::new(false),
     });
@@ -125,7 +135,8 @@ pub(crate) async fn open(
         core: Arc::clone(&core),
         tasks: Mutex::default(),
     };
-    clustered.spawn(follow::follow(core));
+    clustered.spawn(follow::follow(Arc::clone(&core)));
+    clustered.spawn(compact::compact(core));
     let term = Term {
         epoch,
         revision: Revision(0),
@@ -164,7 +175,10 @@ async fn begin(cluster: &Cluster, name: &str, new: Epoch) -> Result<(Records, u6
         }
         // Whoever is first names it; all read what there is then.
         let create = Request {
-            conditions: vec![(EPOCH_KEY.into(), Condition::Absent)],
+            conditions: vec![
+                (EPOCH_KEY.into(), Condition::Absent),
+                (RESTORING_KEY.into(), Condition::Absent),
+            ],
             writes: vec![(EPOCH_KEY.into(), Some(epoch_value(new)))],
             lease: None,
         };
@@ -221,7 +235,7 @@ impl Clustered {
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tasks = lock(&self.tasks);
         // What has ended is let go of.
         while tasks.try_join_next().is_some() {}
         tasks.spawn(task);
@@ -262,6 +276,7 @@ impl Clustered {
                     epoch: self.core.epoch,
                     revision,
                 };
+                *lock(&self.core.term) = Some(revision);
                 let (hold, keeper) = lease::keep_term(&self.core, lease, revision, sent + ttl);
                 self.spawn(keeper);
                 Ok(Some(Leadership::new(term, hold)))
@@ -333,8 +348,7 @@ impl Clustered {
         };
         // What is left after that is cut.
         let _ = timeout(ANSWERS_WITHIN, done).await;
-        let mut tasks =
-            std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut tasks = std::mem::take(&mut *lock(&self.tasks));
         self.core.shared.end(End::Closed);
         let ended = async { while tasks.join_next().await.is_some() {} };
         let _ = timeout(CLOSES_WITHIN, ended).await;
@@ -356,13 +370,23 @@ impl Drop for Flight<'_> {
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Core {
+    /// Resolves when the store has ended, for whatever reason.
+    async fn ended(&self) {
+        // An error means that it is gone altogether.
+        let _ = self.shared.on_end().wait_for(Option::is_some).await;
+    }
+
     fn heard(&self) -> Instant {
-        *self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.heard)
     }
 
     fn hear(&self) {
-        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        *lock(&self.heard) = Instant::now();
     }
 
     /// Whether transactions are taken.
@@ -428,7 +452,7 @@ impl Core {
         let agrees = async {
             loop {
                 progress.mark_unchanged();
-                let newer = *self.reached.borrow() >= at;
+                let newer = self.shared.revision()?.0 >= at;
                 let same = self.shared.get(key)?.map(|record| record.modified) == found;
                 if newer || same {
                     return Ok(());

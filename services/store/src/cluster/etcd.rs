@@ -19,7 +19,7 @@ use etcd_client::{
 };
 
 use super::{Answer, Fault, LeaseId, Request};
-use crate::clustered::EPOCH_KEY;
+use crate::clustered::{EPOCH_KEY, OPENED_KEY};
 use crate::record::Record;
 
 pub(crate) use events::Stream;
@@ -27,9 +27,6 @@ use members::Members;
 
 /// A key whose events say only how far a watch is; readers never see it.
 const MARK_KEY: &str = "store/mark";
-
-/// Put at each opening, so that all instances come to the revision that its records are of.
-const OPENED_KEY: &str = "store/opened";
 
 /// How long a member may take to answer a transaction before another is spoken to.
 const TRANSACTION: Duration = Duration::from_secs(2);
@@ -210,15 +207,9 @@ impl Handle {
     }
 
     pub(super) async fn keep_alive(&self, lease: LeaseId) -> Result<(), Fault> {
-        let call = |mut client: Client| async move {
-            let (_keeper, mut answers) = client.lease_keep_alive(lease.0).await?;
-            answers.message().await
-        };
-        match self.members.attempt(RENEWAL, call).await? {
-            Some(answer) if answer.ttl() > 0 => Ok(()),
-            Some(_) => Err(Fault::NoLease),
-            None => Err(Fault::Unavailable("etcd did not answer".to_owned())),
-        }
+        // The library sends the first renewal itself, and waits for its answer.
+        let call = |mut client: Client| async move { client.lease_keep_alive(lease.0).await };
+        self.members.attempt(RENEWAL, call).await.map(drop)
     }
 
     pub(super) async fn revoke(&self, lease: LeaseId) -> Result<(), Fault> {

@@ -163,6 +163,12 @@ impl MemoryCluster {
         self.0.bell.send_replace(());
     }
 
+    /// Up to which revision the history was forgotten.
+    #[cfg(test)]
+    pub(crate) fn compacted(&self) -> u64 {
+        self.state().compacted
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.expire(Instant::now()) {
@@ -268,10 +274,18 @@ impl Handle {
     }
 
     pub(super) async fn list(&self) -> Result<(Vec<Record>, u64), Fault> {
-        let state = self.reach().await?;
-        let records = state.records.iter();
-        let records = records.filter_map(|(key, kept)| self.record(key, kept));
-        Ok((records.collect(), state.revision))
+        let listed = {
+            let mut state = self.reach().await?;
+            if state.records.contains_key(&self.full(clustered::EPOCH_KEY)) {
+                let opened = self.full(clustered::OPENED_KEY);
+                state.apply(vec![(opened, Some((Bytes::new(), None)))]);
+            }
+            let records = state.records.iter();
+            let records = records.filter_map(|(key, kept)| self.record(key, kept));
+            (records.collect(), state.revision)
+        };
+        self.cluster.0.bell.send_replace(());
+        Ok(listed)
     }
 
     pub(super) async fn commit(&self, request: Request) -> Result<Answer, Fault> {

@@ -23,8 +23,15 @@ const QUIET: Duration = Duration::from_mins(1);
 const PAUSE: Duration = Duration::from_millis(100);
 
 pub(super) async fn follow(core: Arc<Core>) {
+    tokio::select! {
+        () = core.ended() => {}
+        () = run(&core) => {}
+    }
+}
+
+async fn run(core: &Core) {
     loop {
-        let fault = match watch(&core).await {
+        let fault = match watch(core).await {
             Err(fault) => fault,
             Ok(never) => match never {},
         };

@@ -51,7 +51,11 @@ async fn instances_share_an_epoch_and_see_each_others_writes_in_one_order() {
     let (other, _) = open(&cluster).await;
     assert_eq!(one.epoch(), other.epoch());
     assert!(one.is_shared());
-    let start = one.revision().await.unwrap();
+    let start = other.revision().await.unwrap();
+    until("both are there", async || {
+        one.revision().await.unwrap() >= start
+    })
+    .await;
     let mut watches: Vec<Watch> = Vec::new();
     for store in [&one, &other] {
         watches.push(store.watch("", start).await.unwrap());
@@ -344,4 +348,65 @@ async fn a_slow_watcher_of_a_shared_store_is_told_to_list_again() {
     }
     let told = slow.next().await.unwrap_err();
     assert!(matches!(told, Error::Compacted { .. }), "{told}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_begins_at_a_revision_that_the_others_come_to() {
+    let cluster = MemoryCluster::new();
+    let (one, _) = open(&cluster).await;
+    cluster.pass_revisions(100);
+    let (other, _) = open(&cluster).await;
+    let at = other.revision().await.unwrap();
+    until("it comes to the same revision", async || {
+        one.revision().await.unwrap() >= at
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_conflict_shows_what_it_found_though_others_count_on() {
+    let cluster = MemoryCluster::new();
+    let (one, _) = open(&cluster).await;
+    let (other, _) = open(&cluster).await;
+    for index in 0..50 {
+        let at = committed(&other, "a", &index.to_string()).await;
+        cluster.pass_revisions(3);
+        let begun = Instant::now();
+        let stale = Transaction::new().when("a", Condition::Absent);
+        let Outcome::Conflict { actual, .. } = one.commit(stale).await.unwrap() else {
+            panic!("it is there");
+        };
+        assert_eq!(actual, Some(at));
+        assert_eq!(value(&one, "a").await.unwrap(), index.to_string());
+        assert!(begun.elapsed() < Duration::from_secs(1));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_leads_keeps_an_hour_of_history_and_no_more() {
+    let cluster = MemoryCluster::new();
+    let (one, link) = open(&cluster).await;
+    let (away, cut) = open(&cluster).await;
+    let _term = one.lead("one").await.unwrap();
+    let first = committed(&one, "a", "1").await;
+    sleep(Duration::from_mins(50)).await;
+    assert!(cluster.compacted() < first.0);
+    committed(&one, "a", "2").await;
+    sleep(Duration::from_mins(25)).await;
+    assert!(cluster.compacted() >= first.0);
+    cut.cut();
+    committed(&one, "a", "3").await;
+    sleep(Duration::from_mins(30)).await;
+    cut.heal();
+    until("half an hour is made up for", async || {
+        value(&away, "a").await.unwrap() == "3"
+    })
+    .await;
+    cut.cut();
+    committed(&one, "a", "4").await;
+    sleep(Duration::from_hours(2)).await;
+    drop(link);
+    cut.heal();
+    let reason = timeout(Duration::from_mins(1), away.failed()).await;
+    assert!(reason.unwrap().contains("forgotten"));
 }

@@ -145,6 +145,11 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 fn fault(error: &Error) -> Fault {
+    if let Error::LeaseKeepAliveError(reason) = error
+        && reason == "lease not found"
+    {
+        return Fault::NoLease;
+    }
     if let Error::GRpcStatus(status) = error {
         let message = status.message();
         if message.contains("required revision has been compacted") {
