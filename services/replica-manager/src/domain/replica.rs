@@ -199,7 +199,7 @@ pub struct Stop {
 }
 
 /// Why a replica is stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum StopWhy {
     /// Fewer are wanted.
     ScaleDown,

@@ -49,7 +49,7 @@ pub struct Tally {
 }
 
 /// The limit that ends an episode.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Exceeded {
     /// `max_attempts`.
     Attempts,

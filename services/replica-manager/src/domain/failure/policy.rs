@@ -63,7 +63,7 @@ pub struct Stage {
 }
 
 /// Where a stage places attempts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StagePlace {
     /// On the worker of the attempt before.
     SameWorker,

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use rustc_hash::FxHashSet;
+
 use super::{Plan, Reason};
 use crate::domain::replica::{Replica, StopWhy};
 use crate::domain::service::Service;
@@ -15,6 +17,7 @@ pub(super) struct Draft<'a> {
     pub(super) service: Service,
     actions: Vec<Action>,
     reasons: Vec<Reason>,
+    explained: FxHashSet<Reason>,
     wake_at: Option<Time>,
     touched: BTreeSet<u32>,
 }
@@ -27,6 +30,7 @@ impl<'a> Draft<'a> {
             service: service.clone(),
             actions: Vec::new(),
             reasons: Vec::new(),
+            explained: FxHashSet::default(),
             wake_at: None,
             touched: BTreeSet::new(),
         }
@@ -64,8 +68,9 @@ impl<'a> Draft<'a> {
         self.act(Action::Stop { ordinal, why, at })
     }
 
+    /// Gives a reason, once.
     pub(super) fn explain(&mut self, reason: Reason) {
-        if !self.reasons.contains(&reason) {
+        if self.explained.insert(reason.clone()) {
             self.reasons.push(reason);
         }
     }

@@ -9,7 +9,7 @@ use crate::domain::replica::StopWhy;
 use crate::domain::time::Time;
 
 /// One reason. Ordinals name replicas of the service.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
     /// An attempt counts as ended, since its worker is gone.
     GivenUp {

@@ -10,6 +10,7 @@ use crate::domain::replica::{Replica, Role, StopWhy};
 use crate::domain::rollout::{Rollout, Stage};
 use crate::domain::service::apply::Action;
 use crate::domain::service::{Service, count};
+use crate::domain::time::Time;
 
 /// Whether the replica's failure would take the update back: it runs the target, which nothing has
 /// proven yet, and there is something to go back to.
@@ -201,21 +202,53 @@ fn retire_old(draft: &mut Draft<'_>, rollout: &Rollout) {
         })
         .collect();
     old.sort_unstable();
+    let mut standing = Standing::of(draft);
     for (ready, _, ordinal) in old {
         let may = if ready {
-            available(draft) > draft.service.floor()
+            standing.available > draft.service.floor()
         } else {
             // What does not serve anyway makes room; but while the new edition is on trial only so far
             // as it needs the room.
-            back || proven || needs_room(draft)
+            back || proven || standing.needs_room
         };
         if may {
             draft.explain(Reason::Stops { ordinal, why });
-            draft.stop(ordinal, why);
+            if draft.stop(ordinal, why) {
+                standing = Standing::of(draft);
+            }
         } else {
-            wait_for_ready(draft, ordinal, ready);
+            wait_for_ready(draft, &standing, ordinal, ready);
         }
     }
+}
+
+/// What decides for each old replica whether it may go: looked at once, and again after each stop, of which a
+/// plan makes only so many, rather than for each of thousands.
+struct Standing {
+    available: u32,
+    needs_room: bool,
+    /// When the next replica of the new edition will have been ready for long enough, and which.
+    proven_next: Option<(Time, u32)>,
+}
+
+impl Standing {
+    fn of(draft: &Draft<'_>) -> Self {
+        Self {
+            available: available(draft),
+            needs_room: needs_room(draft),
+            proven_next: proven_next(draft),
+        }
+    }
+}
+
+fn proven_next(draft: &Draft<'_>) -> Option<(Time, u32)> {
+    let aim = draft.service.aim();
+    let min_ready = draft.service.spec().update.min_ready;
+    let replicas = draft.service.replicas.values();
+    let young = replicas.filter(|replica| replica.edition.same(&aim));
+    let young =
+        young.filter_map(|replica| Some((replica.ready_since()? + min_ready, replica.ordinal)));
+    young.filter(|(until, _)| *until > draft.now).min()
 }
 
 /// Moves come to their end first: what they leave behind is replaced afterwards.
@@ -232,22 +265,15 @@ fn needs_room(draft: &Draft<'_>) -> bool {
     none && draft.service.spec().update.max_surge == 0
 }
 
-fn wait_for_ready(draft: &mut Draft<'_>, ordinal: u32, ready: bool) {
-    let aim = draft.service.aim();
-    let min_ready = draft.service.spec().update.min_ready;
-    let replicas = draft.service.replicas.values();
-    let young = replicas.filter(|replica| replica.edition.same(&aim));
-    let young =
-        young.filter_map(|replica| Some((replica.ready_since()? + min_ready, replica.ordinal)));
-    let next = young.filter(|(until, _)| *until > draft.now).min();
-    if let Some((until, waited_for)) = next {
+fn wait_for_ready(draft: &mut Draft<'_>, standing: &Standing, ordinal: u32, ready: bool) {
+    if let Some((until, waited_for)) = standing.proven_next {
         draft.wake(until);
         draft.explain(Reason::WaitsMinReady {
             ordinal: waited_for,
             until,
         });
     } else if ready {
-        let (ready, floor) = (available(draft), draft.service.floor());
+        let (ready, floor) = (standing.available, draft.service.floor());
         draft.explain(Reason::KeepsReady {
             ordinal,
             ready,

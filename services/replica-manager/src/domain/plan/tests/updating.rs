@@ -1,12 +1,17 @@
 //! Rolling updates and their rollback.
 
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+
 use super::harness::{Birth, Life, Sim, secs};
 use super::retrying::retrying;
 use crate::domain::failure::Class;
+use crate::domain::plan::{Reason, plan};
 use crate::domain::replica::{Role, StopWhy};
 use crate::domain::rollout::Stage;
-use crate::domain::service::Intent;
-use crate::domain::spec::diff::Effect;
+use crate::domain::service::apply::Action;
+use crate::domain::service::{Intent, Service};
+use crate::domain::spec::diff::{self, Effect};
 use crate::domain::spec::{Spec, Update};
 use crate::domain::status::ServicePhase;
 
@@ -318,4 +323,65 @@ fn scaling_goes_on_during_an_update() {
     sim.run_to(secs(400), "complete", |sim| stage(sim) == Stage::Complete);
     sim.run(secs(20));
     assert_eq!(sim.ready(), 1);
+}
+
+/// A service of so many ready replicas that is about to be updated.
+fn large(count: u32) -> (Sim, Service) {
+    let sim = three();
+    let mut service = sim.service.clone();
+    for ordinal in 3..count {
+        let mut replica = (*service.replicas[&0]).clone();
+        replica.ordinal = ordinal;
+        service.replicas.insert(ordinal, Arc::new(replica));
+    }
+    service.header.next_ordinal = count;
+    service.header.scale = Some(count);
+    let mut spec = service.spec().clone();
+    new_command(&mut spec);
+    spec.replicas.min = count;
+    spec.replicas.max = count;
+    let difference = diff::diff(service.spec(), &spec);
+    service.update(spec, &difference, sim.now).unwrap();
+    (sim, service)
+}
+
+#[test]
+fn of_thousands_each_is_kept_for_a_reason_of_its_own() {
+    // Looked at for each of the others, these would be hundreds of millions of looks.
+    const COUNT: u32 = 20_000;
+    let (sim, service) = large(COUNT);
+    let planned = plan(sim.now.into(), &service, &sim.world());
+    let kept = planned.reasons.iter().filter(|reason| {
+        matches!(reason, Reason::KeepsReady { ready, floor, .. } if (*ready, *floor) == (COUNT, COUNT))
+    });
+    let kept: BTreeSet<_> = kept.filter_map(Reason::ordinal).collect();
+    assert_eq!(kept.len(), 20_000);
+    let all: HashSet<_> = planned.reasons.iter().collect();
+    assert_eq!(all.len(), planned.reasons.len());
+    let created = planned.actions.iter();
+    let created = created.filter(|action| matches!(action, Action::Create { .. }));
+    assert_eq!(created.count(), 1, "{:?}", planned.actions);
+}
+
+#[test]
+fn what_may_be_stopped_is_counted_down_stop_by_stop() {
+    let (sim, mut service) = large(60);
+    let mut spec = service.spec().clone();
+    spec.update.max_unavailable = 7;
+    service.applied = Arc::new(spec);
+    let planned = plan(sim.now.into(), &service, &sim.world());
+    let stops = planned.actions.iter();
+    let stops = stops.filter(|action| matches!(action, Action::Stop { .. }));
+    assert_eq!(stops.count(), 7, "{:?}", planned.actions);
+    let after = planned.reasons.iter().filter(|reason| {
+        matches!(
+            reason,
+            Reason::KeepsReady {
+                ready: 53,
+                floor: 53,
+                ..
+            }
+        )
+    });
+    assert_eq!(after.count(), 53);
 }
