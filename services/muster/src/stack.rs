@@ -176,11 +176,12 @@ async fn registry(options: &Options) -> Result<Part, Failure> {
     let name = Component::Registry.name();
     let listeners = listeners(options.ports, name, 7401).await?;
     let spec = store_file(&options.data, name)?;
-    let store = open_store(name, &spec, worker_registry::store_options()).await?;
     let config = worker_registry::Config {
         insecure_join: true,
         ..Default::default()
     };
+    let options = worker_registry::store_options(&spec, &config);
+    let store = open_store(name, &spec, options).await?;
     let (context, at) = part::surroundings(name, &listeners);
     part::close_with(&context, store.clone());
     let serving = worker_registry::serve(config, context.clone(), store, listeners);

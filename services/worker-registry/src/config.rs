@@ -4,14 +4,18 @@ use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
 use muster_runtime::args::parse_duration;
-use muster_store::Spec;
+use muster_store::{Leases, Spec};
 
-use crate::domain::liveness::Rules;
+use crate::domain::liveness::{Patience, Rules};
+
+/// The shortest lease that a cluster keeps to.
+const LEAST_LEASE: Duration = Duration::from_secs(1);
 
 /// The flags of the worker-registry beside the common ones.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// Where the state is kept: "memory:" or "embedded:PATH"
+    /// Where the state is kept: "memory:", "embedded:PATH", or "etcd:http://HOST:PORT[,...]/PREFIX" for
+    /// several instances
     #[arg(
         long,
         value_name = "STORE",
@@ -42,6 +46,15 @@ pub struct Args {
     /// How long an owner may say nothing of a drain before its allocations count as blocked
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
     pub owner_silent_after: Duration,
+    /// How long an instance leads without reaching the store; of several on one store
+    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = parse_duration)]
+    pub leader_lease: Duration,
+    /// How long an instance answers heartbeats without reaching the store; of several on one store
+    #[arg(long, value_name = "TIME", default_value = "90s", value_parser = parse_duration)]
+    pub instance_lease: Duration,
+    /// How long an instance may leave the leader unanswered before it loses its place; of several on one store
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
+    pub peer_silent_after: Duration,
 }
 
 /// The settings of the registry.
@@ -55,6 +68,10 @@ pub struct Config {
     pub owner_silent_after: Duration,
     /// The first registration needs no join token.
     pub insecure_join: bool,
+    /// How long other instances on the store are waited for.
+    pub patience: Patience,
+    /// How long an instance leads without reaching the store.
+    pub leader_lease: Duration,
 }
 
 impl Default for Config {
@@ -65,6 +82,11 @@ impl Default for Config {
             mass_loss_hold: Duration::from_secs(600),
             owner_silent_after: Duration::from_secs(30),
             insecure_join: false,
+            patience: Patience {
+                silent_after: Duration::from_secs(10),
+                lease: Leases::default().instance,
+            },
+            leader_lease: Leases::default().leader,
         }
     }
 }
@@ -80,6 +102,7 @@ impl Config {
             ("--lost-after", args.lost_after),
             ("--fence-after", args.fence_after),
             ("--mass-loss-hold", args.mass_loss_hold),
+            ("--peer-silent-after", args.peer_silent_after),
         ] {
             if value.is_zero() {
                 return Err(format!("{flag} must be more than nothing"));
@@ -87,6 +110,13 @@ impl Config {
         }
         if args.fence_after < args.lost_after {
             return Err("--fence-after must not be under --lost-after".to_owned());
+        }
+        // Leases are counted by clocks that differ, and renewed at a third of their time.
+        if args.leader_lease < LEAST_LEASE {
+            return Err("--leader-lease must be at least 1s".to_owned());
+        }
+        if args.instance_lease < args.leader_lease {
+            return Err("--instance-lease must not be under --leader-lease".to_owned());
         }
         Ok(Self {
             rules: Rules {
@@ -99,7 +129,20 @@ impl Config {
             mass_loss_hold: args.mass_loss_hold,
             owner_silent_after: args.owner_silent_after,
             insecure_join: args.insecure_join,
+            patience: Patience {
+                silent_after: args.peer_silent_after,
+                lease: args.instance_lease,
+            },
+            leader_lease: args.leader_lease,
         })
+    }
+
+    /// How long this instance keeps what it has without reaching its store.
+    pub(crate) fn leases(&self) -> Leases {
+        Leases {
+            instance: self.patience.lease,
+            leader: self.leader_lease,
+        }
     }
 
     /// How often silence is looked for: a two-hundredth of the least that means something.

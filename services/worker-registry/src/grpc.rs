@@ -10,6 +10,7 @@ mod heartbeat;
 mod operators;
 mod owners;
 mod peer;
+pub(crate) mod peers;
 mod readers;
 mod register;
 mod service;

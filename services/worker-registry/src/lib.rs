@@ -11,6 +11,7 @@ use muster_proto::workers::v1::peer_service_server::PeerServiceServer;
 use muster_proto::workers::v1::workers_service_server::WorkersServiceServer;
 use muster_runtime::args::CommonArgs;
 use muster_runtime::context::Context;
+use muster_runtime::instances::Instances;
 use muster_runtime::operations::{Operations, StoreBacking};
 use muster_runtime::process::{Component, NoFile};
 use muster_runtime::server::{Listeners, Server};
@@ -33,12 +34,17 @@ use registry::Registry;
 /// How long the store may take to write what is queued when the process ends.
 const STORE_CLOSES_WITHIN: Duration = Duration::from_secs(10);
 
-/// How to open a registry's store: it keeps a history of its own for watchers, and follows the store by what
-/// it commits.
+/// How to open a registry's store. Alone on it, the registry keeps a history of its own for watchers, and
+/// follows the store by what it commits; one of several follows the store's.
 #[must_use]
-pub fn store_options() -> Options {
+pub fn store_options(spec: &Spec, config: &Config) -> Options {
+    let history = match spec {
+        Spec::Memory | Spec::Embedded(_) => HistoryLimits::NONE,
+        Spec::Etcd(_) => HistoryLimits::default(),
+    };
     Options {
-        history: HistoryLimits::NONE,
+        history,
+        leases: config.leases(),
         ..Options::default()
     }
 }
@@ -55,16 +61,20 @@ pub async fn serve(
     listeners: Listeners,
 ) -> anyhow::Result<()> {
     context.fail_when("store", store.failed());
-    let operations = Operations::open(&context, StoreBacking::new(store.clone())).await?;
-    let registry = Registry::start(config, &context, store)
+    let instances = Instances::join(&context, &store, listeners.grpc_address())
+        .await
+        .context("cannot take its place among the instances on the store")?;
+    let backing = StoreBacking::of(&instances, &context);
+    let operations = Operations::open(&context, backing).await?;
+    let registry = Registry::start(config, &context, instances)
         .await
         .context("cannot start")?;
     Server::new(&context)
         .operations(&operations)
         .methods(METHODS)
         .verifier(Arc::new(AgentVerifier(registry.clone())))
-        .service(WorkersServiceServer::new(Workers(registry)))
-        .service(PeerServiceServer::new(Peers))
+        .service(WorkersServiceServer::new(Workers(registry.clone())))
+        .service(PeerServiceServer::new(Peers(registry)))
         .serve(listeners)
         .await?;
     Ok(())
@@ -97,7 +107,7 @@ impl Component for WorkerRegistry {
         context: Context,
         listeners: Listeners,
     ) -> anyhow::Result<()> {
-        let store = Store::open(&spec, store_options()).await?;
+        let store = Store::open(&spec, store_options(&spec, &config)).await?;
         if let Some(file) = spec.file() {
             context
                 .keep_reports_beside(file)

@@ -23,7 +23,7 @@ use crate::grpc::wire::put_record;
 mod key;
 mod message;
 
-pub(crate) use key::{SECRET, key_of};
+pub(crate) use key::{SECRET, gone, key_of};
 
 use key::Parsed;
 

@@ -9,10 +9,11 @@ use std::time::{Duration, SystemTime};
 
 use muster_runtime::clock::Clock;
 use muster_runtime::context::Context;
+use muster_runtime::instances::Instances;
 use muster_runtime::page::Sealer;
 use muster_runtime::resume::{self, Progress};
 use muster_runtime::task::Tasks;
-use muster_store::Store;
+use muster_store::{Leadership, Store, TERM_KEY};
 use tokio::sync::{Notify, Semaphore, mpsc};
 
 use crate::config::Config;
@@ -28,20 +29,24 @@ use crate::record::Unreadable;
 use crate::seen::{Observed, Seen, SeenAllocation};
 
 mod commit;
+mod follower;
 mod hubs;
+mod judge;
 mod keeper;
 mod live;
 mod load;
 mod metrics;
+mod shared;
 mod standing;
 
 pub(crate) use hubs::Hubs;
-pub(crate) use live::Beat;
+pub(crate) use live::{Beat, Told};
 
 use commit::{Flight, Outcome};
 use keeper::{Chores, Release};
 use live::Lives;
 use metrics::Metrics;
+use shared::Claims;
 use standing::Standing;
 
 /// Transactions under way at most: fewer than the store queues, so that each is handed over in order and
@@ -66,6 +71,9 @@ pub(crate) enum Error {
     /// The registry is ending.
     #[error("the registry is stopping")]
     Stopping,
+    /// It is for the leader to do, which this instance is not, or not any more.
+    #[error("this instance does not lead")]
+    NotLeading,
 }
 
 /// Why the registry cannot start.
@@ -100,7 +108,10 @@ pub(crate) struct Inner {
     pub(crate) sealer: Sealer,
     pub(crate) progress: Progress,
     pub(crate) tasks: Tasks,
+    pub(crate) instances: Instances,
     store: Store,
+    shared: bool,
+    claims: Claims,
     desk: Mutex<Desk>,
     /// Rung when the desk is in order again.
     desk_cleared: Notify,
@@ -123,6 +134,16 @@ struct Desk {
     failed: Option<muster_store::Error>,
 }
 
+impl Desk {
+    fn with(book: Book) -> Self {
+        Self {
+            book,
+            stale: false,
+            failed: None,
+        }
+    }
+}
+
 /// What is answered together with where in the history it stands.
 #[derive(Clone, Debug)]
 pub(crate) struct At<T> {
@@ -143,8 +164,10 @@ impl Registry {
     pub(crate) async fn start(
         config: Config,
         context: &Context,
-        store: Store,
+        instances: Instances,
     ) -> Result<Self, StartError> {
+        let store = instances.store().clone();
+        let shared = store.is_shared();
         let keys = Keys::open(&store).await?;
         let fleet = load::fleet(&store).await?;
         let epoch: Text = store.epoch().to_string().into();
@@ -157,6 +180,10 @@ impl Registry {
         let hubs = Hubs::start(&fleet, &lives, &epoch, context.clock.now());
         let (queue, flights) = mpsc::channel(IN_FLIGHT);
         let book = Book::new(fleet.clone(), epoch.clone(), revision + 1);
+        let book = match shared {
+            true => book.shared_by(instances.id().into()),
+            false => book,
+        };
         let inner = Inner {
             clock: context.clock.clone(),
             epoch,
@@ -166,12 +193,11 @@ impl Registry {
             sealer,
             progress: Progress::new(revision),
             tasks: context.tasks.clone(),
+            instances,
             store,
-            desk: Mutex::new(Desk {
-                book,
-                stale: false,
-                failed: None,
-            }),
+            shared,
+            claims: Claims::default(),
+            desk: Mutex::new(Desk::with(book)),
             desk_cleared: Notify::new(),
             chores: Mutex::new(Chores::of(
                 &fleet,
@@ -179,7 +205,10 @@ impl Registry {
             )),
             view: RwLock::new(fleet),
             in_flight: AtomicUsize::new(0),
-            permits: Arc::new(Semaphore::new(IN_FLIGHT)),
+            permits: Arc::new(Semaphore::new(match shared {
+                true => shared::IN_FLIGHT,
+                false => IN_FLIGHT,
+            })),
             queue,
             terms: RwLock::new(terms),
             releases: Mutex::default(),
@@ -190,7 +219,7 @@ impl Registry {
         context
             .metrics
             .collect(Standing(Arc::downgrade(&registry.0)));
-        registry.spawn(context, flights);
+        registry.spawn(context, flights, revision);
         registry.store_fence(terms.fence_after).await?;
         Ok(registry)
     }
@@ -213,18 +242,29 @@ impl Registry {
             .map_err(|error| StartError::Fence(error.to_string()))
     }
 
-    fn spawn(&self, context: &Context, flights: mpsc::Receiver<Flight>) {
+    fn spawn(&self, context: &Context, flights: mpsc::Receiver<Flight>, revision: u64) {
         use muster_runtime::shutdown::Phase;
         let committer = self.clone();
         let stopped = context.shutdown.reached(Phase::Loops);
         context.tasks.critical("registry-commits", async move {
-            committer.commit_all(flights, stopped).await;
+            match committer.shared {
+                true => committer.follow_store(revision, stopped).await,
+                false => committer.commit_all(flights, stopped).await,
+            }
         });
         let keeper = self.clone();
         let stopped = context.shutdown.reached(Phase::Loops);
         context.tasks.critical("registry-liveness", async move {
             keeper.keep(stopped).await;
         });
+        if self.shared {
+            let follower = self.clone();
+            context
+                .tasks
+                .until(Phase::Loops, "registry-observed", async move {
+                    follower.follow_leader().await;
+                });
+        }
         let watches = self.clone();
         let draining = context.shutdown.reached(Phase::Drain);
         context.tasks.spawn("registry-end-watches", async move {
@@ -235,6 +275,29 @@ impl Registry {
 
     /// Decides, and answers once what was decided is durable. `make` may be called more than once.
     pub(crate) async fn decide<T>(
+        &self,
+        make: impl Fn(&Book, SystemTime) -> Result<Decision<T>, Refused>,
+    ) -> Result<At<T>, Error> {
+        match self.shared {
+            true => self.decide_shared(None, make).await,
+            false => self.decide_alone(make).await,
+        }
+    }
+
+    /// Decides what is the leader's to decide; it is not written once another leads.
+    pub(crate) async fn decide_leading<T>(
+        &self,
+        lead: &Leadership,
+        make: impl Fn(&Book, SystemTime) -> Result<Decision<T>, Refused>,
+    ) -> Result<At<T>, Error> {
+        match self.shared {
+            true => self.decide_shared(Some(lead), make).await,
+            // Nobody else could lead.
+            false => self.decide_alone(make).await,
+        }
+    }
+
+    async fn decide_alone<T>(
         &self,
         make: impl Fn(&Book, SystemTime) -> Result<Decision<T>, Refused>,
     ) -> Result<At<T>, Error> {
@@ -258,6 +321,27 @@ impl Registry {
             }
         }
         Err(Error::Contended)
+    }
+
+    /// Whether there may be other instances on the store.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.shared
+    }
+
+    /// Whether this instance may answer heartbeats: the one that judges waits for its word.
+    pub(crate) fn may_answer(&self) -> bool {
+        !self.shared || self.instances.may_answer()
+    }
+
+    /// The term of whoever leads, as far as is known here.
+    pub(crate) async fn term(&self) -> Option<u64> {
+        let term = self.store.get(TERM_KEY).await.ok()??;
+        Some(term.modified.0)
+    }
+
+    /// Whether this instance judges and keeps what is in memory only.
+    pub(crate) fn leads(&self) -> bool {
+        !self.shared || self.instances.leading().is_some()
     }
 
     /// The desk, for what is in memory only.
@@ -341,6 +425,9 @@ fn seen(entry: &Entry, lives: &Lives, now: SystemTime) -> Seen {
     let worker = &entry.worker;
     let progress = worker.running_drain().map(|drain| {
         let live = lives.get(&worker.name);
+        if let Some(told) = live.as_ref().and_then(|live| live.told_progress()) {
+            return told;
+        }
         let view = drain::View {
             drain,
             reports: &live.map(|live| live.reports()).unwrap_or_default(),

@@ -22,6 +22,10 @@ pub struct Book {
     ended: BTreeSet<Text>,
     epoch: Text,
     next: u64,
+    /// Of this instance among several on one store; none if it is alone.
+    instance: Option<Text>,
+    /// Drafts handed out so far, which ids of several instances hold.
+    drafts: u64,
 }
 
 impl Book {
@@ -34,9 +38,42 @@ impl Book {
             ended: BTreeSet::new(),
             epoch,
             next,
+            instance: None,
+            drafts: 0,
         };
         book.replace(fleet, next);
         book
+    }
+
+    /// The same of one of several instances on a store, which has this name among them: the expected
+    /// revision is then a guess that others may come before, and only a lower bound.
+    #[must_use]
+    pub fn shared_by(mut self, instance: Text) -> Self {
+        self.instance = Some(instance);
+        self
+    }
+
+    /// Whether others decide about the same records.
+    pub fn is_shared(&self) -> bool {
+        self.instance.is_some()
+    }
+
+    /// What keeps ids apart that several decisions, here or at other instances, make at one revision;
+    /// empty where there is one decision at a revision.
+    pub fn mark(&self) -> String {
+        let mark = |instance: &Text| format!("{:x}{instance}", self.drafts);
+        self.instance.as_ref().map(mark).unwrap_or_default()
+    }
+
+    /// A draft is handed to the store: the next one has another mark.
+    pub fn hand_out(&mut self) {
+        self.drafts += 1;
+    }
+
+    /// Takes what the store has shown.
+    pub fn follow(&mut self, changes: &[Change], revision: u64) {
+        self.next = revision;
+        self.take(changes);
     }
 
     /// Starts over from another fleet; what is in memory only stays.

@@ -8,10 +8,12 @@ use std::time::Duration;
 mod brake;
 mod observer;
 mod wheel;
+mod witnesses;
 
 pub use brake::{Brake, Census, Judged, ZoneNews};
 pub use observer::Observer;
 pub use wheel::Wheel;
+pub use witnesses::{Heard, Patience, Witnesses};
 
 /// A point in observed time, counted from the registry's start.
 pub type Moment = Duration;
@@ -156,6 +158,32 @@ impl Pulse {
             self.since = now;
         }
         changes
+    }
+
+    /// Hears from another who heard the worker `at` some moment before. True if that changes its liveness.
+    pub fn heard_at(&mut self, at: Moment, now: Moment, terms: Terms) -> bool {
+        if at <= self.heard || at + terms.lost_after / 2 <= now {
+            // Nothing new, or too long ago to be more than that.
+            self.heard = self.heard.max(at);
+            self.suspect_at = self.suspect_at.max(at + terms.lost_after / 2);
+            self.lost_at = self.lost_at.max(at + terms.lost_after);
+            return false;
+        }
+        self.beat(at, terms)
+    }
+
+    /// Counts the worker as heard now, though nobody says so: somebody may have heard it who cannot be
+    /// asked. True if it was SUSPECT.
+    pub fn trust(&mut self, now: Moment, terms: Terms) -> bool {
+        let was_suspect = self.liveness == Liveness::Suspect;
+        if was_suspect {
+            self.liveness = Liveness::Unknown;
+            self.since = now;
+        }
+        self.heard = self.heard.max(now);
+        self.suspect_at = self.suspect_at.max(now + terms.lost_after / 2);
+        self.lost_at = self.lost_at.max(now + terms.lost_after);
+        was_suspect
     }
 
     /// Looks whether its silence has come to mean something.

@@ -8,6 +8,7 @@ use muster_runtime::server::Method;
 use muster_runtime::status;
 use tonic::{Code, Request, Status};
 
+use super::peers::Passed;
 use crate::credential;
 use crate::domain::text::Text;
 use crate::registry::Registry;
@@ -16,6 +17,18 @@ const OWNERS: Roles = Roles::COMPONENT;
 
 /// Agents, and operators who act for them in an emergency.
 const AGENTS: Roles = Roles::AGENT;
+
+/// What owners say of drains is in the leader's memory.
+pub(super) const REPORT_DRAIN: Passed = Passed {
+    path: "/muster.workers.v1.WorkersService/ReportDrain",
+    allow: OWNERS,
+};
+
+/// Brakes are the leader's.
+pub(super) const RELEASE_MASS_LOSS: Passed = Passed {
+    path: "/muster.workers.v1.WorkersService/ReleaseMassLoss",
+    allow: Roles::OPERATE,
+};
 
 /// Every method with the roles that may call it.
 pub(crate) const METHODS: &[Method] = &[
@@ -56,11 +69,8 @@ pub(crate) const METHODS: &[Method] = &[
         "/muster.workers.v1.WorkersService/DeleteWorker",
         Roles::OPERATE,
     ),
-    Method::new("/muster.workers.v1.WorkersService/ReportDrain", OWNERS),
-    Method::new(
-        "/muster.workers.v1.WorkersService/ReleaseMassLoss",
-        Roles::OPERATE,
-    ),
+    Method::new(REPORT_DRAIN.path, REPORT_DRAIN.allow),
+    Method::new(RELEASE_MASS_LOSS.path, RELEASE_MASS_LOSS.allow),
     Method::new("/muster.workers.v1.WorkersService/Allocate", OWNERS),
     Method::new("/muster.workers.v1.WorkersService/BatchAllocate", OWNERS),
     Method::new("/muster.workers.v1.WorkersService/Release", OWNERS),

@@ -15,10 +15,10 @@ mod worker;
 
 pub(crate) use allocation::{parse_allocation, parse_term, render_allocation, render_term};
 pub(crate) use ask::{parse_item, render_refusal};
-pub(crate) use drain::{parse_blocks, parse_terms};
+pub(crate) use drain::{parse_blocks, parse_terms, render_progress};
 pub(crate) use enums::{
     known, parse_allocation_state, parse_capacity_type, parse_liveness, parse_phase, parse_state,
-    render_arch, render_state, render_vendor,
+    render_arch, render_liveness, render_state, render_vendor,
 };
 pub(crate) use event::{parse_event, parse_severity, render_event};
 pub(crate) use machine::{parse_machine, parse_price};

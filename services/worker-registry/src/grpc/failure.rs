@@ -26,6 +26,9 @@ pub(crate) fn status_of(error: Error) -> Status {
         Error::Contended => {
             status::unavailable(ErrorReason::Overloaded, error.to_string(), RETRY).into_status()
         }
+        Error::NotLeading => {
+            status::unavailable(ErrorReason::NoLeader, error.to_string(), RETRY).into_status()
+        }
         Error::Stopping => {
             status::unavailable(ErrorReason::ShuttingDown, error.to_string(), RETRY).into_status()
         }

@@ -4,8 +4,9 @@
 use std::hash::Hasher as _;
 use std::sync::Arc;
 
+use muster_proto::types::v1::ErrorReason;
 use muster_proto::workers::v1 as proto;
-use muster_runtime::status::Violations;
+use muster_runtime::status::{self, Violations};
 use rustc_hash::FxHasher;
 use tonic::{Request, Status};
 
@@ -18,7 +19,7 @@ use crate::domain::fleet::{Entry, Fleet};
 use crate::domain::liveness::Terms;
 use crate::domain::text::Text;
 use crate::domain::worker::{Presence, Worker};
-use crate::registry::{Beat, Error, Registry};
+use crate::registry::{Beat, Error, RETRY, Registry};
 
 /// The most allocations that an agent may name at once.
 const MAX_HELD: usize = 10_000;
@@ -36,6 +37,9 @@ pub(crate) async fn heartbeat(
     request: Request<proto::HeartbeatRequest>,
 ) -> Result<proto::HeartbeatResponse, Status> {
     speaks_for(registry, &request, &request.get_ref().name)?;
+    if !registry.may_answer() {
+        return Err(cut_off());
+    }
     let message = request.into_inner();
     let mut violations = Violations::new();
     let ended = ended(&message.held, &mut violations);
@@ -55,6 +59,12 @@ pub(crate) async fn heartbeat(
         leave(registry, &found.worker, runs).await?;
     }
     Ok(answer(registry, &message, registry.terms()))
+}
+
+/// The one that judges may take this instance for gone, and so its word for nothing.
+fn cut_off() -> Status {
+    let message = "this instance is cut off from the store; beat to another";
+    status::unavailable(ErrorReason::StoreUnavailable, message, RETRY).into_status()
 }
 
 fn look(

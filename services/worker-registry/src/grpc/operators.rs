@@ -9,12 +9,13 @@ use muster_runtime::resume::{Etag, EtagError};
 use muster_runtime::status::Violations;
 use tonic::{Request, Status};
 
-use super::access::{actor, speaks_for};
+use super::access::{RELEASE_MASS_LOSS, actor, speaks_for};
 use super::convert::{
     MAX_REASON, known, parse_capacity_type, parse_generation, parse_labels, parse_name,
     parse_price, parse_terms, parse_text, render_worker,
 };
 use super::failure::{check, status_of};
+use super::peers::pass_on;
 use crate::domain::book::Book;
 use crate::domain::decide::{self, Decision, DrainAsked, Edit, Refused};
 use crate::domain::fleet::Entry;
@@ -211,8 +212,19 @@ pub(crate) async fn delete(
     })
 }
 
-/// Lets a zone's silent workers be judged.
+/// Lets a zone's silent workers be judged, by the leader.
 pub(crate) async fn release_mass_loss(
+    registry: &Registry,
+    request: Request<proto::ReleaseMassLossRequest>,
+) -> Result<proto::ReleaseMassLossResponse, Status> {
+    match registry.leads() {
+        true => release_mass_loss_here(registry, request).await,
+        false => pass_on(registry, &RELEASE_MASS_LOSS, request).await,
+    }
+}
+
+/// Lets a zone's silent workers be judged.
+pub(super) async fn release_mass_loss_here(
     registry: &Registry,
     request: Request<proto::ReleaseMassLossRequest>,
 ) -> Result<proto::ReleaseMassLossResponse, Status> {

@@ -11,12 +11,14 @@ use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 use tonic::{Code, Request, Status};
 
+use super::access::REPORT_DRAIN;
 use super::convert::{
     MAX_ID, MAX_REASON, parse_blocks, parse_count, parse_duration, parse_item, parse_name,
     parse_required, parse_term, parse_text, parse_time, render_allocation, render_refusal,
     render_term,
 };
 use super::failure::{check, class, status_of};
+use super::peers::pass_on;
 use crate::domain::allocation::{Allocation, Request as Call};
 use crate::domain::decide::{self, Item, Refused};
 use crate::domain::drain::Report;
@@ -30,6 +32,9 @@ const MAX_BATCH: usize = 1000;
 /// The most allocations of one transaction: what a transaction may name is limited, and each names its
 /// worker, the worker's room, itself and the one that it replaces.
 const MAX_TOGETHER: usize = 12;
+
+/// The same on a store of several instances, where the call is a record too, and what it replaces.
+const MAX_TOGETHER_SHARED: usize = 9;
 
 /// Takes room on a worker.
 pub(crate) async fn allocate(
@@ -172,14 +177,18 @@ pub(crate) async fn batch_allocate(
     }
     check(violations)?;
     // Chunk after chunk is decided at once; all of them wait for the disk together.
-    let chunks = items.chunks(MAX_TOGETHER).map(|chunk| async move {
+    let size = match registry.is_shared() && !together {
+        true => MAX_TOGETHER_SHARED,
+        false => MAX_TOGETHER,
+    };
+    let chunks = items.chunks(size).map(|chunk| async move {
         registry
             .decide(|book, now| Ok(decide::allocate(book, chunk, together, now)))
             .await
     });
     let mut results = Vec::with_capacity(items.len());
     let mut revision = 0;
-    for (chunk, decided) in items.chunks(MAX_TOGETHER).zip(join_all(chunks).await) {
+    for (chunk, decided) in items.chunks(size).zip(join_all(chunks).await) {
         let decided = decided.map_err(status_of)?;
         revision = revision.max(decided.revision);
         if together && let Some(Err(refused)) = decided.value.last() {
@@ -278,8 +287,19 @@ pub(crate) async fn claim(
     })
 }
 
+/// Takes what an owner says of its moves, or lets the leader take it.
+pub(super) async fn report_drain(
+    registry: &Registry,
+    request: Request<proto::ReportDrainRequest>,
+) -> Result<proto::ReportDrainResponse, Status> {
+    match registry.leads() {
+        true => report_drain_here(registry, request),
+        false => pass_on(registry, &REPORT_DRAIN, request).await,
+    }
+}
+
 /// Takes what an owner says of its moves.
-pub(super) fn report_drain(
+pub(super) fn report_drain_here(
     registry: &Registry,
     request: Request<proto::ReportDrainRequest>,
 ) -> Result<proto::ReportDrainResponse, Status> {

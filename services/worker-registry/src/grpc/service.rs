@@ -108,7 +108,9 @@ impl WorkersService for Workers {
         &self,
         request: Request<proto::ReportDrainRequest>,
     ) -> Result<Response<proto::ReportDrainResponse>, Status> {
-        owners::report_drain(&self.0, request).map(Response::new)
+        owners::report_drain(&self.0, request)
+            .await
+            .map(Response::new)
     }
 
     async fn release_mass_loss(

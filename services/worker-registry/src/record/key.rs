@@ -1,6 +1,6 @@
 //! The keys of records.
 
-use super::{Key, RequestKey, Text};
+use super::{Change, Key, RequestKey, Text};
 
 /// The secret from which the store's signing key and the secrets of join tokens come.
 pub(crate) const SECRET: &str = "secrets/registry";
@@ -72,6 +72,20 @@ impl Parsed {
             EVENTS => Some(Self::Event),
             _ => None,
         }
+    }
+}
+
+/// What the deletion of a record says; none for a record that is not the fleet's, or is never deleted.
+pub(crate) fn gone(key: &str) -> Option<Change> {
+    let (kind, rest) = key.split_at(key.find('/')? + 1);
+    match kind {
+        WORKERS => Some(Change::WorkerGone(rest.into())),
+        ROOMS => Some(Change::RoomGone(rest.into())),
+        ALLOCATIONS => Some(Change::AllocationGone(rest.into())),
+        TOKENS => Some(Change::TokenGone(rest.into())),
+        CALLS => call(rest).map(Change::SpentGone),
+        EVENTS => Some(Change::EventGone(rest.into())),
+        _ => None,
     }
 }
 

@@ -218,21 +218,27 @@ impl Registry {
     }
 }
 
-/// The draft as a transaction: every record that it changes or rests on must be as the book has it.
-fn transaction(fleet: &Fleet, draft: &Draft) -> Transaction {
-    let mut transaction = Transaction::new();
+/// The records that a draft changes or rests on, each once.
+pub(super) fn named(draft: &Draft) -> Vec<Key> {
     let mut named: Vec<Key> = Vec::with_capacity(draft.changes.len() + draft.reads.len());
     let changed = draft.changes.iter().map(Change::key);
     for key in changed.chain(draft.reads.iter().cloned()) {
-        if named.contains(&key) {
-            continue;
+        if !named.contains(&key) {
+            named.push(key);
         }
+    }
+    named
+}
+
+/// The draft as a transaction: every record that it changes or rests on must be as the book has it.
+pub(super) fn transaction(fleet: &Fleet, draft: &Draft) -> Transaction {
+    let mut transaction = Transaction::new();
+    for key in named(draft) {
         let condition = match fleet.modified(&key) {
             Some(revision) => Condition::ModifiedAt(Revision(revision)),
             None => Condition::Absent,
         };
         transaction = transaction.when(record::key_of(&key), condition);
-        named.push(key);
     }
     for change in &draft.changes {
         let key = record::key_of(&change.key());

@@ -1,5 +1,5 @@
-//! What the registry does by itself, tick by tick: judges silence, lifts brakes, marks fences, calls
-//! deadlines, tells of drains, forgets what is over.
+//! What the registry does by itself, tick by tick: marks fences, calls deadlines, tells of drains, forgets what
+//! is over. Of several instances on a store the one that leads does it; judging silence stands in `judge`.
 //!
 //! It carries out what the domain decides; nothing here waits for a caller, and one failed chore delays
 //! no other.
@@ -8,17 +8,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
+use muster_store::Leadership;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
+use super::judge::Duty;
 use super::{Error, Registry};
 use crate::domain::decide::{self, CHUNK, Decision};
 use crate::domain::event::{Event, Severity};
 use crate::domain::fleet::{Change, Draft, Fleet};
-use crate::domain::liveness::{Brake, Judged, Moment, ZoneNews};
-use crate::domain::text::{SYSTEM, Text};
+use crate::domain::liveness::Moment;
+use crate::domain::text::Text;
 use crate::domain::worker::{By, Presence, Worker};
 
 /// How often what need not be exact is looked at.
@@ -29,9 +29,9 @@ const OWN_EVENTS: usize = 1000;
 
 /// Someone asks for a zone's brake to be taken off.
 pub(super) struct Release {
-    zone: Text,
+    pub(super) zone: Text,
     /// Told how many workers it held.
-    answer: oneshot::Sender<usize>,
+    pub(super) answer: oneshot::Sender<usize>,
 }
 
 /// What is to be done about single workers.
@@ -121,13 +121,21 @@ impl Registry {
     pub(super) async fn keep(&self, stopped: impl Future<Output = ()>) {
         let mut ticks = tokio::time::interval(self.config.tick());
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut brake = Brake::new(self.config.mass_loss_hold);
         let mut rarely = self.clock.uptime();
+        let mut duty = None;
+        self.take_up(&mut duty);
         tokio::pin!(stopped);
         loop {
             tokio::select! {
                 biased;
                 () = &mut stopped => return,
+                round = Duty::asked(&mut duty) => {
+                    self.take_up(&mut duty);
+                    if let Some(duty) = &mut duty {
+                        self.end_round(duty, round);
+                    }
+                    continue;
+                }
                 _ = ticks.tick() => {}
             }
             if let Some(stall) = self.lives.tick() {
@@ -142,14 +150,28 @@ impl Registry {
             if is_time {
                 rarely = now + NOW_AND_THEN;
             }
-            self.judge(&mut brake, is_time);
-            self.call_fences();
-            self.call_deadlines();
-            if is_time {
-                self.tell_drains();
-                self.keep_terms();
-                self.clear();
+            self.take_up(&mut duty);
+            if let Some(duty) = &mut duty {
+                self.do_duty(duty, is_time);
+            } else if is_time {
+                self.keep_terms(None);
             }
+        }
+    }
+
+    /// Does what the leader does.
+    fn do_duty(&self, duty: &mut Duty, is_time: bool) {
+        match self.is_shared() {
+            true => self.begin_round(duty, is_time),
+            false => self.judge(duty, is_time),
+        }
+        let lead = &duty.lead;
+        self.call_fences(lead);
+        self.call_deadlines(lead);
+        if is_time {
+            self.tell_drains();
+            self.keep_terms(Some(lead));
+            self.clear(lead);
         }
     }
 
@@ -160,7 +182,7 @@ impl Registry {
             zone: zone.clone(),
             answer,
         });
-        let held = held.await.map_err(|_| Error::Stopping)?;
+        let held = held.await.map_err(|_| Error::NotLeading)?;
         let message = format!(
             "the brake was taken off {held} silent workers: {}",
             by.reason
@@ -184,136 +206,8 @@ impl Registry {
         .map(|told| told.value)
     }
 
-    /// Finds who is silent, and declares lost who is lost.
-    fn judge(&self, brake: &mut Brake, is_time: bool) {
-        let found = self.lives.look();
-        if !found.suspects.is_empty() {
-            self.suspect(&found.suspects);
-        }
-        let released = std::mem::take(&mut *self.releases());
-        if found.expired.is_empty() && released.is_empty() && !is_time {
-            return;
-        }
-        let window = self.terms().lost_after;
-        let now = self.lives.moment();
-        let mut lost = Vec::new();
-        for release in released {
-            let held = brake.release(&release.zone, window, now);
-            let _ = release.answer.send(held.len());
-            lost.extend(held);
-        }
-        let mut zones: BTreeMap<Text, Vec<Text>> = BTreeMap::new();
-        for (zone, _) in brake.holding() {
-            zones.entry(zone.clone()).or_default();
-        }
-        for (name, zone) in found.expired {
-            zones.entry(zone).or_default().push(name);
-        }
-        if !zones.is_empty() {
-            let census = self.lives.census();
-            for (zone, expired) in zones {
-                let counted = census.get(&zone).copied().unwrap_or_default();
-                let judged = brake.judge(&zone, counted, expired, window, now);
-                self.tell_zone(&zone, &judged);
-                lost.extend(judged.lost);
-            }
-        }
-        self.metrics.braked.set(
-            brake
-                .holding()
-                .map(|(_, held)| i64::try_from(held).unwrap_or(i64::MAX))
-                .sum(),
-        );
-        self.declare_lost(lost);
-    }
-
-    fn suspect(&self, names: &[Text]) {
-        self.with_book(|book| names.iter().for_each(|name| book.set_suspect(name, true)));
-        for name in names {
-            // A heartbeat may have come between the look and the note.
-            if !self.lives.get(name).is_some_and(|live| live.is_suspect()) {
-                self.with_book(|book| book.set_suspect(name, false));
-            }
-            self.observe(name);
-        }
-        self.metrics.suspects.inc_by(names.len() as u64);
-    }
-
-    fn declare_lost(&self, names: Vec<Text>) {
-        if names.is_empty() {
-            return;
-        }
-        warn!(count = names.len(), "workers were not heard for lost_after");
-        let registry = self.clone();
-        self.tasks.spawn("registry-lost", async move {
-            // Chunks go to the store one behind the other, without waiting for each other.
-            let mut writes: FuturesUnordered<_> = names
-                .chunks(CHUNK)
-                .map(|chunk| registry.mark_lost(chunk))
-                .collect();
-            while let Some(marked) = writes.next().await {
-                match marked {
-                    Ok(marked) => _ = registry.metrics.lost.inc_by(marked),
-                    Err(error) => warn!(%error, "lost workers could not be recorded"),
-                }
-            }
-        });
-    }
-
-    async fn mark_lost(&self, names: &[Text]) -> Result<u64, Error> {
-        let still_silent = |worker: &Worker| {
-            self.lives
-                .get(&worker.name)
-                .is_some_and(|live| live.is_suspect())
-        };
-        let marked = self
-            .decide(|book, now| Ok(decide::lost(book, names, still_silent, now)))
-            .await?;
-        Ok(marked.value.len() as u64)
-    }
-
-    fn tell_zone(&self, zone: &Text, judged: &Judged) {
-        let Some(news) = judged.news else { return };
-        let (kind, severity, message) = match news {
-            ZoneNews::Holds(census) => (
-                "MassLossHeld",
-                Severity::Error,
-                format!(
-                    "{} of {} workers fell silent at once; it is more likely that we are cut off, so none is declared lost",
-                    census.silent, census.members,
-                ),
-            ),
-            ZoneNews::Recovered(census) => (
-                "MassLossRecovered",
-                Severity::Info,
-                format!(
-                    "{} of {} workers are silent; the brake is off",
-                    census.silent, census.members,
-                ),
-            ),
-            ZoneNews::HeldOut(census) => (
-                "MassLossHeldOut",
-                Severity::Error,
-                format!(
-                    "{} of {} workers stayed silent for as long as the brake may hold; they are lost",
-                    census.silent, census.members,
-                ),
-            ),
-        };
-        warn!(%zone, kind, message);
-        let event = Event::of_zone(
-            zone,
-            self.clock.now(),
-            kind,
-            severity,
-            message,
-            SYSTEM.into(),
-        );
-        self.write_later("registry-zone-event", Change::Event(event.into()));
-    }
-
     /// Marks LOST workers whose fences have passed.
-    fn call_fences(&self) {
+    fn call_fences(&self, lead: &Leadership) {
         let passed = self.chores().fenced_by(self.lives.moment());
         for chunk in passed.chunks(CHUNK) {
             let names = chunk.to_vec();
@@ -322,9 +216,10 @@ impl Registry {
                 let later = self.lives.moment() + NOW_AND_THEN;
                 self.chores().postpone(name, later);
             }
-            let registry = self.clone();
+            let (registry, lead) = (self.clone(), lead.clone());
             self.tasks.spawn("registry-fenced", async move {
-                let marked = registry.decide(|book, now| Ok(decide::fenced(book, &names, now)));
+                let make = |book: &_, now| Ok(decide::fenced(book, &names, now));
+                let marked = registry.decide_leading(&lead, make);
                 if let Err(error) = marked.await {
                     warn!(%error, "passed fences could not be recorded; tried again");
                 }
@@ -333,7 +228,7 @@ impl Registry {
     }
 
     /// Calls the deadlines of drains that have passed with FORCE.
-    fn call_deadlines(&self) {
+    fn call_deadlines(&self, lead: &Leadership) {
         let now = self.clock.now();
         let due: Vec<_> = {
             let chores = self.chores();
@@ -354,9 +249,10 @@ impl Registry {
             names.into_iter().filter(is_due).collect()
         };
         for name in due {
-            let registry = self.clone();
+            let (registry, lead) = (self.clone(), lead.clone());
             self.tasks.spawn("registry-deadline", async move {
-                let called = registry.decide(|book, now| Ok(decide::call_deadline(book, &name, now))).await;
+                let make = |book: &_, now| Ok(decide::call_deadline(book, &name, now));
+                let called = registry.decide_leading(&lead, make).await;
                 match called {
                     Ok(called) if called.value => info!(worker = %name, "the drain's deadline has passed"),
                     Ok(_) => {}
@@ -376,7 +272,7 @@ impl Registry {
 
     /// Adapts what heartbeats are asked for to the size of the fleet. A longer fence is handed out only
     /// once it is stored.
-    fn keep_terms(&self) {
+    fn keep_terms(&self, lead: Option<&Leadership>) {
         let (workers, longest) = {
             let view = self.view();
             (view.workers().len(), view.fence().unwrap_or_default())
@@ -389,39 +285,43 @@ impl Registry {
                 .unwrap_or_else(std::sync::PoisonError::into_inner) = terms;
             return;
         }
+        // Until the leader has stored it, the terms stay.
+        let Some(lead) = lead else { return };
         // With room to grow, so that a growing fleet does not write this each second.
         let roomy = match longest.is_zero() {
             true => terms.fence_after,
             false => terms.fence_after + terms.fence_after / 4,
         };
-        self.write_later("registry-fence", Change::Fence(roomy));
+        self.write_later(lead, "registry-fence", Change::Fence(roomy));
     }
 
     /// Forgets what is over.
-    fn clear(&self) {
+    fn clear(&self, lead: &Leadership) {
         let taken = std::mem::take(&mut self.chores().taken);
-        let registry = self.clone();
+        let (registry, lead) = (self.clone(), lead.clone());
         self.tasks.spawn("registry-clear", async move {
             for name in taken {
                 while let Ok(more) = registry
-                    .decide(|book, now| Ok(decide::clear_revoked(book, &name, now)))
+                    .decide_leading(&lead, |book, now| {
+                        Ok(decide::clear_revoked(book, &name, now))
+                    })
                     .await
                     && more.value
                 {}
             }
             while let Ok(more) = registry
-                .decide(|book, now| Ok(decide::sweep(book, OWN_EVENTS, now)))
+                .decide_leading(&lead, |book, now| Ok(decide::sweep(book, OWN_EVENTS, now)))
                 .await
                 && more.value
             {}
         });
     }
 
-    fn write_later(&self, task: &'static str, change: Change) {
-        let registry = self.clone();
+    pub(super) fn write_later(&self, lead: &Leadership, task: &'static str, change: Change) {
+        let (registry, lead) = (self.clone(), lead.clone());
         self.tasks.spawn(task, async move {
             let draft = Draft::of(change);
-            let written = registry.decide(|_, _| {
+            let written = registry.decide_leading(&lead, |_, _| {
                 Ok(Decision {
                     draft: draft.clone(),
                     answer: (),

@@ -12,7 +12,7 @@ use muster_runtime::clock::Clock;
 use rustc_hash::FxHashMap;
 
 use crate::config::Config;
-use crate::domain::drain::{Report, Reports};
+use crate::domain::drain::{Progress, Report, Reports};
 use crate::domain::fleet::Fleet;
 use crate::domain::liveness::{Census, Liveness, Moment, Observer, Pulse, Terms, Verdict, Wheel};
 use crate::domain::text::Text;
@@ -45,6 +45,16 @@ struct State {
     in_wheel: bool,
     zone: Text,
     rare: Option<Box<Rare>>,
+    /// What the leader says of it, where that is another instance.
+    told: Option<Box<Told>>,
+}
+
+/// What the leader says of a worker.
+#[derive(Clone, Debug)]
+pub(crate) struct Told {
+    pub(crate) observed: Observed,
+    /// How far its running drain has come.
+    pub(crate) progress: Option<Arc<Progress>>,
 }
 
 /// What most workers have not.
@@ -167,23 +177,132 @@ impl Lives {
         }
     }
 
+    /// Hears from another instance that it heard a worker so long ago. Answers what that changes.
+    pub(super) fn hear_of(&self, name: &str, ago: Duration, terms: Terms) -> Beat {
+        let Some(live) = self.get(name) else {
+            return Beat::Heard;
+        };
+        let moment = self.moment();
+        let now = self.clock.now();
+        let mut state = live.lock();
+        let was_suspect = state.pulse.liveness() == Liveness::Suspect;
+        state.heard = state.heard.max(now.checked_sub(ago));
+        let changes = state
+            .pulse
+            .heard_at(moment.saturating_sub(ago), moment, terms);
+        self.enter_wheel(&live, &mut state);
+        if !changes {
+            return Beat::Heard;
+        }
+        state.since = now;
+        Beat::Alive { was_suspect }
+    }
+
+    /// How long ago this instance heard a worker; none if it never did.
+    pub(crate) fn heard_ago(&self, name: &str) -> Option<Duration> {
+        let live = self.get(name)?;
+        let moment = self.moment();
+        let state = live.lock();
+        state
+            .heard
+            .map(|_| moment.saturating_sub(state.pulse.heard()))
+    }
+
+    /// Counts everybody as heard now, and forgets what another leader said. Answers those who were SUSPECT.
+    pub(super) fn trust_all(&self, terms: Terms) -> Vec<Text> {
+        let moment = self.moment();
+        let now = self.clock.now();
+        let mut suspects = Vec::new();
+        for live in self.all() {
+            let mut state = live.lock();
+            let said = state.told.take();
+            let was_told = said.is_some_and(|told| told.observed.liveness == Liveness::Suspect);
+            if state.pulse.trust(moment, terms) || was_told {
+                state.since = now;
+                suspects.push(live.name.clone());
+            }
+            self.enter_wheel(&live, &mut state);
+        }
+        suspects
+    }
+
+    /// Those who are SUSPECT.
+    pub(super) fn suspects(&self) -> Vec<Text> {
+        let all = self.all().into_iter();
+        all.filter(|live| live.is_suspect())
+            .map(|live| live.name.clone())
+            .collect()
+    }
+
+    /// Takes what the leader says of a worker. Whether there is such a worker.
+    pub(crate) fn tell(&self, name: &str, told: Told) -> bool {
+        let Some(live) = self.get(name) else {
+            return false;
+        };
+        live.lock().told = Some(Box::new(told));
+        true
+    }
+
+    /// Lets those be looked at again of whom nothing could be written.
+    pub(super) fn look_again(&self, names: &[Text]) {
+        for live in names.iter().filter_map(|name| self.get(name)) {
+            let mut state = live.lock();
+            self.enter_wheel(&live, &mut state);
+        }
+    }
+
+    fn all(&self) -> Vec<Arc<Live>> {
+        let workers = self.workers.read().unwrap_or_else(PoisonError::into_inner);
+        workers.values().cloned().collect()
+    }
+
     /// Looks at those whose time may have come.
     pub(super) fn look(&self) -> Found {
+        let due = lock(&self.wheel).advance(self.moment());
+        for live in &due {
+            live.lock().in_wheel = false;
+        }
+        self.judge(due, true)
+    }
+
+    /// Those whose time has come, as far as is known here. They are judged, or looked at again, later.
+    pub(super) fn due(&self) -> Vec<Arc<Live>> {
         let moment = self.moment();
-        let due = lock(&self.wheel).advance(moment);
+        let mut due = lock(&self.wheel).advance(moment);
+        due.retain(|live| {
+            let mut state = live.lock();
+            state.in_wheel = false;
+            if moment < state.pulse.look_at() {
+                self.enter_wheel(live, &mut state);
+            }
+            state.expected && !state.in_wheel
+        });
+        due
+    }
+
+    /// Judges those whose time may have come. Where not all have `spoken` who may have heard them, nobody's
+    /// time has passed yet.
+    pub(super) fn judge(&self, due: Vec<Arc<Live>>, spoken: bool) -> Found {
+        let moment = self.moment();
         let now = self.clock.now();
         let mut found = Found::default();
         for live in due {
             let mut state = live.lock();
-            state.in_wheel = false;
             if !state.expected {
                 continue;
             }
+            let was_suspect = state.pulse.liveness() == Liveness::Suspect;
             match state.pulse.judge(moment) {
                 Verdict::Fine(_) => {}
                 Verdict::Suspect(_) => {
                     state.since = now;
                     found.suspects.push(live.name.clone());
+                }
+                Verdict::Expired if !spoken => {
+                    if !was_suspect {
+                        state.since = now;
+                        found.suspects.push(live.name.clone());
+                    }
                 }
                 Verdict::Expired => {
                     // The wheel has done with it; its next heartbeat brings it back.
@@ -231,6 +350,7 @@ impl Lives {
                 in_wheel: false,
                 zone: worker.machine.zone.clone(),
                 rare: None,
+                told: None,
             }),
         });
         self.enter_wheel(&live, &mut live.lock());
@@ -247,9 +367,25 @@ impl Lives {
 }
 
 impl Live {
+    /// Its name.
+    pub(super) fn name(&self) -> &Text {
+        &self.name
+    }
+
+    /// How far its running drain has come, as the leader says, where that is another instance.
+    pub(super) fn told_progress(&self) -> Option<Arc<Progress>> {
+        self.lock().told.as_ref()?.progress.clone()
+    }
+
     /// What is known of its being there.
     pub(crate) fn observed(&self) -> Observed {
         let state = self.lock();
+        if let Some(told) = &state.told {
+            return Observed {
+                heard: told.observed.heard.max(state.heard),
+                ..told.observed
+            };
+        }
         Observed {
             liveness: state.pulse.liveness(),
             since: state.since,

@@ -6,6 +6,7 @@ use muster_proto::types::v1 as types;
 use muster_proto::workers::v1 as proto;
 use muster_runtime::auth::{Principal, Role};
 use muster_runtime::context::Context;
+use muster_runtime::instances::Instances;
 use muster_store::Store;
 use tonic::Request;
 
@@ -25,7 +26,9 @@ pub(super) struct Running {
 impl Running {
     pub(super) async fn start(config: Config, store: Store) -> Self {
         let context = Context::for_tests("worker-registry");
-        let registry = Registry::start(config, &context, store).await.unwrap();
+        let address = ([127, 0, 0, 1], 7401).into();
+        let instances = Instances::join(&context, &store, address).await.unwrap();
+        let registry = Registry::start(config, &context, instances).await.unwrap();
         Self { registry, context }
     }
 

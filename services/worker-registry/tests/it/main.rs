@@ -7,5 +7,6 @@ mod lifecycle;
 mod lists;
 mod process;
 mod refusals;
+mod several;
 mod support;
 mod watches;

@@ -8,12 +8,15 @@ use muster_model::constraints::Labels;
 use super::{Decision, Refused, change_room, free};
 use crate::domain::allocation::{Allocation, End, FencingToken, Life, OwnerTerm, Request};
 use crate::domain::book::Book;
-use crate::domain::fleet::{Change, Draft, Key, RequestKey};
+use crate::domain::fleet::{Change, Draft, Key, RequestKey, Spent};
 use crate::domain::placement::{self, Ask, Site};
 use crate::domain::text::Text;
 
 /// The method's word in the scope of request ids.
 pub(super) const METHOD: &str = "allocate";
+
+/// How long the record of a call is kept at least while what it made lives: freeing that shortens it.
+const LIVING: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 /// One allocation that is asked for.
 #[derive(Clone, Debug)]
@@ -96,9 +99,28 @@ fn one(
     if let Some(old) = old {
         end_replaced(book, old, &allocation.id, draft, now);
     }
+    if let Some(request) = item.request.as_ref().filter(|_| book.is_shared()) {
+        keep_call(request, &allocation.id, draft, now);
+    }
     draft.put(Change::Allocation(Arc::clone(&allocation)));
     made.push(Arc::clone(&allocation));
     Ok(allocation)
+}
+
+/// Lets the same call, decided at another instance at this moment, conflict. The record is kept for as long
+/// as the allocation.
+fn keep_call(request: &Request, made: &Text, draft: &mut Draft, now: SystemTime) {
+    let key = RequestKey {
+        method: METHOD,
+        principal: request.principal.clone(),
+        id: request.id.clone(),
+    };
+    let spent = Spent {
+        body: request.body,
+        made: made.clone(),
+        until: now + LIVING,
+    };
+    draft.put(Change::Spent(key, spent));
 }
 
 /// Whether a term may act: the one claimed last, or a later one.
@@ -223,7 +245,7 @@ fn build(book: &Book, item: &Item, site: Site, number: usize, now: SystemTime) -
         .map_or(0, |entry| entry.worker.generation);
     let revision = book.next_revision();
     Allocation {
-        id: allocation_id(book.epoch(), revision, number),
+        id: allocation_id(book, number),
         worker: site.worker,
         generation,
         life: Life::Held,
@@ -250,8 +272,10 @@ fn build(book: &Book, item: &Item, site: Site, number: usize, now: SystemTime) -
 
 /// An id that no other allocation has, of this epoch or any other: its transaction, its place in it, and
 /// the end of the epoch, by which [`is_of_epoch`] knows it.
-fn allocation_id(epoch: &str, revision: u64, number: usize) -> Text {
-    format!("a-{revision:011x}{number:x}-{}", epoch_mark(epoch)).into()
+fn allocation_id(book: &Book, number: usize) -> Text {
+    let (revision, mark) = (book.next_revision(), book.mark());
+    let epoch = epoch_mark(book.epoch());
+    format!("a-{revision:011x}{number:x}{mark}-{epoch}").into()
 }
 
 /// Whether an allocation id was given in this epoch.

@@ -201,8 +201,10 @@ fn mark(
 pub fn sweep(book: &Book, kept_events: usize, now: SystemTime) -> Decision<bool> {
     let mut draft = Draft::new();
     let fleet = book.fleet();
-    // The call that made a token is remembered for as long as the token is there.
-    let is_over = |spent: &Spent| fleet.token(&spent.made).is_none();
+    // A call is remembered for as long as what it made is there.
+    let is_over = |spent: &Spent| {
+        fleet.token(&spent.made).is_none() && fleet.allocation(&spent.made).is_none()
+    };
     let calls = fleet.spent_by(now).filter(|(_, spent)| is_over(spent));
     for (key, _) in calls.take(CHUNK) {
         draft.put(Change::SpentGone(key.clone()));

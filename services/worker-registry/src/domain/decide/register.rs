@@ -162,9 +162,8 @@ fn first(
         worker.join_token = token.id.clone();
         draft.put(Change::Token(Arc::new(token.used())));
     }
-    if book.fleet().tombstone(name).is_some() {
-        draft.rests_on(Key::Tombstone(name.clone()));
-    }
+    // Another instance may have buried one of this name just now.
+    draft.rests_on(Key::Tombstone(name.clone()));
     if let Some(san) = &arrival.proof.san {
         worker.san = san.clone();
     }

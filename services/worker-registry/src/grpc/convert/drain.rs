@@ -62,6 +62,16 @@ pub(crate) fn render_drain(drain: &Drain, progress: Option<&Progress>, left: u32
     }
 }
 
+/// How far a drain has come, without the drain.
+pub(crate) fn render_progress(progress: &Progress) -> proto::Drain {
+    proto::Drain {
+        moved: render_count(progress.moved),
+        blocked: progress.blocked.iter().map(render_block).collect(),
+        eta_time: progress.eta.map(render_time),
+        ..proto::Drain::default()
+    }
+}
+
 /// A drain from its record.
 pub(crate) fn parse_drain(drain: &proto::Drain) -> Option<Arc<Drain>> {
     Some(Arc::new(Drain {
