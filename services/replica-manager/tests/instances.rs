@@ -610,3 +610,78 @@ async fn a_request_made_at_two_instances_at_once_is_made_once() {
     }
     several.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_is_stopped_hands_over_without_waiting_for_its_lease() {
+    let mut several = Several::with_lease(2, Duration::from_secs(3600)).await;
+    several.add_worker(3, 1);
+    several.managers[1].create(retried("chat", 1)).await;
+    several.managers[1]
+        .until_phase("chat", ServicePhase::Healthy)
+        .await;
+    several.managers[0].stop().await;
+    several.managers[1].scale("chat", 2).await.unwrap();
+    several.until_claims(2).await;
+    several.managers[1]
+        .until("scaled", |replicas| replicas.len() == 2)
+        .await;
+    several.managers[1]
+        .until_phase("chat", ServicePhase::Healthy)
+        .await;
+    all_is_well(&several, 2).await;
+    several.managers[1].stop().await;
+}
+
+async fn create_stopped(manager: &mut Sandbox, name: &str) {
+    let request = CreateServiceRequest {
+        spec: Some(spec(name, 1)),
+        no_start: true,
+        ..CreateServiceRequest::default()
+    };
+    manager.client.create_service(request).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_goes_on_at_another_instance_and_a_page_begins_anew() {
+    let mut several = Several::start(2).await;
+    for name in ["a", "b"] {
+        create_stopped(&mut several.managers[0], name).await;
+        several.cluster.pass_revisions(5);
+    }
+    several.until_quiet(0).await;
+    let page = ListServicesRequest {
+        page_size: 1,
+        ..ListServicesRequest::default()
+    };
+    let first = several.managers[0].client.list_services(page.clone()).await;
+    let first = first.unwrap().into_inner();
+    let next = ListServicesRequest {
+        page_token: first.next_page_token,
+        ..page
+    };
+    let here = several.managers[0].client.list_services(next.clone()).await;
+    assert_eq!(here.unwrap().into_inner().services[0].name, "b");
+    let refused = several.managers[1].client.list_services(next).await;
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.code(), Code::OutOfRange, "{refused:?}");
+    assert!(Details::of(&refused).is(ErrorReason::PageTokenExpired));
+
+    let watch = WatchServicesRequest {
+        resume_token: first.resume_token,
+        ..WatchServicesRequest::default()
+    };
+    let watched = several.managers[1].client.watch_services(watch).await;
+    let mut watched = watched.unwrap().into_inner();
+    create_stopped(&mut several.managers[0], "c").await;
+    let told = loop {
+        let message = watched.message().await.unwrap().unwrap();
+        if let Some(change) = message.changes.into_iter().next() {
+            break change;
+        }
+    };
+    let Some(service_change::Change::Put(service)) = told.change else {
+        panic!("{told:?}");
+    };
+    assert_eq!(service.name, "c");
+    several.stop().await;
+}

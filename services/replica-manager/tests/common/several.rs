@@ -25,11 +25,17 @@ pub struct Several {
     pub links: Vec<Link>,
     pub agents: Vec<Agent>,
     serving: Serving,
+    leader_lease: Duration,
 }
 
 impl Several {
     /// So many managers, the first of which leads.
     pub async fn start(count: usize) -> Self {
+        Self::with_lease(count, LEADER_LEASE).await
+    }
+
+    /// The same, where a leader that is away keeps others from leading for so long.
+    pub async fn with_lease(count: usize, leader_lease: Duration) -> Self {
         let registry = Registry::new();
         let mut several = Self {
             cluster: MemoryCluster::new(),
@@ -38,6 +44,7 @@ impl Several {
             managers: Vec::new(),
             links: Vec::new(),
             agents: Vec::new(),
+            leader_lease,
         };
         for _ in 0..count {
             several.add().await;
@@ -57,8 +64,8 @@ impl Several {
 
     async fn open(&self) -> (Store, Link) {
         let leases = Leases {
-            instance: Duration::from_secs(10),
-            leader: LEADER_LEASE,
+            instance: self.leader_lease.max(Duration::from_secs(10)),
+            leader: self.leader_lease,
         };
         let options = Options {
             leases,
