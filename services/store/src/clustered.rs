@@ -10,6 +10,8 @@ mod compact;
 mod follow;
 mod hold;
 mod lease;
+#[cfg(any(test, feature = "etcd"))]
+pub(crate) mod restore;
 
 #[cfg(test)]
 mod tests;

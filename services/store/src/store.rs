@@ -70,13 +70,18 @@ impl Store {
     /// `WrongAddress`, `Unreachable`, `Foreign`, `NewerCluster`; `NoEtcd` in a build without it.
     #[cfg(feature = "etcd")]
     pub async fn etcd(address: &str, options: Options) -> Result<Self, OpenError> {
+        let (cluster, name) = Self::reach_etcd(address)?;
+        clustered::open(cluster, &name, options).await
+    }
+
+    /// An etcd, to which nothing was said yet, and what a user calls it.
+    #[cfg(feature = "etcd")]
+    pub(crate) fn reach_etcd(address: &str) -> Result<(Cluster, String), OpenError> {
         let name = Spec::Etcd(address.to_owned()).to_string();
-        let handle = Handle::new(address);
-        let handle = handle.map_err(|reason| OpenError::WrongAddress {
-            name: name.clone(),
-            reason,
-        })?;
-        clustered::open(Cluster::Etcd(handle), &name, options).await
+        match Handle::new(address) {
+            Ok(handle) => Ok((Cluster::Etcd(handle), name)),
+            Err(reason) => Err(OpenError::WrongAddress { name, reason }),
+        }
     }
 
     #[cfg(not(feature = "etcd"))]

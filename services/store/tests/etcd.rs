@@ -14,7 +14,8 @@ mod support;
 use std::time::Duration;
 
 use muster_store::{
-    Error, Leases, OpenError, Options, Outcome, Revision, Store, TERM_KEY, Transaction,
+    Error, Leases, OpenError, Options, Outcome, RestoreError, Revision, Spec, Store, TERM_KEY,
+    Transaction, restore,
 };
 use support::Etcd;
 use tokio::task::JoinSet;
@@ -328,4 +329,58 @@ async fn stores_of_one_etcd_do_not_disturb_each_other() {
             1
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_restores_from_a_file_to_etcd_and_back() {
+    let Some(etcd) = Etcd::start(1) else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let file = Store::embedded(at("one.db"), Options::default()).unwrap();
+    for index in 0..500 {
+        put(&file, &format!("k/{index}"), &index.to_string())
+            .await
+            .unwrap();
+    }
+    file.backup()
+        .await
+        .unwrap()
+        .write_to(&at("backup"))
+        .unwrap();
+    // So that it is known to be there.
+    open(&etcd, "other").await.close().await;
+    let spec: Spec = format!("etcd:{}", etcd.address("restored"))
+        .parse()
+        .unwrap();
+    let restored = restore(at("backup"), &spec, Options::default())
+        .await
+        .unwrap();
+    assert_eq!(restored.records, 500);
+    let store = open(&etcd, "restored").await;
+    assert_eq!(store.epoch(), restored.epoch);
+    assert!(store.epoch() > file.epoch());
+    assert_eq!(value(&store, "k/499").await.unwrap(), "499");
+    let taken = restore(at("backup"), &spec, Options::default())
+        .await
+        .unwrap_err();
+    assert!(matches!(taken, RestoreError::Taken { .. }), "{taken}");
+
+    put(&store, "k/500", "500").await.unwrap();
+    store
+        .backup()
+        .await
+        .unwrap()
+        .write_to(&at("again"))
+        .unwrap();
+    let back = Spec::Embedded(at("two.db"));
+    let restored = restore(at("again"), &back, Options::default())
+        .await
+        .unwrap();
+    assert_eq!(restored.records, 501);
+    let file = Store::embedded(at("two.db"), Options::default()).unwrap();
+    assert!(file.epoch() > store.epoch());
+    assert_eq!(value(&file, "k/500").await.unwrap(), "500");
+    assert!(value(&file, "store/epoch").await.is_none());
 }

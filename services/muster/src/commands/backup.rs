@@ -154,9 +154,11 @@ pub(crate) async fn restore(args: &args::Restore, format: Format) -> Result<Stri
         records,
     } = restored.map_err(|error| match error {
         RestoreError::Memory => Failure::Usage(format!("--store: {error}")),
-        RestoreError::Backup { .. } | RestoreError::Exists { .. } | RestoreError::Target(_) => {
-            Failure::Failed(error.to_string())
-        }
+        RestoreError::Backup { .. }
+        | RestoreError::Exists { .. }
+        | RestoreError::Taken { .. }
+        | RestoreError::CutShort { .. }
+        | RestoreError::Target(_) => Failure::Failed(error.to_string()),
     })?;
     let store = &args.store;
     let text = format!(

@@ -130,13 +130,24 @@ impl MemoryCluster {
     /// As for a real one: the cluster is stopped, or what is there is of a later release.
     pub async fn open(&self, prefix: &str, options: Options) -> Result<(Store, Link), OpenError> {
         let link = Link(Arc::new(watch::Sender::new(Line::default())));
-        let handle = Handle {
+        let cluster = self.reached_by(prefix, &link);
+        let store = clustered::open(cluster, prefix, options).await?;
+        Ok((store, link))
+    }
+
+    fn reached_by(&self, prefix: &str, link: &Link) -> super::Cluster {
+        super::Cluster::Memory(Handle {
             cluster: self.clone(),
             prefix: prefix.into(),
             link: link.clone(),
-        };
-        let store = clustered::open(super::Cluster::Memory(handle), prefix, options).await?;
-        Ok((store, link))
+        })
+    }
+
+    /// As a store under a prefix reaches it, and the line.
+    #[cfg(test)]
+    pub(crate) fn reach(&self, prefix: &str) -> (super::Cluster, Link) {
+        let link = Link(Arc::new(watch::Sender::new(Line::default())));
+        (self.reached_by(prefix, &link), link)
     }
 
     /// Nobody reaches it any more.

@@ -7,6 +7,7 @@ use tokio::time::{Instant, advance, sleep, timeout};
 use super::*;
 use crate::cluster::{Link, MemoryCluster};
 use crate::history::HistoryLimits;
+use crate::transaction::MAX_BYTES;
 use crate::watch::Watch;
 
 const PREFIX: &str = "/muster/test/";
@@ -409,4 +410,60 @@ async fn whoever_leads_keeps_an_hour_of_history_and_no_more() {
     cut.heal();
     let reason = timeout(Duration::from_mins(1), away.failed()).await;
     assert!(reason.unwrap().contains("forgotten"));
+}
+
+fn records(count: u64, size: usize) -> Records {
+    let record = |index: u64| {
+        let key: Arc<str> = format!("k/{index:04}").into();
+        let record = crate::record::Record {
+            key: Arc::clone(&key),
+            value: vec![b'v'; size].into(),
+            created: Revision(1),
+            modified: Revision(2),
+        };
+        (key, record)
+    };
+    (0..count).map(record).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restore_is_a_store_only_once_all_of_it_is_there() {
+    use restore::{Refusal, restore};
+    let cluster = MemoryCluster::new();
+    let epoch = Options::default().epoch;
+    let many = records(400, 10);
+    let (target, link) = cluster.reach(PREFIX);
+    // The marker's answer is lost: the restore ends there, and nobody takes what it left for a store.
+    link.lose_answers(1);
+    let cut = restore(&target, &many, epoch).await;
+    let Err(Refusal::Fault(fault)) = cut else {
+        panic!("{cut:?}");
+    };
+    assert!(fault.to_string().contains("no answer"), "{fault}");
+    let refused = cluster.open(PREFIX, Options::default()).await.unwrap_err();
+    assert!(matches!(refused, OpenError::Foreign { .. }), "{refused}");
+    let again = restore(&target, &many, epoch).await;
+    assert!(matches!(again, Err(Refusal::Taken)), "{again:?}");
+
+    for (prefix, records) in [
+        ("/a:", many),
+        ("/b:", records(5, MAX_BYTES - 100)),
+        ("/c:", Records::new()),
+    ] {
+        let (target, _) = cluster.reach(prefix);
+        let revision = restore(&target, &records, epoch).await.unwrap();
+        let (store, _) = cluster.open(prefix, Options::default()).await.unwrap();
+        assert_eq!(store.epoch(), epoch);
+        assert!(store.revision().await.unwrap() >= revision);
+        let listed = store.list("k/").await.unwrap().records;
+        assert!(
+            listed
+                .iter()
+                .map(|one| (&one.key, &one.value))
+                .eq(records.values().map(|one| (&one.key, &one.value)))
+        );
+        assert_eq!(store.get("store/restoring").await, Ok(None));
+        let taken = restore(&target, &records, epoch).await;
+        assert!(matches!(taken, Err(Refusal::Taken)), "a store stands");
+    }
 }
