@@ -92,6 +92,15 @@ async fn leader(address: SocketAddr) -> SocketAddr {
     }
 }
 
+/// Waits until the one at this address knows another leader than this one.
+async fn until_led_by_another(address: SocketAddr, than: SocketAddr) {
+    let end = Instant::now() + PATIENCE;
+    while leader(address).await == than {
+        assert!(Instant::now() < end, "{than} goes on leading");
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
 /// Makes the one that leads the first of some, so that the others are left when it ends.
 async fn put_leader_first(first: &mut Process, more: &mut [Process]) {
     let leads = leader(first.address).await;
@@ -234,8 +243,7 @@ async fn an_instance_cut_off_from_etcd_stops_answering_and_its_agents_move_over(
     let stale = stale.unwrap();
     assert!(stale.metadata().contains_key("muster-age"));
     assert_eq!(stale.into_inner().workers.len(), 2);
-    let leads = leader(other).await;
-    assert_ne!(leads, fleet.registry.address);
+    until_led_by_another(other, fleet.registry.address).await;
     sleep(AWHILE * 3).await;
     nobody_was_lost(other).await;
     nothing_was_touched(&fleet, &witness, &before).await;
@@ -319,8 +327,8 @@ async fn a_leader_that_stood_still_writes_nothing_when_it_goes_on() {
         fleet.more_registries[0].address,
         fleet.more_managers[0].address,
     );
-    assert_ne!(leader(manager).await, paused_manager);
-    assert_ne!(leader(registry).await, paused_registry);
+    until_led_by_another(manager, paused_manager).await;
+    until_led_by_another(registry, paused_registry).await;
     // There is something to be done that the old leader does not know to be done.
     scale(manager, 4).await;
     witness.fail(0);
@@ -330,8 +338,8 @@ async fn a_leader_that_stood_still_writes_nothing_when_it_goes_on() {
     fleet.manager.signal(Signal::CONT);
     fleet.until("chat", ServicePhase::Healthy, PATIENCE).await;
     sleep(AWHILE).await;
-    assert_ne!(leader(paused_manager).await, paused_manager);
-    assert_ne!(leader(paused_registry).await, paused_registry);
+    until_led_by_another(paused_manager, paused_manager).await;
+    until_led_by_another(paused_registry, paused_registry).await;
     let now = fleet.processes("chat").await;
     assert_eq!(now.len(), 4);
     for untouched in ["chat/1", "chat/2"] {

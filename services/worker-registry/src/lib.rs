@@ -107,6 +107,7 @@ impl Component for WorkerRegistry {
         context: Context,
         listeners: Listeners,
     ) -> anyhow::Result<()> {
+        let spec = spec.part_of(Self::NAME);
         let store = Store::open(&spec, store_options(&spec, &config)).await?;
         if let Some(file) = spec.file() {
             context
