@@ -84,6 +84,25 @@ pub struct Shared {
     pub first_registry: Option<String>,
 }
 
+impl Layout {
+    /// The flag by which a component is told its store.
+    fn store(&self, folder: &Path, name: &str) -> String {
+        match &self.shared {
+            Some(shared) => format!("--store={}", shared.store),
+            None => format!("--store=embedded:{}", folder.join(name).display()),
+        }
+    }
+
+    fn first_registry(&self, folder: &Path) -> String {
+        let shared = self.shared.as_ref();
+        let own = shared.and_then(|shared| shared.first_registry.as_ref());
+        own.map_or_else(
+            || self.store(folder, "registry"),
+            |own| format!("--store={own}"),
+        )
+    }
+}
+
 /// The processes, and where they keep their state.
 pub struct Fleet {
     /// Every component, by the name it is started under.
@@ -127,70 +146,12 @@ impl Fleet {
 
     /// The same, otherwise than usual.
     pub async fn laid_out(program: &str, layout: Layout) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let at = folder.path().to_owned();
-        let component = |name: &str, args| {
-            Process::new(Launch {
-                program: program.into(),
-                folder: at.clone(),
-                name: name.to_owned(),
-                address: free_port(),
-                args,
-                environment: Vec::new(),
-            })
-        };
-        let of_registry = |own: String| {
-            let mut args = vec![own, "--insecure-join".to_owned()];
-            args.extend(layout.registry.clone());
-            component("worker-registry", args)
-        };
-        let shared = layout.shared.as_ref();
-        let more = shared.map_or(0, |shared| shared.instances - 1);
-        let stored = |name: &str| match shared {
-            Some(shared) => format!("--store={}", shared.store),
-            None => store(&at, name),
-        };
-        let first = shared.and_then(|shared| shared.first_registry.as_ref());
-        let first = first.map_or_else(|| stored("registry"), |own| format!("--store={own}"));
-        let registry = of_registry(first);
-        let more_registries: Vec<_> = (0..more).map(|_| of_registry(stored("registry"))).collect();
-        let workers = urls(std::iter::once(&registry).chain(&more_registries));
-        let gateway = vec![
-            format!("--data={}", at.join("gateway").display()),
-            format!("--workers-addr={workers}"),
-        ];
-        let gateway = component("offers-gateway", gateway);
-        let of_manager = || {
-            let mut args = vec![
-                stored("manager"),
-                format!("--offers-addr=http://{}", gateway.address),
-                format!("--workers-addr={workers}"),
-            ];
-            args.extend(layout.manager.clone());
-            component("replica-manager", args)
-        };
-        let manager = of_manager();
-        let more_managers = (0..more).map(|_| of_manager()).collect();
-        let mut fleet = Self {
-            program: program.into(),
-            folder,
-            gateway,
-            registry,
-            manager,
-            more_registries,
-            more_managers,
-            agents: BTreeMap::new(),
-            wires: BTreeMap::new(),
-            wired: layout.wired,
-        };
+        let mut fleet = Self::of(program, &layout);
         fleet.gateway.start().await;
         fleet.registry.start().await;
         fleet.manager.start().await;
-        for more in fleet
-            .more_registries
-            .iter_mut()
-            .chain(&mut fleet.more_managers)
-        {
+        let more = fleet.more_registries.iter_mut();
+        for more in more.chain(&mut fleet.more_managers) {
             more.start().await;
         }
         for number in 1..=layout.agents {
@@ -198,6 +159,52 @@ impl Fleet {
         }
         fleet.until_active(layout.agents).await;
         fleet
+    }
+
+    /// The components, none of which is started yet.
+    fn of(program: &str, layout: &Layout) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let at = folder.path().to_owned();
+        let component = |name: &str, args: Vec<String>, flags: &[String]| {
+            Process::new(Launch {
+                program: program.into(),
+                folder: at.clone(),
+                name: name.to_owned(),
+                address: free_port(),
+                args: [&args, flags].concat(),
+                environment: Vec::new(),
+            })
+        };
+        let more = layout.shared.as_ref().map_or(0, |all| all.instances - 1);
+        let of_registry = |own: String| {
+            let args = vec![own, "--insecure-join".to_owned()];
+            component("worker-registry", args, &layout.registry)
+        };
+        let registry = of_registry(layout.first_registry(&at));
+        let more_registries: Vec<_> = (0..more)
+            .map(|_| of_registry(layout.store(&at, "registry")))
+            .collect();
+        let workers = urls(std::iter::once(&registry).chain(&more_registries));
+        let workers = format!("--workers-addr={workers}");
+        let data = format!("--data={}", at.join("gateway").display());
+        let gateway = component("offers-gateway", vec![data, workers.clone()], &[]);
+        let of_manager = || {
+            let offers = format!("--offers-addr=http://{}", gateway.address);
+            let args = vec![layout.store(&at, "manager"), offers, workers.clone()];
+            component("replica-manager", args, &layout.manager)
+        };
+        Self {
+            program: program.into(),
+            manager: of_manager(),
+            more_managers: (0..more).map(|_| of_manager()).collect(),
+            folder,
+            gateway,
+            registry,
+            more_registries,
+            agents: BTreeMap::new(),
+            wires: BTreeMap::new(),
+            wired: layout.wired,
+        }
     }
 
     pub fn path(&self) -> &Path {
@@ -732,8 +739,4 @@ fn urls<'a>(instances: impl Iterator<Item = &'a Process>) -> String {
         .map(|one| format!("http://{}", one.address))
         .collect();
     urls.join(",")
-}
-
-fn store(folder: &Path, name: &str) -> String {
-    format!("--store=embedded:{}", folder.join(name).display())
 }

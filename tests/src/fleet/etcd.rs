@@ -37,6 +37,7 @@ impl Drop for Etcd {
 }
 
 /// Whether there is an etcd to start; where there is none it says so, and the test has nothing to do.
+#[expect(clippy::print_stdout, reason = "whoever runs the tests is to see it")]
 pub fn is_there() -> bool {
     let paths = std::env::var_os("PATH").unwrap_or_default();
     let there = std::env::split_paths(&paths).any(|path| path.join("etcd").is_file());
