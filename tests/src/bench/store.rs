@@ -1,7 +1,9 @@
 //! The embedded store, called in this process: durable transactions, watches, and opening a full one.
 //! The floor of transactions is redb itself, one commit with its fsync after the other, in a file
-//! beside the store's.
+//! beside the store's. Then the same on an etcd, in a build with it.
 
+#[cfg(feature = "etcd")]
+mod etcd;
 mod fan_out;
 mod recovery;
 
@@ -23,7 +25,19 @@ const KEYS: usize = 64;
 pub(super) async fn run(setup: &Setup, report: &mut Report) -> anyhow::Result<()> {
     transactions(setup, report).await?;
     fan_out::run(setup, report).await?;
-    recovery::run(setup, report).await
+    recovery::run(setup, report).await?;
+    on_etcd(setup, report).await
+}
+
+#[cfg(feature = "etcd")]
+async fn on_etcd(setup: &Setup, report: &mut Report) -> anyhow::Result<()> {
+    etcd::run(setup, report).await
+}
+
+#[cfg(not(feature = "etcd"))]
+async fn on_etcd(_setup: &Setup, _report: &mut Report) -> anyhow::Result<()> {
+    super::say("built without the feature etcd: its figures are left out");
+    Ok(())
 }
 
 async fn transactions(setup: &Setup, report: &mut Report) -> anyhow::Result<()> {

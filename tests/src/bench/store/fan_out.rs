@@ -16,13 +16,30 @@ use super::super::statistics::{millis, percentile};
 pub(super) async fn run(setup: &Setup, report: &mut Report) -> anyhow::Result<()> {
     let folder = setup.temporary()?;
     let store = Store::embedded(folder.path().join("store"), Options::default())?;
+    measure("", &store, setup, report).await?;
+    store.close().await;
+    Ok(())
+}
+
+/// Measures on any store; the figures' names begin with `kind`.
+pub(super) async fn measure(
+    kind: &str,
+    store: &Store,
+    setup: &Setup,
+    report: &mut Report,
+) -> anyhow::Result<()> {
     let paced = Changes {
         watchers: setup.size(100, 20),
         count: setup.size(3_000, 200),
         every: Some(Duration::from_millis(1)),
     };
-    let (lags, _) = paced.run(&store).await?;
-    let name = |what: &str| format!("watch-{}-watchers-1000-changes/s-{what}", paced.watchers);
+    let (lags, _) = paced.run(store).await?;
+    let name = |what: &str| {
+        format!(
+            "{kind}watch-{}-watchers-1000-changes/s-{what}",
+            paced.watchers
+        )
+    };
     report.add(Figure::new(name("p50"), percentile(lags.clone(), 50), "ms"));
     report.add(Figure::new(name("p99"), percentile(lags, 99), "ms"));
 
@@ -31,12 +48,11 @@ pub(super) async fn run(setup: &Setup, report: &mut Report) -> anyhow::Result<()
         count: setup.size(2_000, 200),
         every: None,
     };
-    let (_, elapsed) = full_speed.run(&store).await?;
+    let (_, elapsed) = full_speed.run(store).await?;
     let deliveries = full_speed.watchers * full_speed.count;
     let rate = deliveries as f64 / elapsed.as_secs_f64();
-    let name = format!("watch-{}-watchers-deliveries", full_speed.watchers);
+    let name = format!("{kind}watch-{}-watchers-deliveries", full_speed.watchers);
     report.add(Figure::new(name, rate, "1/s"));
-    store.close().await;
     Ok(())
 }
 

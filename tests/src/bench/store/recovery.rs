@@ -23,7 +23,9 @@ pub(super) async fn run(setup: &Setup, report: &mut Report) -> anyhow::Result<()
     let folder = setup.temporary()?;
     let path = folder.path().join("store");
     let start = Instant::now();
-    fill(&path, each).await?;
+    let store = Store::embedded(&path, Options::default())?;
+    fill(&store, each).await?;
+    store.close().await;
     let filled = start.elapsed().as_secs_f64();
     let rate = (2 * each) as f64 / filled;
     report.add(Figure::new(
@@ -43,9 +45,8 @@ pub(super) async fn run(setup: &Setup, report: &mut Report) -> anyhow::Result<()
     Ok(())
 }
 
-/// Puts `each` records of workers and of replicas, and closes the store.
-async fn fill(path: &Path, each: usize) -> anyhow::Result<()> {
-    let store = Store::embedded(path, Options::default())?;
+/// Puts `each` records of workers and of replicas.
+pub(super) async fn fill(store: &Store, each: usize) -> anyhow::Result<()> {
     let keys: Arc<Vec<String>> = Arc::new(
         (0..each)
             .map(|n| format!("workers/worker-{n:06}"))
@@ -64,7 +65,6 @@ async fn fill(path: &Path, each: usize) -> anyhow::Result<()> {
     while let Some(joined) = running.join_next().await {
         joined??;
     }
-    store.close().await;
     Ok(())
 }
 
