@@ -5,7 +5,7 @@
 //!
 //! What holds on every backend:
 //!
-//! - Writes are linearizable. Queued transactions are judged in order, each on the state left by those
+//! - Writes are linearizable. Transactions that one process queues are judged in order, each on the state left by those
 //!   before it, each with a revision and an outcome of its own.
 //! - A transaction is answered, and shown to readers and watches, only once it is durable. Whoever was
 //!   answered, or was shown a revision, reads it from then on, also after the process was killed.
@@ -32,15 +32,21 @@
 //! - One instance at a time leads ([`Store::lead`]), and its writes can be fenced: they conflict once another
 //!   leads, however late they come. Seats ([`Store::join`]) say which instances there are.
 //! - A cluster that cannot be reached is not a failed store: reads go on, [`Store::age`] says how old they are,
-//!   transactions are [`Error::Unavailable`], and all goes on after.
+//!   transactions are [`Error::Unavailable`], and all goes on after. Whoever leads lets the cluster forget what is
+//!   older than an hour; an instance that was away for longer fails, and reads everything anew when it starts.
+//!
+//! `etcd:http://[USER:PASSWORD@]HOST:PORT[,HOST:PORT]/PREFIX` (or `https`, with `?ca=FILE&cert=FILE&key=FILE` where
+//! those of the system will not do) is there with the cargo feature `etcd`, for etcd 3.4 and later. Several
+//! stores may share one etcd by different prefixes.
 //!
 //! The history for watches is in memory: 100,000 revisions, 10 minutes or 128 MiB, whichever is least
 //! ([`HistoryLimits`]). After a restart the latest revision can be resumed, and an older one gets
-//! `Compacted`. [`Store::backup`] copies any store while it is written to; [`restore`] makes a new one from
+//! `Compacted`; a shared store begins with a revision of its own each time it is opened. [`Store::backup`] copies any store while it is written to; [`restore`] makes a new one from
 //! the copy, in a later epoch.
 //!
 //! A backend keeps `Shared`, which serves all readers, in step with what is durable, and commits. A further
-//! one is a variant of `Backend` in `store.rs` and a `Fixture` of the conformance tests.
+//! one is a variant of `Backend` in `store.rs`, or of `Cluster` in `cluster.rs`, and a `Fixture` of the conformance
+//! tests.
 //!
 //! What this package never does: interpret a value, retry, or read a clock to decide what is committed.
 
