@@ -11,6 +11,7 @@
 #[path = "support/etcd.rs"]
 mod support;
 
+use std::path::Path;
 use std::time::Duration;
 
 use muster_store::{
@@ -383,4 +384,51 @@ async fn a_backup_restores_from_a_file_to_etcd_and_back() {
     assert!(file.epoch() > store.epoch());
     assert_eq!(value(&file, "k/500").await.unwrap(), "500");
     assert!(value(&file, "store/epoch").await.is_none());
+}
+
+/// Certificates in PEM files: an authority's, and one signed by it for this host, to serve and to show.
+fn certificates(folder: &Path) {
+    let authority_key = rcgen::KeyPair::generate().unwrap();
+    let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let certificate = authority.self_signed(&authority_key).unwrap();
+    let issuer = rcgen::Issuer::new(authority, authority_key);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let own = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    let own = own.signed_by(&key, &issuer).unwrap();
+    std::fs::write(folder.join("ca.pem"), certificate.pem()).unwrap();
+    std::fs::write(folder.join("cert.pem"), own.pem()).unwrap();
+    std::fs::write(folder.join("key.pem"), key.serialize_pem()).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_tls_each_side_shows_who_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    certificates(folder.path());
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let arguments = ["--trusted-ca-file", "--cert-file", "--key-file"].into_iter();
+    let files = ["ca.pem", "cert.pem", "key.pem"].map(file);
+    let pairs = arguments.zip(files.clone());
+    let arguments = pairs.flat_map(|(name, file)| [name.to_owned(), file]);
+    let arguments = arguments.chain(["--client-cert-auth".to_owned()]);
+    let Some(etcd) = Etcd::start_with(1, "https", arguments.collect()) else {
+        return;
+    };
+    let [ca, cert, key] = &files;
+    let store = open(&etcd, &format!("tls?ca={ca}&cert={cert}&key={key}")).await;
+    put(&store, "a", "1").await.unwrap();
+    assert_eq!(value(&store, "a").await.unwrap(), "1");
+    for (why, query) in [
+        ("shows nothing", format!("?ca={ca}")),
+        ("trusts nobody", String::new()),
+    ] {
+        let refused = Store::etcd(&etcd.address(&format!("tls{query}")), options()).await;
+        assert!(
+            matches!(refused, Err(OpenError::Unreachable { .. })),
+            "{why}: {refused:?}"
+        );
+    }
+    let absent = etcd.address("tls?ca=/nowhere/ca.pem");
+    let refused = Store::etcd(&absent, options()).await.unwrap_err();
+    assert!(refused.to_string().contains("/nowhere/ca.pem"), "{refused}");
 }

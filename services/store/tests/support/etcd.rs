@@ -10,6 +10,9 @@ use tempfile::TempDir;
 pub(crate) struct Etcd {
     folder: TempDir,
     members: Vec<Member>,
+    /// What every member is told beside.
+    arguments: Vec<String>,
+    scheme: &'static str,
 }
 
 struct Member {
@@ -21,6 +24,15 @@ struct Member {
 impl Etcd {
     /// Starts so many members; none if there is no etcd on the PATH, which is said.
     pub(crate) fn start(members: usize) -> Option<Self> {
+        Self::start_with(members, "http", Vec::new())
+    }
+
+    /// As `start`, for clients of this scheme and with further arguments.
+    pub(crate) fn start_with(
+        members: usize,
+        scheme: &'static str,
+        arguments: Vec<String>,
+    ) -> Option<Self> {
         let found = Command::new("etcd").arg("--version").output();
         if found.is_err() {
             #[allow(clippy::print_stdout, reason = "a test says why it did nothing")]
@@ -37,6 +49,8 @@ impl Etcd {
         let mut etcd = Self {
             folder: tempfile::tempdir().unwrap(),
             members: (0..members).map(member).collect(),
+            arguments,
+            scheme,
         };
         for index in 0..members {
             etcd.run(index);
@@ -47,7 +61,7 @@ impl Etcd {
     /// What stands after `etcd:` for a store under this prefix.
     pub(crate) fn address(&self, prefix: &str) -> String {
         let hosts: Vec<_> = self.members.iter().map(|member| &*member.client).collect();
-        format!("http://{}/{prefix}", hosts.join(","))
+        format!("{}://{}/{prefix}", self.scheme, hosts.join(","))
     }
 
     /// Runs a member, which finds what it had.
@@ -60,7 +74,7 @@ impl Etcd {
         let data = self.folder.path().join(&name);
         let member = &mut self.members[index];
         let (client, peer) = (
-            format!("http://{}", member.client),
+            format!("{}://{}", self.scheme, member.client),
             format!("http://{}", member.peer),
         );
         let child = Command::new("etcd")
@@ -71,6 +85,7 @@ impl Etcd {
             .args(["--listen-peer-urls", &peer])
             .args(["--initial-advertise-peer-urls", &peer])
             .args(["--initial-cluster", &peers.join(",")])
+            .args(&self.arguments)
             .args(["--logger", "zap", "--log-level", "error"])
             .stdout(Stdio::null())
             .stderr(log(self.folder.path(), &name))
