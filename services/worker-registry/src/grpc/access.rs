@@ -114,7 +114,8 @@ pub(crate) const METHODS: &[Method] = &[
     Method::new(
         "/muster.workers.v1.PeerService/HeardSince",
         Roles::COMPONENT,
-    ),
+    )
+    .vital(),
     Method::new("/muster.workers.v1.PeerService/Forward", Roles::COMPONENT),
     Method::new(
         "/muster.workers.v1.PeerService/WatchObserved",

@@ -77,6 +77,7 @@ impl Registry {
         if duty.is_none() {
             // Whoever waits for them is told that this is not the leader any more.
             self.releases().clear();
+            self.metrics.braked.set(0);
         }
     }
 

@@ -16,6 +16,7 @@ use crate::config::Config;
 mod expiry;
 mod model;
 mod order;
+mod terms;
 
 /// A registry, and what ends it.
 pub(super) struct Running {
@@ -26,7 +27,8 @@ pub(super) struct Running {
 impl Running {
     pub(super) async fn start(config: Config, store: Store) -> Self {
         let context = Context::for_tests("worker-registry");
-        let address = ([127, 0, 0, 1], 7401).into();
+        // Nobody is reached there.
+        let address = ([127, 0, 0, 1], 1).into();
         let instances = Instances::join(&context, &store, address).await.unwrap();
         let registry = Registry::start(config, &context, instances).await.unwrap();
         Self { registry, context }

@@ -69,6 +69,33 @@ fn an_expiry_never_moves_backwards() {
 }
 
 #[test]
+fn what_another_heard_counts_from_when_it_was_heard() {
+    let mut pulse = Pulse::unknown(Moment::ZERO, terms());
+    assert!(matches!(pulse.judge(6 * S), Verdict::Suspect(_)));
+    // Too long ago to end the silence, yet it puts off the loss.
+    assert!(!pulse.heard_at(S, 7 * S, terms()));
+    assert_eq!(pulse.liveness(), Liveness::Suspect);
+    assert_eq!(pulse.judge(10 * S), Verdict::Fine(11 * S));
+    assert!(pulse.heard_at(9 * S, 10 * S, terms()));
+    assert_eq!((pulse.liveness(), pulse.heard()), (Liveness::Alive, 9 * S));
+    // What is older than what is known changes nothing.
+    assert!(!pulse.heard_at(3 * S, 10 * S, terms()));
+    assert_eq!(pulse.judge(10 * S), Verdict::Fine(14 * S));
+    assert_eq!(pulse.judge(19 * S), Verdict::Expired);
+}
+
+#[test]
+fn who_is_trusted_counts_as_heard_now() {
+    let mut pulse = Pulse::unknown(Moment::ZERO, terms());
+    assert!(matches!(pulse.judge(6 * S), Verdict::Suspect(_)));
+    assert!(pulse.trust(7 * S, terms()));
+    assert_eq!(pulse.liveness(), Liveness::Unknown);
+    assert_eq!(pulse.judge(11 * S), Verdict::Fine(12 * S));
+    assert!(!pulse.trust(11 * S, terms()));
+    assert!(matches!(pulse.judge(20 * S), Verdict::Suspect(at) if at == 21 * S));
+}
+
+#[test]
 fn observed_time_stands_still_while_nobody_ticks() {
     let step = Duration::from_millis(100);
     let mut observer = Observer::new(step, 7 * S);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use muster_proto::workers::v1 as proto;
 use muster_proto::workers::v1::{AllocationState, HeldPhase, WorkerLiveness, WorkerState};
-use muster_store::Store;
+use muster_store::{MemoryCluster, Options, Store};
 use proptest::prelude::*;
 use tonic::{Code, Status};
 
@@ -108,8 +108,11 @@ struct Agent {
 }
 
 struct World {
-    store: Store,
-    running: Option<Running>,
+    /// One for each instance.
+    stores: Vec<Store>,
+    running: Vec<Running>,
+    /// The instance that is called in this step.
+    turn: usize,
     agents: Vec<Agent>,
     /// Every allocation that was acknowledged: its worker, and whether its owner gave it back.
     made: BTreeMap<String, (String, bool)>,
@@ -139,22 +142,41 @@ fn tolerated(result: Result<(), Status>) {
 }
 
 impl World {
-    async fn new() -> Self {
-        let store = Store::memory();
-        let running = Running::start(config(), store.clone()).await;
-        Self {
-            store,
-            running: Some(running),
+    /// As many registries as there are stores, which are one store.
+    async fn new(stores: Vec<Store>) -> Self {
+        let mut world = Self {
+            running: Vec::new(),
+            stores,
+            turn: 0,
             agents: (0..WORKERS).map(|_| Agent::default()).collect(),
             made: BTreeMap::new(),
             ended: BTreeSet::new(),
             written_off: BTreeSet::new(),
             requests: 0,
+        };
+        world.start().await;
+        world
+    }
+
+    async fn start(&mut self) {
+        for store in &self.stores {
+            self.running
+                .push(Running::start(config(), store.clone()).await);
         }
     }
 
+    /// Lets every instance show what any has been answered, and goes on with the next one.
+    async fn settle(&mut self) {
+        let shown = |running: &Running| running.registry.progress.current();
+        let latest = self.running.iter().map(shown).max().unwrap();
+        while self.running.iter().any(|running| shown(running) < latest) {
+            tokio::task::yield_now().await;
+        }
+        self.turn = (self.turn + 1) % self.running.len();
+    }
+
     fn registry(&self) -> Registry {
-        self.running.as_ref().unwrap().registry.clone()
+        self.running[self.turn].registry.clone()
     }
 
     async fn take(&mut self, step: Step) {
@@ -462,9 +484,15 @@ impl World {
 
     async fn crash(&mut self) {
         let before = self.shown();
-        self.running.take().unwrap().crash().await;
-        self.running = Some(Running::start(config(), self.store.clone()).await);
+        self.end().await;
+        self.start().await;
         assert_eq!(self.shown(), before, "a crash changed what was shown");
+    }
+
+    async fn end(&mut self) {
+        for running in self.running.drain(..) {
+            running.crash().await;
+        }
     }
 
     fn workers(&self) -> Vec<proto::Worker> {
@@ -588,23 +616,41 @@ fn ended(agent: &Agent) -> Vec<String> {
     ended.map(|(id, _)| id.clone()).collect()
 }
 
-fn run(steps: Vec<Step>) {
+/// Stores of two instances on one cluster, on which somebody else counts revisions too.
+async fn shared() -> Vec<Store> {
+    let cluster = MemoryCluster::new();
+    cluster.pass_revisions(7);
+    let mut stores = Vec::new();
+    for _ in 0..2 {
+        let opened = cluster.open("/registry/", Options::default()).await;
+        stores.push(opened.unwrap().0);
+    }
+    stores
+}
+
+fn run(instances: usize, steps: Vec<Step>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .start_paused(true)
         .build()
         .unwrap();
     runtime.block_on(async move {
-        let mut world = World::new().await;
+        let stores = match instances {
+            1 => vec![Store::memory()],
+            _ => shared().await,
+        };
+        let mut world = World::new(stores).await;
         for worker in 0..WORKERS {
             world.register(worker, false).await;
             world.activate(worker).await;
         }
         for step in steps {
+            world.settle().await;
             world.take(step).await;
+            world.settle().await;
             world.check();
         }
-        world.running.take().unwrap().crash().await;
+        world.end().await;
     });
 }
 
@@ -613,6 +659,11 @@ proptest! {
 
     #[test]
     fn what_must_hold_holds_at_every_step(steps in prop::collection::vec(step(), 1..60)) {
-        run(steps);
+        run(1, steps);
+    }
+
+    #[test]
+    fn it_holds_with_two_instances_on_one_store(steps in prop::collection::vec(step(), 1..40)) {
+        run(2, steps);
     }
 }

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use crate::domain::allocation::Life;
+use crate::domain::allocation::{Allocation, Life};
 use crate::domain::decide::{self, Item, Refused};
 use crate::domain::fixture::*;
+use crate::domain::fleet::{Change, Key};
 use crate::domain::placement::Ask;
 use crate::domain::text::Text;
 
@@ -16,6 +17,37 @@ fn replacing(id: &str, old: &Text, count: u32) -> Item {
             ..ask("H100", count)
         },
     )
+}
+
+#[test]
+fn what_two_instances_make_of_one_call_conflicts_and_their_ids_differ() {
+    let mut one = book().shared_by("one".into());
+    join(&mut one, "w1", &[("H100", 8)]);
+    let mut two = one.clone().shared_by("two".into());
+    let items = [item("r1", ask("H100", 2))];
+    let decide = |book: &_| {
+        let decision = decide::allocate(book, &items, true, at(9));
+        let keys: BTreeSet<_> = decision.draft.changes.iter().map(Change::key).collect();
+        (decision, keys)
+    };
+    let ((first, here), (second, there)) = (decide(&one), decide(&two));
+    let call = |key: &&Key| matches!(key, Key::Spent(_));
+    assert_eq!(here.intersection(&there).filter(call).count(), 1);
+    let id = |made: &[Result<std::sync::Arc<Allocation>, Refused>]| {
+        made[0].as_ref().map(|made| made.id.clone()).unwrap()
+    };
+    assert_ne!(id(&first.answer), id(&second.answer));
+    one.hand_out();
+    assert_ne!(id(&decide(&one).0.answer), id(&first.answer));
+    // The loser sees what won, and answers that.
+    two.follow(&first.draft.changes, 100);
+    assert_eq!(two.next_revision(), 101);
+    let again = decide(&two).0;
+    assert!(again.draft.changes.is_empty());
+    assert_eq!(id(&again.answer), id(&first.answer));
+    // The record of the call lives as long as what it made.
+    let year = at(365 * 86_400);
+    assert!(decide::sweep(&two, 10, year).draft.changes.is_empty());
 }
 
 #[test]

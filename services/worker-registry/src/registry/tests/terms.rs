@@ -1,0 +1,101 @@
+//! What a leader may write, and for how long.
+
+use std::time::Duration;
+
+use muster_store::{Leases, Link, MemoryCluster, Options, Store};
+
+use super::{Running, config};
+use crate::domain::decide::Decision;
+use crate::domain::fleet::{Change, Draft};
+use crate::registry::{Error, Registry};
+
+async fn open(cluster: &MemoryCluster) -> (Store, Link) {
+    let options = Options {
+        leases: Leases {
+            leader: Duration::from_millis(600),
+            instance: Duration::from_secs(2),
+        },
+        ..Options::default()
+    };
+    cluster.open("/registry/", options).await.unwrap()
+}
+
+async fn until(what: &str, test: impl Fn() -> bool) {
+    let reached = async {
+        while !test() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let reached = tokio::time::timeout(Duration::from_secs(60), reached).await;
+    assert!(reached.is_ok(), "never: {what}");
+}
+
+fn leads(registry: &Registry) -> bool {
+    registry.instances.leading().is_some()
+}
+
+fn longer_fence() -> Decision<()> {
+    Decision {
+        draft: Draft::of(Change::Fence(Duration::from_secs(3600))),
+        answer: (),
+    }
+}
+
+#[tokio::test]
+async fn who_led_before_writes_nothing_and_who_leads_now_does() {
+    let cluster = MemoryCluster::new();
+    let (store, link) = open(&cluster).await;
+    let first = Running::start(config(), store).await;
+    until("the first leads", || leads(&first.registry)).await;
+    let lead = first.registry.instances.leading().unwrap();
+    let (store, _link) = open(&cluster).await;
+    let second = Running::start(config(), store).await;
+    link.cut();
+    until("the second leads", || leads(&second.registry)).await;
+    assert!(!leads(&first.registry));
+    link.heal();
+
+    let fence = || second.registry.view().fence();
+    let before = fence();
+    let refused = first
+        .registry
+        .decide_leading(&lead, |_, _| Ok(longer_fence()));
+    let refused = refused.await.map(|_| ()).unwrap_err();
+    assert!(matches!(refused, Error::NotLeading), "{refused:?}");
+    assert_eq!(fence(), before);
+
+    let lead = second.registry.instances.leading().unwrap();
+    let written = second
+        .registry
+        .decide_leading(&lead, |_, _| Ok(longer_fence()));
+    let written = written.await.unwrap();
+    assert_eq!(fence(), Some(Duration::from_secs(3600)));
+    until("the first shows it", || {
+        first.registry.progress.current() >= written.revision
+    })
+    .await;
+    assert_eq!(first.registry.view().fence(), fence());
+    first.crash().await;
+    second.crash().await;
+}
+
+#[tokio::test]
+async fn an_answer_that_is_lost_leaves_the_write_there() {
+    let cluster = MemoryCluster::new();
+    let (store, link) = open(&cluster).await;
+    let running = Running::start(config(), store).await;
+    let registry = &running.registry;
+    until("it leads", || leads(registry)).await;
+    link.lose_answers(1);
+    let lost = registry.decide(|_, _| Ok(longer_fence())).await;
+    assert!(matches!(lost, Err(Error::Store(_))), "{lost:?}");
+    until("it is shown nevertheless", || {
+        registry.view().fence() == Some(Duration::from_secs(3600))
+    })
+    .await;
+    // The book has followed as well: what is decided next rests on it.
+    let again = registry.decide(|_, _| Ok(longer_fence())).await;
+    assert!(again.is_ok(), "{again:?}");
+    assert_eq!(registry.metrics.conflicts.get(), 0);
+    running.crash().await;
+}
