@@ -8,8 +8,6 @@ use std::sync::Arc;
 use muster_proto::replicas::v1 as wire;
 use muster_proto::types::v1::ErrorReason;
 use muster_proto::workers::v1 as workers;
-use muster_runtime::auth::Principal;
-use muster_runtime::page::Asked;
 use muster_runtime::status;
 use muster_store::Transaction;
 use tonic::{Request, Response, Status};
@@ -18,7 +16,6 @@ use super::agents::Sorted;
 use super::convert::replica::render_replica;
 use super::convert::report::{AttemptId, parse_attempt_id, parse_report};
 use super::errors::Stopped;
-use super::pages::Page;
 use super::peer::REMOVE_ORPHAN;
 use super::{Api, actor, errors, project};
 use crate::domain::replica::attempt::Allocation;
@@ -43,18 +40,7 @@ impl Api {
         &self,
         request: Request<wire::ListOrphansRequest>,
     ) -> Result<Response<wire::ListOrphansResponse>, Status> {
-        self.not_before(&request, &request.get_ref().not_before)
-            .await?;
-        let principal = Principal::of(&request);
-        let mut asked = request.into_inner();
-        asked.not_before.clear();
-        let page = Page::open(
-            &self.sealer,
-            "ListOrphans",
-            &principal,
-            &mut asked,
-            |r, faults| Asked::take(&mut r.page_size, &mut r.page_token, faults),
-        )?;
+        let (asked, page) = self.page("ListOrphans", request).await?;
         project(&asked.project)?;
         let mut all: Vec<_> = {
             let view = self.engine.parts().view.read();

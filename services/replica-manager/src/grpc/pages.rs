@@ -1,10 +1,61 @@
 //! Pages of lists: a cursor is the key after which the next page begins.
 
+use muster_proto::replicas::v1 as wire;
 use muster_runtime::auth::Principal;
 use muster_runtime::page::{Asked, Budget, Sealer, TokenError};
 use muster_runtime::status::Violations;
 use prost::Message;
-use tonic::Status;
+use tonic::{Request, Status};
+
+use super::Api;
+
+/// A request for a page of a list.
+pub(super) trait Paged: Message {
+    /// The position that the answer must not be older than.
+    fn not_before(&mut self) -> &mut String;
+    /// How long the page may be, and where it begins.
+    fn paging(&mut self) -> (&mut i32, &mut String);
+}
+
+macro_rules! paged {
+    ($($request:ident)*) => {$(
+        impl Paged for wire::$request {
+            fn not_before(&mut self) -> &mut String {
+                &mut self.not_before
+            }
+
+            fn paging(&mut self) -> (&mut i32, &mut String) {
+                (&mut self.page_size, &mut self.page_token)
+            }
+        }
+    )*};
+}
+
+paged! {
+    ListServicesRequest
+    ListServiceVersionsRequest
+    ListReplicasRequest
+    ListEventsRequest
+    ListEndpointsRequest
+    ListOrphansRequest
+}
+
+impl Api {
+    /// Waits until this instance may answer a list call, and reads where its page begins. What is left of
+    /// the request says what is listed.
+    pub(super) async fn page<M: Paged>(
+        &self,
+        method: &str,
+        mut request: Request<M>,
+    ) -> Result<(M, Page<'_>), Status> {
+        let not_before = std::mem::take(request.get_mut().not_before());
+        self.not_before(&request, &not_before).await?;
+        let principal = Principal::of(&request);
+        let mut asked = request.into_inner();
+        let page = Page::open(&self.sealer, method, &principal, &mut asked)?;
+        Ok((asked, page))
+    }
+}
 
 /// A list call: where its page begins, and how long it may be.
 pub(super) struct Page<'a> {
@@ -22,15 +73,15 @@ pub(super) struct Cut<T> {
 
 impl<'a> Page<'a> {
     /// Reads a request's paging fields, which are moved out of it; the rest binds the token.
-    pub(super) fn open<M: Message>(
+    fn open<M: Paged>(
         sealer: &'a Sealer,
         method: &str,
         principal: &Principal,
         request: &mut M,
-        take: impl FnOnce(&mut M, &mut Violations) -> Asked,
     ) -> Result<Self, Status> {
         let mut faults = Violations::new();
-        let asked = take(request, &mut faults);
+        let (size, token) = request.paging();
+        let asked = Asked::take(size, token, &mut faults);
         faults.into_result()?;
         let scope = sealer.scope(method, principal.id(), request);
         let after = match scope.open(&asked.token)? {

@@ -4,15 +4,12 @@ use std::sync::Arc;
 
 use muster_proto::replicas::v1 as wire;
 use muster_proto::types::v1::{Event, EventSeverity};
-use muster_runtime::auth::Principal;
-use muster_runtime::page::Asked;
 use muster_runtime::status::Violations;
 use tonic::{Request, Response, Status};
 
 use super::convert::replica::{render_endpoint, render_replica};
 use super::convert::service::render_service;
 use super::convert::{known, parse_time};
-use super::pages::Page;
 use super::peer::REPORT_LOAD;
 use super::{Api, errors, project};
 use crate::domain::endpoints;
@@ -146,18 +143,7 @@ impl Api {
         &self,
         request: Request<wire::ListServicesRequest>,
     ) -> Result<Response<wire::ListServicesResponse>, Status> {
-        self.not_before(&request, &request.get_ref().not_before)
-            .await?;
-        let principal = Principal::of(&request);
-        let mut asked = request.into_inner();
-        asked.not_before.clear();
-        let page = Page::open(
-            &self.sealer,
-            "ListServices",
-            &principal,
-            &mut asked,
-            |r, faults| Asked::take(&mut r.page_size, &mut r.page_token, faults),
-        )?;
+        let (asked, page) = self.page("ListServices", request).await?;
         let project = project(&asked.project)?;
         let filter = ServiceFilter::parse(asked.filter)?;
         let view = self.engine.parts().view.read();
@@ -182,15 +168,7 @@ impl Api {
         &self,
         request: Request<wire::ListServiceVersionsRequest>,
     ) -> Result<Response<wire::ListServiceVersionsResponse>, Status> {
-        self.not_before(&request, &request.get_ref().not_before)
-            .await?;
-        let principal = Principal::of(&request);
-        let mut asked = request.into_inner();
-        asked.not_before.clear();
-        let method = "ListServiceVersions";
-        let page = Page::open(&self.sealer, method, &principal, &mut asked, |r, faults| {
-            Asked::take(&mut r.page_size, &mut r.page_token, faults)
-        })?;
+        let (asked, page) = self.page("ListServiceVersions", request).await?;
         let (service, _) = self.find(project(&asked.project)?, &asked.name)?;
         let view = self.engine.parts().view.read();
         let versions = view.versions(&service.header.uid);
@@ -233,18 +211,7 @@ impl Api {
         &self,
         request: Request<wire::ListReplicasRequest>,
     ) -> Result<Response<wire::ListReplicasResponse>, Status> {
-        self.not_before(&request, &request.get_ref().not_before)
-            .await?;
-        let principal = Principal::of(&request);
-        let mut asked = request.into_inner();
-        asked.not_before.clear();
-        let page = Page::open(
-            &self.sealer,
-            "ListReplicas",
-            &principal,
-            &mut asked,
-            |r, faults| Asked::take(&mut r.page_size, &mut r.page_token, faults),
-        )?;
+        let (asked, page) = self.page("ListReplicas", request).await?;
         let project = project(&asked.project)?;
         let filter = ReplicaFilter::parse(asked.filter)?;
         let view = self.engine.parts().view.read();
@@ -272,18 +239,7 @@ impl Api {
         &self,
         request: Request<wire::ListEventsRequest>,
     ) -> Result<Response<wire::ListEventsResponse>, Status> {
-        self.not_before(&request, &request.get_ref().not_before)
-            .await?;
-        let principal = Principal::of(&request);
-        let mut asked = request.into_inner();
-        asked.not_before.clear();
-        let page = Page::open(
-            &self.sealer,
-            "ListEvents",
-            &principal,
-            &mut asked,
-            |r, faults| Asked::take(&mut r.page_size, &mut r.page_token, faults),
-        )?;
+        let (asked, page) = self.page("ListEvents", request).await?;
         let filter = EventFilter::parse(asked.filter, project(&asked.project)?)?;
         let view = self.engine.parts().view.read();
         let events = view.events.iter().filter(|(_, event)| filter.admits(event));
@@ -299,18 +255,7 @@ impl Api {
         &self,
         request: Request<wire::ListEndpointsRequest>,
     ) -> Result<Response<wire::ListEndpointsResponse>, Status> {
-        self.not_before(&request, &request.get_ref().not_before)
-            .await?;
-        let principal = Principal::of(&request);
-        let mut asked = request.into_inner();
-        asked.not_before.clear();
-        let page = Page::open(
-            &self.sealer,
-            "ListEndpoints",
-            &principal,
-            &mut asked,
-            |r, faults| Asked::take(&mut r.page_size, &mut r.page_token, faults),
-        )?;
+        let (asked, page) = self.page("ListEndpoints", request).await?;
         let (service, revision) = self.find(project(&asked.project)?, &asked.service)?;
         let fleet = &self.engine.parts().fleet;
         let rendered = endpoints::endpoints(&service).map(|(replica, attempt, weight)| {
