@@ -156,3 +156,49 @@ impl Config {
         self.tick() * 4
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Flags {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn config(flags: &[&str]) -> Result<Config, String> {
+        let flags = [&["worker-registry"], flags].concat();
+        Config::new(&Flags::try_parse_from(flags).unwrap().args)
+    }
+
+    #[test]
+    fn leases_are_checked_and_passed_on() {
+        let leases = config(&["--leader-lease=5s", "--instance-lease=1m"]).map(|one| one.leases());
+        let asked = Leases {
+            instance: Duration::from_secs(60),
+            leader: Duration::from_secs(5),
+        };
+        assert_eq!(leases, Ok(asked));
+        assert_eq!(config(&[]).unwrap().leases(), Leases::default());
+        for (flags, names) in [
+            (
+                ["--leader-lease=10ms", "--instance-lease=1m"],
+                "--leader-lease",
+            ),
+            (
+                ["--leader-lease=5s", "--instance-lease=4s"],
+                "--instance-lease",
+            ),
+            (
+                ["--leader-lease=5s", "--peer-silent-after=0s"],
+                "--peer-silent-after",
+            ),
+        ] {
+            let refused = config(&flags).unwrap_err();
+            assert!(refused.starts_with(names), "{refused}");
+        }
+    }
+}

@@ -117,6 +117,25 @@ impl Hubs {
     }
 }
 
+impl Hubs {
+    /// Starts over from the records, after some of what happened was missed. What else is known stays.
+    fn retell(&self, fleet: &Fleet) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        for (id, event) in Kept::of(fleet).0 {
+            kept.0.entry(id).or_insert(event);
+        }
+        while kept.0.len() > EVENTS {
+            kept.0.pop_first();
+        }
+        let events = kept
+            .0
+            .iter()
+            .map(|(id, event)| (id.clone(), Arc::new(SeenEvent(Arc::clone(event)))));
+        self.events
+            .reset(fleet.revision(), events.collect::<Vec<_>>());
+    }
+}
+
 impl Kept {
     /// What the records still tell.
     fn of(fleet: &Fleet) -> Self {
@@ -204,6 +223,7 @@ impl Registry {
                 .map(|entry| Arc::clone(&entry.worker));
             self.follow(&entry.worker, has_come(known.as_deref(), &entry.worker));
         }
+        self.forget_missing(&fleet);
         let now = self.clock.now();
         let workers: Vec<_> = fleet
             .workers()
@@ -223,11 +243,21 @@ impl Registry {
                 )
             })
             .collect();
+        self.hubs.retell(&fleet);
         *self.view.write().unwrap_or_else(PoisonError::into_inner) = fleet;
         self.hubs.workers.reset(revision, workers);
         self.hubs.allocations.reset(revision, allocations);
-        self.hubs.tell(revision, Vec::new());
         self.progress.advance(revision);
+    }
+
+    /// Forgets what is in memory of workers that are not in another fleet any more.
+    fn forget_missing(&self, fleet: &Fleet) {
+        let view = self.view();
+        let known = view.workers().map(|entry| &entry.worker.name);
+        for name in known.filter(|name| fleet.worker(name).is_none()) {
+            self.lives.remove(name);
+            self.chores().forget(name);
+        }
     }
 
     /// Tells watchers what is in memory of a worker now.

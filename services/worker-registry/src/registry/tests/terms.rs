@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
-use muster_store::{Leases, Link, MemoryCluster, Options, Store};
+use muster_runtime::watch::Filter;
+use muster_store::{HistoryLimits, Leases, Link, MemoryCluster, Options, Store};
+use tonic::Code;
 
-use super::{Running, config};
+use super::{Running, call, config, registration};
 use crate::domain::decide::Decision;
 use crate::domain::fleet::{Change, Draft};
+use crate::grpc::calls;
 use crate::registry::{Error, Registry};
 
 async fn open(cluster: &MemoryCluster) -> (Store, Link) {
@@ -15,6 +18,15 @@ async fn open(cluster: &MemoryCluster) -> (Store, Link) {
             leader: Duration::from_millis(600),
             instance: Duration::from_secs(2),
         },
+        ..Options::default()
+    };
+    cluster.open("/registry/", options).await.unwrap()
+}
+
+/// The same with no history to speak of.
+async fn forgetful(cluster: &MemoryCluster) -> (Store, Link) {
+    let options = Options {
+        history: HistoryLimits::NONE,
         ..Options::default()
     };
     cluster.open("/registry/", options).await.unwrap()
@@ -77,6 +89,69 @@ async fn who_led_before_writes_nothing_and_who_leads_now_does() {
     assert_eq!(first.registry.view().fence(), fence());
     first.crash().await;
     second.crash().await;
+}
+
+#[tokio::test]
+async fn who_missed_more_than_the_history_holds_reads_all_anew() {
+    let cluster = MemoryCluster::new();
+    let (store, link) = forgetful(&cluster).await;
+    let behind = Running::start(config(), store).await;
+    let (store, _link) = open(&cluster).await;
+    let other = Running::start(config(), store).await;
+    let register = |name: String| {
+        let request = call(registration(&name, "boot-1", 4));
+        calls::register(&other.registry, request)
+    };
+    register("gone".to_owned()).await.unwrap();
+    until("it is known", || {
+        behind.registry.view().worker("gone").is_some()
+    })
+    .await;
+    let old = behind.registry.hubs.workers.resume_token();
+    link.cut();
+    for place in 0..20 {
+        register(format!("w{place}")).await.unwrap();
+    }
+    let deleted = other.registry.decide(|_, _| {
+        let gone = Change::WorkerGone("gone".into());
+        let draft = Draft::of(gone);
+        Ok(Decision { draft, answer: () })
+    });
+    let deleted = deleted.await.unwrap();
+    link.heal();
+    until("it has caught up", || {
+        behind.registry.progress.current() >= deleted.revision
+    })
+    .await;
+    let registry = &behind.registry;
+    let names = |registry: &Registry| -> Vec<_> {
+        let view = registry.view();
+        view.workers()
+            .map(|entry| entry.worker.name.clone())
+            .collect()
+    };
+    assert_eq!(names(registry), names(&other.registry));
+    assert_eq!(names(registry).len(), 20);
+    assert!(registry.lives.get("gone").is_none());
+    let resumed = registry.hubs.workers.watch(&old, Filter::all());
+    let resumed = resumed.map(|_| ()).unwrap_err();
+    assert_eq!(resumed.code(), Code::OutOfRange, "{resumed:?}");
+    let of = |registry: &Registry| -> Vec<_> {
+        let events = registry.hubs.events_after("", |_| true, 1000);
+        events.into_iter().map(|event| event.id.clone()).collect()
+    };
+    let (here, there) = (of(registry), of(&other.registry));
+    assert!(
+        here.iter().all(|id| there.contains(id)) && here.len() > 20,
+        "{here:?}"
+    );
+    // It decides by what it read.
+    calls::register(registry, call(registration("late", "boot-1", 4)))
+        .await
+        .unwrap();
+    assert_eq!(registry.metrics.conflicts.get(), 0);
+    behind.crash().await;
+    other.crash().await;
 }
 
 #[tokio::test]
