@@ -14,7 +14,10 @@ bench name="all":
 
 # The tests that take long: full leases, many rounds.
 soak:
-    MUSTER_SOAK=1 cargo test --workspace --release -- --include-ignored
+    MUSTER_SOAK=1 cargo test --workspace --release {{etcd}} -- --include-ignored
+
+# The store on etcd is built where there is a protoc.
+etcd := if `command -v protoc || true` == "" { "" } else { "--features etcd" }
 
 # The product's story, live.
 demo:

@@ -5,7 +5,7 @@
 #![cfg(feature = "etcd")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::Path, time::Duration};
 
 use muster_proto::{
     ops::v1::{Instance, ListInstancesRequest, ops_service_client::OpsServiceClient},
@@ -28,11 +28,19 @@ use rustix::process::Signal;
 use tokio::time::{Instant, sleep};
 use tonic::Code;
 
+const PROGRAM: &str = env!("CARGO_BIN_EXE_component");
+
 /// How long anything may take on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Long enough for whatever would be restarted wrongly to be restarted.
 const AWHILE: Duration = Duration::from_secs(4);
+
+/// How long etcd stands still: a minute where there is time for it.
+fn standing_still() -> Duration {
+    let soak = std::env::var_os("MUSTER_SOAK").is_some();
+    Duration::from_secs(if soak { 60 } else { 6 })
+}
 
 /// Three instances of each component and two machines. Machines are lost after six seconds, leaders after
 /// two, seats after four: what the whole lives by, scaled down.
@@ -60,7 +68,7 @@ async fn fleet(etcd: &Etcd, first_registry: Option<String>) -> Fleet {
         }),
         wired: false,
     };
-    Fleet::laid_out(env!("CARGO_BIN_EXE_component"), layout).await
+    Fleet::laid_out(PROGRAM, layout).await
 }
 
 /// A service of three witnesses that is HEALTHY, with its processes.
@@ -165,6 +173,34 @@ async fn nothing_was_touched(fleet: &Fleet, witness: &Witness, before: &BTreeMap
     fleet.no_room_is_held_twice().await;
 }
 
+/// `muster health` shows each instance, that the first one leads, and how far each is.
+fn health_shows_who_leads(fleet: &Fleet) {
+    let url = |process: &Process| format!("http://{}", process.address);
+    let output = fleet::command(Path::new(PROGRAM), "muster")
+        .arg(format!("--offers-addr={}", url(&fleet.gateway)))
+        .arg(format!("--workers-addr={}", url(&fleet.more_registries[0])))
+        .arg(format!("--replicas-addr={}", url(&fleet.more_managers[1])))
+        .args(["health", "-o", "json"])
+        .output()
+        .unwrap();
+    let shown: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    for (name, leader) in [
+        ("worker-registry", &fleet.registry),
+        ("replica-manager", &fleet.manager),
+    ] {
+        let of = |one: &&serde_json::Value| one["component"] == name;
+        let component = shown["components"].as_array().unwrap().iter().find(of);
+        let instances = component.unwrap()["instances"].as_array().unwrap();
+        assert_eq!(instances.len(), 3, "{shown:#}");
+        for instance in instances {
+            let leads = instance["address"] == leader.address.to_string();
+            assert_eq!(instance["leader"], leads, "{shown:#}");
+            assert!(instance["lag"].is_string(), "{shown:#}");
+            assert_ne!(instance["revision"], "0", "{shown:#}");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leaders_and_a_member_of_etcd_die_and_nothing_that_runs_notices() {
     if !etcd::is_there() {
@@ -178,6 +214,7 @@ async fn leaders_and_a_member_of_etcd_die_and_nothing_that_runs_notices() {
     let (witness, before) = healthy(&fleet).await;
     put_leader_first(&mut fleet.registry, &mut fleet.more_registries).await;
     put_leader_first(&mut fleet.manager, &mut fleet.more_managers).await;
+    health_shows_who_leads(&fleet);
     let other = fleet.more_managers[0].address;
     let seen = fleet::Seen::statuses(other, "chat");
 
@@ -271,7 +308,7 @@ async fn etcd_stands_still_for_a_while_and_all_goes_on_after() {
     let (witness, before) = healthy(&fleet).await;
     let seen = fleet.statuses("chat");
     etcd.pause();
-    sleep(Duration::from_secs(6)).await;
+    sleep(standing_still()).await;
     let request = GetServiceRequest {
         name: "chat".to_owned(),
         ..GetServiceRequest::default()
