@@ -15,6 +15,10 @@ use crate::domain::time::Time;
 /// A value older than this is forgotten.
 pub(crate) const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
 
+/// A replica that was not measured for so long is not waited for: several times what an agent lets pass
+/// between two measurements.
+const LATE_AFTER: Duration = Duration::from_secs(20);
+
 /// Reporters counted per service: more are a mistake, or an attack on memory.
 const MOST_REPORTERS: usize = 10_000;
 
@@ -27,13 +31,22 @@ struct OfService {
     /// By reporter.
     reported: BTreeMap<String, Value>,
     /// By ordinal, of the attempt that ran then.
-    sampled: BTreeMap<u32, Sample>,
+    sampled: BTreeMap<u32, Sampled>,
+    /// What was last measured of all of them.
+    round: Option<Measure>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Value {
     value: f64,
     at: Time,
+}
+
+/// A sample, and whether it was already part of a measure that was judged.
+#[derive(Clone, Copy, Debug)]
+struct Sampled {
+    sample: Sample,
+    counted: bool,
 }
 
 /// What an agent measured of one attempt.
@@ -66,9 +79,10 @@ impl Loads {
         // One that another instance passed on may come after a newer one.
         if sampled
             .get(&ordinal)
-            .is_none_or(|known| known.at <= sample.at)
+            .is_none_or(|known| known.sample.at < sample.at)
         {
-            sampled.insert(ordinal, sample);
+            let counted = false;
+            sampled.insert(ordinal, Sampled { sample, counted });
         }
     }
 
@@ -84,8 +98,8 @@ impl Loads {
     /// What the service's policy asks to be measured, if any of it is fresh.
     pub(crate) fn measure(&self, service: &Service, now: Time) -> Option<Measure> {
         let metric = &service.spec().scaling.as_ref()?.metric;
-        let all = self.lock();
-        let of = all.get(&service.header.uid)?;
+        let mut all = self.lock();
+        let of = all.get_mut(&service.header.uid)?;
         match metric {
             Metric::Load => of.reports(now),
             Metric::Prometheus(_) => of.samples(service, now, |sample| sample.metric),
@@ -112,28 +126,50 @@ impl OfService {
         })
     }
 
-    /// The sum over ready replicas; those that were not measured count as the others' mean.
+    /// The sum over ready replicas; those that cannot be measured count as the others' mean. It is another
+    /// measure only once each of them was measured again: one odd sample is part of one measure, however
+    /// many replicas are measured before that one is again, and one that has just become ready is not taken
+    /// to have as much to do as those that it is to help.
     fn samples(
-        &self,
+        &mut self,
         service: &Service,
         now: Time,
         read: impl Fn(&Sample) -> Option<f64>,
     ) -> Option<Measure> {
-        let mut values = Vec::new();
-        let mut newest = None;
+        let (mut values, mut measured) = (Vec::new(), Vec::new());
+        let (mut news, mut waits) = (false, false);
         for replica in service.replicas.values().filter(|replica| replica.ready()) {
-            let sample = self.sampled.get(&replica.ordinal);
-            let fresh = sample.filter(|sample| now.since(sample.at) < FORGOTTEN_AFTER);
-            if let Some((value, at)) = fresh.and_then(|sample| Some((read(sample)?, sample.at))) {
-                values.push(value);
-                newest = newest.max(Some(at));
+            let sampled = self.sampled.get(&replica.ordinal);
+            let fresh = sampled.filter(|one| now.since(one.sample.at) < FORGOTTEN_AFTER);
+            match fresh.and_then(|one| Some((one, read(&one.sample)?))) {
+                Some((one, value)) => {
+                    values.push(value);
+                    measured.push(replica.ordinal);
+                    news |= !one.counted;
+                    waits |= one.counted && now.since(one.sample.at) < LATE_AFTER;
+                }
+                None => waits |= now.since(replica.since) < LATE_AFTER,
             }
         }
-        let known = f64::from(u32::try_from(values.len()).ok()?);
-        let mean = values.iter().sum::<f64>() / known;
-        Some(Measure {
-            total: mean * f64::from(service.ready()),
-            at: newest?,
-        })
+        if values.is_empty() {
+            return None;
+        }
+        if news && !waits {
+            let known = f64::from(u32::try_from(values.len()).ok()?);
+            let mean = values.iter().sum::<f64>() / known;
+            self.round = Some(Measure {
+                total: mean * f64::from(service.ready()),
+                at: now,
+            });
+            for ordinal in measured {
+                if let Some(one) = self.sampled.get_mut(&ordinal) {
+                    one.counted = true;
+                }
+            }
+        }
+        self.round
     }
 }
+
+#[cfg(test)]
+mod tests;

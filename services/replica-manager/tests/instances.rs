@@ -309,7 +309,8 @@ async fn load_reported_at_any_instance_is_judged_by_the_leader() {
 async fn samples_reported_at_any_instance_are_judged_by_the_leader() {
     let mut several = Several::start(2).await;
     several.add_worker(9, 1);
-    let wanted = scaled("chat", scaling_policy::Metric::Cpu(true));
+    let mut wanted = scaled("chat", scaling_policy::Metric::Cpu(true));
+    wanted.resources.get_or_insert_default().cpu_milli = 100;
     several.managers[1].create(wanted).await;
     several.managers[1]
         .until_phase("chat", ServicePhase::Healthy)

@@ -12,7 +12,7 @@ use super::time::Time;
 pub struct Measure {
     /// The metric, summed over what was measured.
     pub total: f64,
-    /// When the newest part of it was measured.
+    /// When it was complete; an earlier one, or the same, is no news.
     pub at: Time,
 }
 

@@ -231,6 +231,15 @@ fn scaling(spec: &Spec, found: &mut Found) {
             found.add("scaling.path", "must begin with '/'");
         }
     }
+    if scaling.metric == Metric::Cpu && spec.resources.cpu_milli == 0 {
+        let message = "is required to scale by cpu: its use is measured in percent of this";
+        found.add("resources.cpu_milli", message);
+    }
+    if scaling.metric != Metric::Load && spec.replicas.min == 0 {
+        let message =
+            "must not be 0 but with the metric load: where nothing runs, nothing is measured";
+        found.add("replicas.min", message);
+    }
 }
 
 fn update(spec: &Spec, found: &mut Found) {

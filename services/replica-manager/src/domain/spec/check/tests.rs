@@ -162,6 +162,39 @@ fn scaling_needs_a_target_and_a_port_to_scrape() {
 }
 
 #[test]
+fn scaling_by_what_replicas_use_needs_something_to_measure() {
+    let by = |metric: Metric| Scaling {
+        metric,
+        target: 50.0,
+        up_delay: defaults::UP_DELAY,
+        down_delay: defaults::DOWN_DELAY,
+        port: 0,
+        path: "/metrics".to_owned(),
+    };
+    check(
+        |s| {
+            s.replicas.min = 0;
+            s.scaling = Some(by(Metric::Cpu));
+        },
+        &["resources.cpu_milli", "replicas.min"],
+    );
+    check(
+        |s| {
+            s.resources.cpu_milli = 500;
+            s.scaling = Some(by(Metric::Cpu));
+        },
+        &[],
+    );
+    check(
+        |s| {
+            s.replicas.min = 0;
+            s.scaling = Some(by(Metric::Load));
+        },
+        &[],
+    );
+}
+
+#[test]
 fn paths_environment_and_ports_are_checked() {
     check(
         |s| {
