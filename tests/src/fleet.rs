@@ -10,6 +10,7 @@
 )]
 
 pub mod etcd;
+pub mod metered;
 pub mod process;
 pub mod spec;
 pub mod watching;

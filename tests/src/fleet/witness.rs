@@ -22,7 +22,7 @@ pub struct Witness {
 /// Something that a replica wrote down.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mark {
-    /// `start`, `stop` or `overlap`.
+    /// `start`, `stop`, `overlap`, or what else its replicas say.
     pub what: String,
     pub ordinal: i32,
     pub attempt: String,
@@ -51,9 +51,14 @@ done
 impl Witness {
     /// Of a service, in a folder of its own inside `folder`.
     pub fn new(folder: &Path, service: &str) -> Self {
-        let folder = folder.join(format!("witness-{service}"));
+        let folder = Self::folder(folder, service);
         fs::create_dir_all(&folder).unwrap();
         Self { folder }
+    }
+
+    /// Where the replicas of a service find and leave what they exchange with a test.
+    pub(super) fn folder(folder: &Path, service: &str) -> PathBuf {
+        folder.join(format!("witness-{service}"))
     }
 
     /// A service of such replicas.
