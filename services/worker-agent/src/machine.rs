@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use rustix::process::Pid;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
+pub(crate) mod nvidia;
 pub mod usage;
 
 /// Time since the machine was started, asleep or not. It never goes backwards, and all processes

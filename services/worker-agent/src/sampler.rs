@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::agent::Heard;
 use crate::domain::ids::AttemptId;
 use crate::grpc::convert;
+use crate::machine::nvidia::Nvidia;
 use crate::machine::usage::{Table, Usage, busy};
 use crate::plan::{self, Port};
 use crate::shared::Shared;
@@ -29,6 +30,7 @@ const SCRAPE_BYTES: usize = 4 << 20;
 #[derive(Debug)]
 pub(crate) struct Sampler {
     pub(crate) shared: Shared,
+    pub(crate) nvidia: Nvidia,
 }
 
 /// What was read last, to tell what was used since.
@@ -61,8 +63,9 @@ impl Sampler {
         let view = Arc::clone(&self.shared.view.borrow());
         let running = view.attempts.iter().filter(|(_, seen)| is_running(seen));
         let running: Vec<(&AttemptId, &Arc<Seen>)> = running.collect();
-        let read = tokio::task::spawn_blocking(|| (Table::read(), busy())).await;
-        let Ok((table, busy)) = read else {
+        let nvidia = self.nvidia.clone();
+        let read = move || (Table::read(), busy(), nvidia.busy());
+        let Ok((table, busy, gpus)) = tokio::task::spawn_blocking(read).await else {
             return;
         };
         let now = Instant::now();
@@ -84,7 +87,7 @@ impl Sampler {
                     share(used, Some(usage.cpu), since),
                     seen.assignment.cpu_milli,
                 ),
-                gpu_percent: None,
+                gpu_percent: mean(&gpus, &seen.assignment.gpu_uuids),
                 memory_used_mib: mebibytes(usage),
             };
             self.shared
@@ -123,6 +126,14 @@ fn share(then: Option<Duration>, now: Option<Duration>, since: Option<Duration>)
 fn percent(used_milli: Option<i32>, allocated_milli: i32) -> Option<f64> {
     let used = f64::from(used_milli?);
     (allocated_milli > 0).then(|| used * 100.0 / f64::from(allocated_milli))
+}
+
+/// How busy some accelerators are on average; absent where one of them cannot be read.
+fn mean(busy: &BTreeMap<String, f64>, uuids: &[String]) -> Option<f64> {
+    let read: Option<Vec<f64>> = uuids.iter().map(|uuid| busy.get(uuid).copied()).collect();
+    let read = read.filter(|read| !read.is_empty())?;
+    let count = u32::try_from(read.len()).ok()?;
+    Some(read.iter().sum::<f64>() / f64::from(count))
 }
 
 fn mebibytes(usage: Usage) -> Option<i32> {
@@ -180,5 +191,21 @@ mod tests {
         assert_eq!(share(Some(secs(4)), Some(secs(1)), Some(secs(2))), Some(0));
         assert_eq!(percent(Some(1500), 2000), Some(75.0));
         assert_eq!(percent(Some(1500), 0), None);
+    }
+
+    #[test]
+    fn accelerators_are_busy_on_average_if_all_are_read() {
+        let busy = [("a", 90.0), ("b", 10.0), ("c", 0.0)];
+        let busy = busy
+            .map(|(uuid, percent)| (uuid.to_owned(), percent))
+            .into();
+        let mean = |uuids: &[&str]| {
+            let uuids: Vec<_> = uuids.iter().map(|uuid| (*uuid).to_owned()).collect();
+            mean(&busy, &uuids)
+        };
+        assert_eq!(mean(&["a", "b"]), Some(50.0));
+        assert_eq!(mean(&["c"]), Some(0.0));
+        assert_eq!(mean(&["a", "gone"]), None);
+        assert_eq!(mean(&[]), None);
     }
 }

@@ -21,6 +21,7 @@ use crate::data_dir::{DataDir, Identity};
 use crate::grpc::agents::{Agents, METHODS};
 use crate::inventory;
 use crate::janitor::Janitor;
+use crate::machine::nvidia::Nvidia;
 use crate::manager::{Reporter, Watcher};
 use crate::measures::Measures;
 use crate::registry::Registry;
@@ -53,8 +54,9 @@ pub async fn serve(config: Config, context: Context, listeners: Listeners) -> an
     let measures = Measures::new(&context.metrics);
     let agent = Agent::open(&config, &context, &data, &reached.host, &measures)
         .context("the data directory")?;
+    let nvidia = Nvidia::open().await;
     let shared = Shared {
-        standing: Standing::new(inventory::read(&config)),
+        standing: Standing::new(inventory::read(&config, &nvidia)),
         view: agent.view(),
         inbox: agent.inbox(),
         measures,
@@ -66,6 +68,7 @@ pub async fn serve(config: Config, context: Context, listeners: Listeners) -> an
     context.tasks.critical("agent", agent.run());
     let sampler = Sampler {
         shared: shared.clone(),
+        nvidia,
     };
     context.tasks.critical("samples", sampler.run());
     let janitor = Janitor {
