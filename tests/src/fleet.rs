@@ -320,7 +320,11 @@ impl Fleet {
     ) {
         let end = Instant::now() + PATIENCE;
         while let Err(status) = call(self.manager()).await {
-            let away = matches!(status.code(), Code::Unavailable | Code::Unknown);
+            // The last of them is what the library says of a connection that ends under a call.
+            let away = matches!(
+                status.code(),
+                Code::Unavailable | Code::Unknown | Code::Cancelled
+            );
             assert!(away && Instant::now() < end, "{status}");
             sleep(Duration::from_millis(50)).await;
         }
