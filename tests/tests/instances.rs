@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::Path, time::Duration};
 use muster_proto::{
     ops::v1::{Instance, ListInstancesRequest, ops_service_client::OpsServiceClient},
     replicas::v1::{
-        GetServiceRequest, ScaleServiceRequest, ServicePhase,
+        GetServiceRequest, Replica, ReplicaPhase, ScaleServiceRequest, ServicePhase,
         replicas_service_client::ReplicasServiceClient,
     },
     workers::v1::{
@@ -162,6 +162,13 @@ async fn nobody_was_lost(address: SocketAddr) {
     }
 }
 
+/// Waits until a replica is ready, and its service HEALTHY.
+async fn until_ready(fleet: &Fleet, replica: &str) {
+    let ready = |one: &Replica| one.phase() == ReplicaPhase::Ready;
+    fleet.until_replica(replica, "ready", ready).await;
+    fleet.until("chat", ServicePhase::Healthy, PATIENCE).await;
+}
+
 /// What ran before runs still, each once, and nothing else was started.
 async fn nothing_was_touched(fleet: &Fleet, witness: &Witness, before: &BTreeMap<String, i32>) {
     let now = fleet.processes("chat").await;
@@ -230,12 +237,7 @@ async fn leaders_and_a_member_of_etcd_die_and_nothing_that_runs_notices() {
     println!(
         "writes resumed {after_member:?} after a member, {after_registry:?} after the registry, {after_manager:?} after the manager ended"
     );
-    fleet
-        .until_replica("chat/5", "ready", |one| {
-            one.phase() == muster_proto::replicas::v1::ReplicaPhase::Ready
-        })
-        .await;
-    fleet.until("chat", ServicePhase::Healthy, PATIENCE).await;
+    until_ready(&fleet, "chat/5").await;
     sleep(AWHILE).await;
     nobody_was_lost(fleet.registry.address).await;
     nothing_was_touched(&fleet, &witness, &before).await;
@@ -333,12 +335,7 @@ async fn etcd_stands_still_for_a_while_and_all_goes_on_after() {
     etcd.go_on();
     let resumed = scale(fleet.manager.address, 5).await;
     println!("writes resumed {resumed:?} after etcd went on");
-    fleet
-        .until_replica("chat/4", "ready", |one| {
-            one.phase() == muster_proto::replicas::v1::ReplicaPhase::Ready
-        })
-        .await;
-    fleet.until("chat", ServicePhase::Healthy, PATIENCE).await;
+    until_ready(&fleet, "chat/4").await;
     sleep(AWHILE).await;
     nobody_was_lost(fleet.registry.address).await;
     nothing_was_touched(&fleet, &witness, &before).await;
