@@ -218,7 +218,8 @@ impl Refresher {
         loop {
             let due = self.wait_until_due().await;
             if due {
-                self.refresh().await;
+                // What a refresh needs is large, and most of the time there is none.
+                Box::pin(self.refresh()).await;
             }
         }
     }

@@ -14,6 +14,9 @@ use worker_agent::supervisor;
 use super::bare;
 use super::child::Plan;
 
+/// Where nothing listens: what is measured alone must not join what else runs on this machine.
+const NOBODY: &str = "http://127.0.0.1:1";
+
 /// What can be a child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Component {
@@ -69,10 +72,15 @@ impl Component {
         match self {
             Self::Bare | Self::Empty => plan,
             Self::Gateway => plan.arg("data", inside("data")),
-            Self::Registry | Self::Manager => {
-                plan.arg("store", format!("embedded:{}", inside("store.db")))
-            }
-            Self::Agent => plan.arg("data", inside("data")).arg("name", "bench"),
+            Self::Registry => plan.arg("store", format!("embedded:{}", inside("store.db"))),
+            Self::Manager => plan
+                .arg("store", format!("embedded:{}", inside("store.db")))
+                .arg("workers-addr", NOBODY)
+                .arg("offers-addr", NOBODY),
+            Self::Agent => plan
+                .arg("data", inside("data"))
+                .arg("name", "bench")
+                .arg("workers-addr", NOBODY),
         }
     }
 
