@@ -12,7 +12,7 @@ use prost::Message;
 
 use crate::domain::allocation::{OwnerTerm, Request};
 use crate::domain::fleet::{Change, Key, RequestKey, Spent, Tombstone};
-use crate::domain::text::Text;
+use crate::domain::text::{Text, common};
 use crate::domain::worker::{Presence, Worker};
 use crate::grpc::convert::{
     parse_allocation, parse_event, parse_term, parse_time, parse_worker_record, render_allocation,
@@ -206,9 +206,9 @@ fn parse_worker(record: message::Worker) -> Option<Worker> {
     worker.proved_generation = record.proved_generation;
     worker.price = record.price.map(muster_model::quantity::MicroUsd);
     worker.capacity_type = capacity_type.flatten();
-    worker.epoch = record.epoch.into();
-    worker.join_token = record.join_token.into();
+    worker.epoch = common(&record.epoch);
+    worker.join_token = common(&record.join_token);
     worker.writes = record.writes;
-    worker.san = record.san.into();
+    worker.san = common(&record.san);
     Some(worker)
 }

@@ -55,7 +55,7 @@ impl Seen {
     pub(crate) fn new(entry: &Entry, observed: Observed, progress: Option<Arc<Progress>>) -> Self {
         Self {
             worker: Arc::clone(&entry.worker),
-            usage: entry.usage,
+            usage: entry.usage(),
             observed,
             progress,
         }
@@ -72,7 +72,7 @@ impl Resource for Seen {
     /// An estimate that is rather too large: exact bytes would cost as much as rendering.
     fn encoded_len(&self) -> usize {
         let worker = &self.worker;
-        let labels = worker.labels.iter().chain(&worker.machine.labels);
+        let labels = worker.labels.iter().chain(&*worker.machine.labels);
         let labels: usize = labels.map(|(key, value)| key.len() + value.len() + 8).sum();
         let gpus = worker.machine.gpus.iter().map(|gpu| {
             GPU_BASE + gpu.uuid.len() + gpu.kind.name.as_str().len() + gpu.kind.product_name.len()

@@ -178,6 +178,11 @@ impl Allocation {
         self.generation <= revoked_through
     }
 
+    /// Whether it holds this accelerator.
+    pub fn has_gpu(&self, uuid: &str) -> bool {
+        self.gpus.iter().any(|held| **held == *uuid)
+    }
+
     /// Whether its owner may run on it.
     pub fn is_held(&self) -> bool {
         matches!(self.life, Life::Held)

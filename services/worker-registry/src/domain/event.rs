@@ -96,7 +96,7 @@ impl Event {
 pub fn of_change(before: Option<&Worker>, after: &Worker) -> Vec<Event> {
     let mut events = Vec::new();
     let same = before.filter(|before| before.uid == after.uid);
-    let last = same.and_then(|before| before.history.back());
+    let last = same.and_then(|before| before.history.last());
     let known = last.and_then(|last| after.history.iter().rposition(|one| one == last));
     for at in known.map_or(0, |at| at + 1)..after.history.len() {
         events.push(of_transition(after, at));

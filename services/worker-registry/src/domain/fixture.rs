@@ -11,7 +11,8 @@ use super::book::Book;
 use super::decide::{self, Arrival, Checked, Decision, Item, Proof, Refused};
 use super::drain::{AfterDeadline, Cause, Terms};
 use super::fleet::{Entry, Fleet};
-use super::machine::{Gpu, GpuKind, Machine};
+use super::gpus::GpuKind;
+use super::machine::Machine;
 use super::placement::Ask;
 use super::text::Text;
 use super::worker::{By, Check, CheckStatus, Worker};
@@ -25,36 +26,36 @@ pub(crate) fn at(seconds: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(1_000_000 + seconds)
 }
 
-pub(crate) fn kind(name: &str) -> Arc<GpuKind> {
+pub(crate) fn kind(name: &str) -> GpuKind {
     let (name, memory) = gpu::identify(name, None);
-    Arc::new(GpuKind {
+    GpuKind {
         vendor: name.vendor(),
         name,
         memory_mib: memory.unwrap_or(0),
         product_name: "".into(),
         compute_capability: "".into(),
         simulated: true,
-    })
+    }
 }
 
 /// A machine with accelerators such as `[("H100", 8)]`, 64 processors, 512 GiB and 1 TiB.
 pub(crate) fn machine(worker: &str, gpus: &[(&str, usize)]) -> Machine {
-    let mut machine = Machine {
+    let kinds: Vec<_> = gpus
+        .iter()
+        .map(|(name, count)| (kind(name), *count))
+        .collect();
+    let gpus = kinds.iter().flat_map(|(kind, count)| {
+        (0..*count).map(move |place| (format!("{worker}-{}-{place}", kind.name.as_str()), kind))
+    });
+    Machine {
+        gpus: gpus.collect(),
         cpu_milli: 64_000,
         memory_mib: 512 * 1024,
         disk_mib: 1024 * 1024,
         region: "eu".into(),
         zone: "eu-1".into(),
         ..Machine::default()
-    };
-    for (name, count) in gpus {
-        let kind = kind(name);
-        machine.gpus.extend((0..*count).map(|place| Gpu {
-            uuid: format!("{worker}-{name}-{place}").into(),
-            kind: Arc::clone(&kind),
-        }));
     }
-    machine
 }
 
 pub(crate) fn book() -> Book {
@@ -198,7 +199,7 @@ pub(crate) fn lose(book: &mut Book, name: &str) {
     take(decision, book);
 }
 
-pub(crate) fn by() -> By {
+pub(crate) fn by() -> Arc<By> {
     By::new("alice", "because")
 }
 

@@ -37,24 +37,89 @@ pub struct Entry {
     pub worker: Arc<Worker>,
     /// The revision that put the record.
     pub modified: u64,
-    /// The revision of the last change of what is allocated on it; none if nothing ever was.
-    pub room: Option<u64>,
-    /// Its allocations, in order of id.
-    pub allocations: Vec<Arc<Allocation>>,
+    /// What is or was allocated on it; none if nothing ever was, as on most of a fleet that waits.
+    given: Option<Box<Given>>,
+}
+
+/// What is allocated on a worker.
+#[derive(Clone, Debug, Default)]
+struct Given {
+    /// The revision of its last change.
+    modified: Option<u64>,
+    /// In order of id.
+    allocations: Vec<Arc<Allocation>>,
     /// What they hold together.
-    pub usage: Usage,
+    usage: Usage,
 }
 
 impl Entry {
+    fn new(worker: &Arc<Worker>, modified: u64) -> Self {
+        Self {
+            worker: Arc::clone(worker),
+            modified,
+            given: None,
+        }
+    }
+
+    /// Its allocations, in order of id.
+    pub fn allocations(&self) -> &[Arc<Allocation>] {
+        self.given
+            .as_deref()
+            .map_or(&[], |given| &given.allocations)
+    }
+
+    /// What they hold together.
+    pub fn usage(&self) -> Usage {
+        self.given
+            .as_deref()
+            .map(|given| given.usage)
+            .unwrap_or_default()
+    }
+
+    /// The revision of the last change of what is allocated on it; none if nothing ever was.
+    pub fn room_modified(&self) -> Option<u64> {
+        self.given.as_deref().and_then(|given| given.modified)
+    }
+
     /// Whether nothing is allocated on it that counts.
     pub fn is_empty(&self) -> bool {
-        self.usage.allocations == 0
+        self.usage().allocations == 0
+    }
+
+    /// What is allocated on it is put by this revision; by none if its record is gone.
+    fn set_room(&mut self, modified: Option<u64>) {
+        self.given.get_or_insert_default().modified = modified;
+    }
+
+    fn put(&mut self, allocation: &Arc<Allocation>) {
+        let given = self.given.get_or_insert_default();
+        let ids = |one: &Arc<Allocation>| one.id.cmp(&allocation.id);
+        match given.allocations.binary_search_by(ids) {
+            Ok(at) => given.allocations[at] = Arc::clone(allocation),
+            Err(at) => given.allocations.insert(at, Arc::clone(allocation)),
+        }
+        self.count();
+    }
+
+    fn remove(&mut self, id: &Text) {
+        if let Some(given) = &mut self.given {
+            given.allocations.retain(|one| one.id != *id);
+        }
+        self.count();
+    }
+
+    /// Counts what is held anew.
+    fn count(&mut self) {
+        if let Some(given) = &mut self.given {
+            let worker = &self.worker;
+            given.usage = room::usage(&worker.machine, worker.revoked_through, &given.allocations);
+        }
     }
 
     /// Its allocations that hold room: all but those that force-disabling took.
     pub fn counted(&self) -> impl Iterator<Item = &Arc<Allocation>> {
         let revoked_through = self.worker.revoked_through;
-        self.allocations
+        self.allocations()
             .iter()
             .filter(move |one| !one.is_revoked_through(revoked_through))
     }
@@ -235,7 +300,7 @@ impl Fleet {
     pub fn modified(&self, key: &Key) -> Option<u64> {
         match key {
             Key::Worker(name) => self.worker(name).map(|entry| entry.modified),
-            Key::Room(name) => self.worker(name).and_then(|entry| entry.room),
+            Key::Room(name) => self.worker(name).and_then(Entry::room_modified),
             Key::Allocation(id) => self.allocations.get(id).map(|held| held.modified),
             Key::Owner(owner) => self.owners.get(owner).map(|held| held.modified),
             Key::Token(id) => self.tokens.get(id).map(|held| held.modified),
@@ -252,12 +317,12 @@ impl Fleet {
             Change::WorkerGone(name) => drop(self.workers.remove(name)),
             Change::Room(name) => {
                 if let Some(entry) = self.workers.get_mut(name) {
-                    entry.room = Some(modified);
+                    entry.set_room(Some(modified));
                 }
             }
             Change::RoomGone(name) => {
                 if let Some(entry) = self.workers.get_mut(name) {
-                    entry.room = None;
+                    entry.set_room(None);
                 }
             }
             Change::Allocation(allocation) => self.put_allocation(allocation, modified),
@@ -293,13 +358,7 @@ impl Fleet {
 
     fn put_worker(&mut self, worker: &Arc<Worker>, modified: u64) {
         let Some(entry) = self.workers.get_mut(&worker.name) else {
-            let entry = Entry {
-                worker: Arc::clone(worker),
-                modified,
-                room: None,
-                allocations: Vec::new(),
-                usage: Usage::default(),
-            };
+            let entry = Entry::new(worker, modified);
             self.workers.insert(worker.name.clone(), entry);
             return;
         };
@@ -308,7 +367,7 @@ impl Fleet {
         entry.worker = Arc::clone(worker);
         entry.modified = modified;
         if !same_room {
-            refresh(entry);
+            entry.count();
         }
     }
 
@@ -323,14 +382,7 @@ impl Fleet {
             }
         }
         if let Some(entry) = self.workers.get_mut(&allocation.worker) {
-            match entry
-                .allocations
-                .binary_search_by(|one| one.id.cmp(&allocation.id))
-            {
-                Ok(at) => entry.allocations[at] = Arc::clone(allocation),
-                Err(at) => entry.allocations.insert(at, Arc::clone(allocation)),
-            }
-            refresh(entry);
+            entry.put(allocation);
         }
     }
 
@@ -350,15 +402,9 @@ impl Fleet {
                 .remove(&(request.principal.clone(), request.id.clone()));
         }
         if let Some(entry) = self.workers.get_mut(&gone.worker) {
-            entry.allocations.retain(|one| one.id != *id);
-            refresh(entry);
+            entry.remove(id);
         }
     }
-}
-
-fn refresh(entry: &mut Entry) {
-    let worker = &entry.worker;
-    entry.usage = room::usage(&worker.machine, worker.revoked_through, &entry.allocations);
 }
 
 fn held<T>(value: T, modified: u64) -> Held<T> {

@@ -109,7 +109,6 @@ impl Terms {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pulse {
     liveness: Liveness,
-    since: Moment,
     heard: Moment,
     suspect_at: Moment,
     lost_at: Moment,
@@ -131,7 +130,6 @@ impl Pulse {
     pub fn unknown(now: Moment, terms: Terms) -> Self {
         Self {
             liveness: Liveness::Unknown,
-            since: now,
             heard: now,
             suspect_at: now + terms.lost_after / 2,
             lost_at: now + terms.lost_after,
@@ -155,7 +153,6 @@ impl Pulse {
         let changes = self.liveness != Liveness::Alive;
         if changes {
             self.liveness = Liveness::Alive;
-            self.since = now;
         }
         changes
     }
@@ -178,7 +175,6 @@ impl Pulse {
         let was_suspect = self.liveness == Liveness::Suspect;
         if was_suspect {
             self.liveness = Liveness::Unknown;
-            self.since = now;
         }
         self.heard = self.heard.max(now);
         self.suspect_at = self.suspect_at.max(now + terms.lost_after / 2);
@@ -189,24 +185,23 @@ impl Pulse {
     /// Looks whether its silence has come to mean something.
     pub fn judge(&mut self, now: Moment) -> Verdict {
         if now >= self.lost_at {
-            self.suspect(now);
+            self.suspect();
             return Verdict::Expired;
         }
         if now < self.suspect_at {
             return Verdict::Fine(self.suspect_at);
         }
-        if self.suspect(now) {
+        if self.suspect() {
             Verdict::Suspect(self.lost_at)
         } else {
             Verdict::Fine(self.lost_at)
         }
     }
 
-    fn suspect(&mut self, now: Moment) -> bool {
+    fn suspect(&mut self) -> bool {
         let changes = self.liveness != Liveness::Suspect;
         if changes {
             self.liveness = Liveness::Suspect;
-            self.since = now;
         }
         changes
     }
@@ -214,11 +209,6 @@ impl Pulse {
     /// What is known of the worker.
     pub fn liveness(&self) -> Liveness {
         self.liveness
-    }
-
-    /// Since when.
-    pub fn since(&self) -> Moment {
-        self.since
     }
 
     /// When it was heard last.

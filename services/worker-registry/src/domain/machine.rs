@@ -3,56 +3,18 @@
 use std::sync::Arc;
 
 use muster_model::constraints::{CapacityType, Labels};
-use muster_model::gpu::{GpuGroup, GpuName, Vendor, WHOLE};
 use muster_model::quantity::MicroUsd;
 use muster_model::requirements::Arch;
 
-use super::text::Text;
-
-/// One accelerator.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Gpu {
-    /// The vendor's identifier, unique in the fleet.
-    pub uuid: Text,
-    /// What it is; equal ones share it.
-    pub kind: Arc<GpuKind>,
-}
-
-/// What equal accelerators have in common.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GpuKind {
-    /// The canonical name.
-    pub name: GpuName,
-    /// Who makes it.
-    pub vendor: Option<Vendor>,
-    /// Nominal memory in MiB; 0 is unknown.
-    pub memory_mib: u32,
-    /// The product name as the driver says it.
-    pub product_name: Text,
-    /// CUDA compute capability; empty is unknown.
-    pub compute_capability: Text,
-    /// Declared, not real.
-    pub simulated: bool,
-}
-
-impl GpuKind {
-    /// `count` of this kind, as requirements are matched with.
-    pub fn group(&self, count: u32) -> GpuGroup {
-        GpuGroup {
-            name: self.name.clone(),
-            vendor: self.vendor,
-            count,
-            memory_mib: (self.memory_mib > 0).then_some(self.memory_mib),
-            share_milli: WHOLE,
-        }
-    }
-}
+use super::common::Common;
+use super::gpus::Gpus;
+use super::text::{Text, common};
 
 /// What a machine has, where it is and what it costs, as its agent said at registration.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Machine {
-    /// Accelerators, in the agent's order.
-    pub gpus: Vec<Gpu>,
+    /// Its accelerators.
+    pub gpus: Gpus,
     /// Processors in thousandths of one.
     pub cpu_milli: u32,
     /// Main memory in MiB.
@@ -62,7 +24,7 @@ pub struct Machine {
     /// The instruction set, if known.
     pub arch: Option<Arch>,
     /// The agent's labels.
-    pub labels: Labels,
+    pub labels: Arc<Labels>,
     /// On demand or spot, if known.
     pub capacity_type: Option<CapacityType>,
     /// The price of an hour, if known.
@@ -84,6 +46,34 @@ pub struct Machine {
 impl Machine {
     /// Whether any accelerator was declared and is not real.
     pub fn is_simulated(&self) -> bool {
-        self.gpus.iter().any(|gpu| gpu.kind.simulated)
+        self.gpus.kinds().any(|kind| kind.simulated)
     }
+}
+
+/// A machine of which nothing is known.
+impl Default for Machine {
+    fn default() -> Self {
+        Self {
+            gpus: Gpus::default(),
+            cpu_milli: 0,
+            memory_mib: 0,
+            disk_mib: 0,
+            arch: None,
+            labels: common_labels(Labels::new()),
+            capacity_type: None,
+            price: None,
+            backend: common(""),
+            region: common(""),
+            zone: common(""),
+            agent_version: common(""),
+            agent_address: common(""),
+            advertise_host: common(""),
+        }
+    }
+}
+
+/// Labels as other machines and workers hold them that have the same.
+pub fn common_labels(labels: Labels) -> Arc<Labels> {
+    static LABELS: Common<Labels> = Common::new();
+    LABELS.share(labels)
 }

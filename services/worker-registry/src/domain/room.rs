@@ -9,7 +9,8 @@ use std::sync::Arc;
 use muster_model::requirements::Capacity;
 
 use super::allocation::{Allocation, Amounts};
-use super::machine::{GpuKind, Machine};
+use super::gpus::GpuKind;
+use super::machine::Machine;
 use super::text::Text;
 
 /// What is given away on a worker, in numbers.
@@ -42,7 +43,7 @@ pub fn usage(machine: &Machine, revoked_through: u64, allocations: &[Arc<Allocat
     let gpus = machine
         .gpus
         .iter()
-        .filter(|gpu| is_busy(&gpu.uuid, counted()))
+        .filter(|gpu| is_busy(gpu.uuid, counted()))
         .count();
     Usage {
         allocations: number(counted().count()),
@@ -63,14 +64,14 @@ pub fn free(
         counted(revoked_through, allocations)
             .filter(move |one| without.is_none_or(|id| one.id != *id))
     };
-    let mut groups: Vec<(&Arc<GpuKind>, Vec<usize>)> = Vec::new();
+    let mut groups: Vec<(&GpuKind, Vec<usize>)> = Vec::new();
     for (place, gpu) in machine.gpus.iter().enumerate() {
-        let at = groups.iter().position(|(kind, _)| is_same(kind, &gpu.kind));
+        let at = groups.iter().position(|(kind, _)| is_same(kind, gpu.kind));
         let at = at.unwrap_or_else(|| {
-            groups.push((&gpu.kind, Vec::new()));
+            groups.push((gpu.kind, Vec::new()));
             groups.len() - 1
         });
-        if !is_busy(&gpu.uuid, counted()) {
+        if !is_busy(gpu.uuid, counted()) {
             groups[at].1.push(place);
         }
     }
@@ -134,13 +135,13 @@ fn amounts(
     })
 }
 
-fn is_busy<'a>(uuid: &Text, mut by: impl Iterator<Item = &'a Arc<Allocation>>) -> bool {
-    by.any(|one| one.gpus.contains(uuid))
+fn is_busy<'a>(uuid: &str, mut by: impl Iterator<Item = &'a Arc<Allocation>>) -> bool {
+    by.any(|one| one.has_gpu(uuid))
 }
 
 /// Whether two kinds can be given in one allocation: the driver's product name does not matter.
-fn is_same(one: &Arc<GpuKind>, other: &Arc<GpuKind>) -> bool {
-    Arc::ptr_eq(one, other)
+fn is_same(one: &GpuKind, other: &GpuKind) -> bool {
+    std::ptr::eq(one, other)
         || (one.name == other.name
             && one.vendor == other.vendor
             && one.memory_mib == other.memory_mib)

@@ -2,8 +2,16 @@
 
 use std::sync::Arc;
 
+use super::common::Common;
+
 /// A shared, immutable text.
 pub type Text = Arc<str>;
 
 /// Who acts when no person, agent or owner did.
 pub const SYSTEM: &str = "system";
+
+/// A text that other records are likely to have as well: a zone, a version, nothing.
+pub fn common(text: &str) -> Text {
+    static TEXTS: Common<str> = Common::new();
+    TEXTS.share(text)
+}

@@ -3,23 +3,23 @@
 //! It decides how a record looks after a change of state. Which changes are allowed stands in
 //! [`state`](super::state); what is allocated on a worker is not part of its record.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use muster_model::constraints::{CapacityType, Labels, Place};
 use muster_model::quantity::MicroUsd;
 
+use super::common::Common;
 use super::drain::{Cause, Drain};
-use super::machine::Machine;
+use super::machine::{Machine, common_labels};
 use super::state::{Event, Facts, Next, Rejected, State};
-use super::text::Text;
+use super::text::{Text, common};
 
 /// How many changes of state a worker remembers.
 pub const HISTORY: usize = 100;
 
 /// Who did something, and why.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct By {
     /// A user, an agent, or "system".
     pub actor: Text,
@@ -29,15 +29,16 @@ pub struct By {
 
 impl By {
     /// An actor with a reason.
-    pub fn new(actor: impl Into<Text>, reason: impl Into<Text>) -> Self {
-        Self {
+    pub fn new(actor: impl Into<Text>, reason: impl Into<Text>) -> Arc<Self> {
+        static COMMON: Common<By> = Common::new();
+        COMMON.share(Self {
             actor: actor.into(),
             reason: reason.into(),
-        }
+        })
     }
 
     /// Nobody but the registry itself.
-    pub fn system(reason: impl Into<Text>) -> Self {
+    pub fn system(reason: impl Into<Text>) -> Arc<Self> {
         Self::new(super::text::SYSTEM, reason)
     }
 }
@@ -80,7 +81,7 @@ pub struct Transition {
     /// The generation after.
     pub generation: u64,
     /// Who and why.
-    pub by: By,
+    pub by: Arc<By>,
 }
 
 /// What is durable of a worker's liveness.
@@ -120,7 +121,7 @@ pub struct Worker {
     /// Since when it is in this state.
     pub state_since: SystemTime,
     /// Who brought it there, and why.
-    pub state_by: By,
+    pub state_by: Arc<By>,
     /// DISABLED without the agent's word that what it ran has ended.
     pub unconfirmed: bool,
     /// The generation whose start-up checks passed last; 0 is none.
@@ -130,9 +131,9 @@ pub struct Worker {
     /// What is durable of its liveness.
     pub presence: Presence,
     /// The operator's labels, which win over the agent's.
-    pub labels: Labels,
+    pub labels: Arc<Labels>,
     /// Both kinds of label, as placement sees them.
-    pub effective_labels: Labels,
+    pub effective_labels: Arc<Labels>,
     /// The operator's price, which wins over the agent's.
     pub price: Option<MicroUsd>,
     /// The operator's capacity type, which wins over the agent's.
@@ -140,11 +141,11 @@ pub struct Worker {
     /// What its agent said of the machine.
     pub machine: Arc<Machine>,
     /// The agent's start-up checks.
-    pub checks: Vec<Check>,
+    pub checks: Arc<[Check]>,
     /// The drain under way, or the last one.
     pub drain: Option<Arc<Drain>>,
     /// Changes of state, oldest first, at most [`HISTORY`].
-    pub history: VecDeque<Transition>,
+    pub history: Arc<[Transition]>,
     /// When it was created.
     pub created: SystemTime,
     /// When its record changed last.
@@ -161,12 +162,12 @@ pub struct Worker {
 
 impl Worker {
     /// A record made ahead, before any machine has come.
-    pub fn ahead(name: Text, uid: Text, by: By, now: SystemTime) -> Self {
+    pub fn ahead(name: Text, uid: Text, by: Arc<By>, now: SystemTime) -> Self {
         let mut worker = Self {
             name,
             uid,
             generation: 0,
-            boot_id: "".into(),
+            boot_id: nothing(),
             state: State::Provisioning,
             state_since: now,
             state_by: by.clone(),
@@ -174,19 +175,19 @@ impl Worker {
             proved_generation: 0,
             revoked_through: 0,
             presence: Presence::Awaited,
-            labels: Labels::new(),
-            effective_labels: Labels::new(),
+            labels: common_labels(Labels::new()),
+            effective_labels: common_labels(Labels::new()),
             price: None,
             capacity_type: None,
             machine: Arc::default(),
-            checks: Vec::new(),
+            checks: Arc::default(),
             drain: None,
-            history: VecDeque::new(),
+            history: Arc::default(),
             created: now,
             updated: now,
-            epoch: "".into(),
-            join_token: "".into(),
-            san: "".into(),
+            epoch: nothing(),
+            join_token: nothing(),
+            san: nothing(),
             writes: 0,
         };
         worker.remember(None, State::Provisioning, by, now);
@@ -241,21 +242,21 @@ impl Worker {
     }
 
     /// Goes to `state` and remembers it; in the same state nothing changes.
-    pub fn go(&mut self, state: State, by: By, now: SystemTime) {
+    pub fn go(&mut self, state: State, by: Arc<By>, now: SystemTime) {
         if self.state != state {
             self.enter(state, by, now);
         }
     }
 
     /// Goes to `state` and remembers it, also if it is the same: a new registration, or new terms.
-    pub fn enter(&mut self, state: State, by: By, now: SystemTime) {
+    pub fn enter(&mut self, state: State, by: Arc<By>, now: SystemTime) {
         let from = self.state;
         if from != state {
             self.state_since = now;
             self.writes += 1;
         }
         self.state = state;
-        self.state_by = by.clone();
+        self.state_by = Arc::clone(&by);
         if state != State::Draining {
             self.end_drain(now);
         }
@@ -264,7 +265,7 @@ impl Worker {
 
     /// Takes the operator's labels.
     pub fn set_labels(&mut self, labels: Labels) {
-        self.labels = labels;
+        self.labels = common_labels(labels);
         self.merge_labels();
     }
 
@@ -305,13 +306,15 @@ impl Worker {
     }
 
     fn merge_labels(&mut self) {
-        let mut merged = self.machine.labels.clone();
-        merged.extend(
-            self.labels
-                .iter()
-                .map(|(key, value)| (key.clone(), value.clone())),
-        );
-        self.effective_labels = merged;
+        self.effective_labels = if self.labels.is_empty() {
+            Arc::clone(&self.machine.labels)
+        } else if self.machine.labels.is_empty() {
+            Arc::clone(&self.labels)
+        } else {
+            let mut merged = Labels::clone(&self.machine.labels);
+            merged.extend(Labels::clone(&self.labels));
+            common_labels(merged)
+        };
     }
 
     fn end_drain(&mut self, now: SystemTime) {
@@ -322,16 +325,20 @@ impl Worker {
         }
     }
 
-    fn remember(&mut self, from: Option<State>, to: State, by: By, now: SystemTime) {
-        while self.history.len() >= HISTORY {
-            self.history.pop_front();
-        }
-        self.history.push_back(Transition {
+    fn remember(&mut self, from: Option<State>, to: State, by: Arc<By>, now: SystemTime) {
+        let new = Transition {
             at: now,
             from,
             to,
             generation: self.generation,
             by,
-        });
+        };
+        let oldest = (self.history.len() + 1).saturating_sub(HISTORY);
+        let kept = self.history[oldest..].iter().cloned();
+        self.history = kept.chain(std::iter::once(new)).collect();
     }
+}
+
+fn nothing() -> Text {
+    common("")
 }

@@ -61,10 +61,15 @@ pub(crate) fn parse_text(
     most: usize,
     violations: &mut Violations,
 ) -> Text {
+    check_text(field, text, most, violations);
+    text.into()
+}
+
+/// Refuses a text of more than so many characters.
+pub(crate) fn check_text(field: &str, text: &str, most: usize, violations: &mut Violations) {
     if text.len() > most && text.chars().count() > most {
         violations.add(field, format!("must be at most {most} characters"));
     }
-    text.into()
 }
 
 /// A required text of at most so many characters.

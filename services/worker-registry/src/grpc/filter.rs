@@ -82,7 +82,7 @@ impl Workers {
     pub(super) fn meets(&self, worker: &Worker) -> bool {
         let machine = &worker.machine;
         let one_of = |any: &[String], is: &str| any.is_empty() || any.iter().any(|one| one == is);
-        let has_gpu = |name: &GpuName| machine.gpus.iter().any(|gpu| name.covers(&gpu.kind.name));
+        let has_gpu = |name: &GpuName| machine.gpus.kinds().any(|kind| name.covers(&kind.name));
         (self.states.is_empty() || self.states.contains(&worker.state))
             && (self.names.is_empty() || self.names.contains(&*worker.name))
             && self

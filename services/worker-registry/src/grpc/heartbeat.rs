@@ -236,7 +236,7 @@ fn notices(entry: &Entry) -> Vec<proto::AllocationNotice> {
             stop_grace: Some(render_duration(allocation.stop_grace)),
         })
     };
-    entry.allocations.iter().filter_map(notice).collect()
+    entry.allocations().iter().filter_map(notice).collect()
 }
 
 /// Of an allocation that is over here and still runs there.

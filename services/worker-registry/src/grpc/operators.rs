@@ -27,7 +27,7 @@ use crate::seen::Seen;
 /// What an operator's call says of a worker.
 struct Asked {
     name: Text,
-    by: By,
+    by: Arc<By>,
     etag: String,
 }
 

@@ -70,7 +70,7 @@ pub(super) async fn get_worker(
         .ok_or_else(|| status_of(Refused::NoWorker(name).into()))?;
     let mut worker = render_worker(&registry.seen(entry), &registry.epoch);
     worker.history = render_history(&entry.worker);
-    let allocations = entry.allocations.iter().map(|one| {
+    let allocations = entry.allocations().iter().map(|one| {
         let seen = SeenAllocation::new(one, Some(&*entry.worker));
         render_allocation(&seen.allocation, seen.revoked.as_ref())
     });

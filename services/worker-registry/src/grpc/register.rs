@@ -9,8 +9,8 @@ use tonic::{Request, Status};
 
 use super::access::{bearer, speaks_for};
 use super::convert::{
-    MAX_ID, known, parse_allocation, parse_capacity_type, parse_checks, parse_generation,
-    parse_labels, parse_machine, parse_name, parse_price, parse_required, parse_text,
+    MAX_ID, check_text, known, parse_allocation, parse_capacity_type, parse_checks,
+    parse_generation, parse_labels, parse_machine, parse_name, parse_price, parse_required,
 };
 use super::failure::{check, status_of};
 use super::heartbeat::{end, ended, hear, render_terms, runs};
@@ -19,8 +19,8 @@ use crate::credential;
 use crate::domain::allocation::Allocation;
 use crate::domain::book::Book;
 use crate::domain::decide::{self, Arrival, Checked, Proof};
-use crate::domain::machine::Machine;
-use crate::domain::text::Text;
+use crate::domain::machine::{Machine, common_labels};
+use crate::domain::text::{Text, common};
 use crate::domain::worker::Worker;
 use crate::registry::Registry;
 
@@ -115,10 +115,15 @@ fn parse_arrival(
     violations: &mut Violations,
 ) -> Result<Arrival, Status> {
     let place = |field: &str, text: &str, violations: &mut Violations| {
-        parse_text(field, text, MAX_PLACE, violations)
+        check_text(field, text, MAX_PLACE, violations);
+        common(text)
     };
     let mut machine = Machine {
-        labels: parse_labels("agent_labels", message.agent_labels, violations),
+        labels: common_labels(parse_labels(
+            "agent_labels",
+            message.agent_labels,
+            violations,
+        )),
         capacity_type: parse_capacity_type(known(
             "capacity_type",
             message.capacity_type,

@@ -10,7 +10,8 @@ use super::convert::{
     render_arch, render_count, render_history, render_record_around, render_vendor,
     render_worker_around,
 };
-use crate::domain::machine::{Gpu, Machine};
+use crate::domain::gpus::Gpu;
+use crate::domain::machine::Machine;
 use crate::domain::worker::Worker;
 use crate::seen::Seen;
 
@@ -40,8 +41,8 @@ fn put(around: &proto::Worker, machine: &Machine, to: &mut Vec<u8>) {
 }
 
 fn put_machine(machine: &Machine, to: &mut Vec<u8>) {
-    for gpu in &machine.gpus {
-        put_message(1, to, |to| put_gpu(gpu, to));
+    for gpu in machine.gpus.iter() {
+        put_message(1, to, |to| put_gpu(&gpu, to));
     }
     put_number(2, render_count(machine.cpu_milli), to);
     put_number(3, render_count(machine.memory_mib), to);
@@ -49,9 +50,9 @@ fn put_machine(machine: &Machine, to: &mut Vec<u8>) {
     put_number(5, render_arch(machine.arch) as i32, to);
 }
 
-fn put_gpu(gpu: &Gpu, to: &mut Vec<u8>) {
+fn put_gpu(gpu: &Gpu<'_>, to: &mut Vec<u8>) {
     let kind = &gpu.kind;
-    put_text(1, &gpu.uuid, to);
+    put_text(1, gpu.uuid, to);
     put_text(2, kind.name.as_str(), to);
     put_number(3, render_vendor(kind.vendor) as i32, to);
     put_number(4, render_count(kind.memory_mib), to);

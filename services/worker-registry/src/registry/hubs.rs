@@ -364,7 +364,7 @@ impl News {
         let taken = known.filter(|entry| entry.worker.revoked_through != worker.revoked_through);
         if let Some(entry) = taken {
             self.allocations
-                .extend(entry.allocations.iter().map(|one| one.id.clone()));
+                .extend(entry.allocations().iter().map(|one| one.id.clone()));
         }
     }
 }

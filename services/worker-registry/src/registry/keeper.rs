@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use muster_store::Leadership;
@@ -176,7 +177,7 @@ impl Registry {
     }
 
     /// Takes a zone's brake off, and tells it. Answers how many workers it held.
-    pub(crate) async fn release_mass_loss(&self, zone: Text, by: By) -> Result<usize, Error> {
+    pub(crate) async fn release_mass_loss(&self, zone: Text, by: Arc<By>) -> Result<usize, Error> {
         let (answer, held) = oneshot::channel();
         self.releases().push(Release {
             zone: zone.clone(),
@@ -193,7 +194,7 @@ impl Registry {
             "MassLossReleased",
             Severity::Warning,
             message,
-            by.actor,
+            by.actor.clone(),
         );
         let draft = Draft::of(Change::Event(event.into()));
         self.decide(|_, _| {

@@ -198,7 +198,7 @@ fn replaceable<'a>(
     if entry.worker.is_lost() {
         return Err(Refused::WorkerLost(old.worker.clone()));
     }
-    let mut others = entry.allocations.iter().chain(made);
+    let mut others = entry.allocations().iter().chain(made);
     if let Some(other) = others.find(|other| other.replaces.as_ref() == Some(id)) {
         return Err(Refused::Unfit(format!(
             "the room of allocation {id} was taken over by {}",

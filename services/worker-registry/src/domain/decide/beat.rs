@@ -46,9 +46,11 @@ impl Named {
 
     /// What `entry` makes of the id.
     pub fn of(entry: &Entry, id: &str, epoch: &str) -> Self {
-        let known = entry.allocations.binary_search_by(|one| (*one.id).cmp(id));
+        let known = entry
+            .allocations()
+            .binary_search_by(|one| (*one.id).cmp(id));
         let taken =
-            |at: usize| entry.allocations[at].is_revoked_through(entry.worker.revoked_through);
+            |at: usize| entry.allocations()[at].is_revoked_through(entry.worker.revoked_through);
         match known {
             Ok(at) if taken(at) => Self::Taken,
             Ok(_) => Self::Known,
@@ -71,7 +73,10 @@ pub fn end(
     now: SystemTime,
 ) -> Result<Decision<Vec<Text>>, Refused> {
     let entry = incarnation(book, name, generation)?;
-    let here = entry.allocations.iter().filter(|one| ids.contains(&one.id));
+    let here = entry
+        .allocations()
+        .iter()
+        .filter(|one| ids.contains(&one.id));
     let (held, over): (Vec<_>, Vec<_>) = here
         .partition(|one| one.is_held() && !one.is_revoked_through(entry.worker.revoked_through));
     let noted = held.into_iter().map(|one| one.id.clone()).collect();

@@ -45,7 +45,7 @@ pub fn activate(
         .iter()
         .all(|check| check.status == CheckStatus::Passed);
     let mut worker = Worker::clone(&entry.worker);
-    worker.checks = asked.checks;
+    worker.checks = asked.checks.into();
     if passed {
         worker.proved_generation = worker.generation;
         let state = next_state(entry, Event::Activate)?;
@@ -125,7 +125,7 @@ fn begin_drain(entry: &Entry, terms: &Terms, now: SystemTime) -> Worker {
 pub fn resume(
     book: &Book,
     name: &Text,
-    by: &By,
+    by: &Arc<By>,
     require: Precondition<'_>,
     now: SystemTime,
 ) -> Result<Decision<Arc<Worker>>, Refused> {
@@ -139,7 +139,7 @@ pub fn resume(
 pub fn enable(
     book: &Book,
     name: &Text,
-    by: &By,
+    by: &Arc<By>,
     require: Precondition<'_>,
     now: SystemTime,
 ) -> Result<Decision<Arc<Worker>>, Refused> {
@@ -150,7 +150,7 @@ fn step(
     book: &Book,
     name: &Text,
     event: Event,
-    by: &By,
+    by: &Arc<By>,
     require: Precondition<'_>,
     now: SystemTime,
 ) -> Result<Decision<Arc<Worker>>, Refused> {
@@ -180,7 +180,7 @@ pub fn disable(
     book: &Book,
     name: &Text,
     force: bool,
-    by: &By,
+    by: &Arc<By>,
     require: Precondition<'_>,
     now: SystemTime,
 ) -> Result<Decision<Arc<Worker>>, Refused> {
@@ -189,7 +189,7 @@ pub fn disable(
     let event = if force { Event::Force } else { Event::Disable };
     let state = next_state(entry, event).map_err(|rejected| match entry.worker.state {
         State::Provisioning | State::Active | State::Draining => {
-            Refused::NotEmpty(entry.usage.allocations, DRAIN_FIRST)
+            Refused::NotEmpty(entry.usage().allocations, DRAIN_FIRST)
         }
         State::Disabled => rejected.into(),
     })?;
@@ -279,7 +279,7 @@ pub fn clear_revoked(book: &Book, name: &Text, now: SystemTime) -> Decision<bool
     };
     let revoked_through = entry.worker.revoked_through;
     let taken = entry
-        .allocations
+        .allocations()
         .iter()
         .filter(|one| one.is_revoked_through(revoked_through));
     let taken: Vec<_> = taken.take(CHUNK).collect();
@@ -312,9 +312,9 @@ pub fn delete(
     let entry = worker(book, name)?;
     require(&entry.worker)?;
     match entry.worker.next(Event::Delete, entry.is_empty())? {
-        Next::Deleted if entry.allocations.is_empty() => {}
+        Next::Deleted if entry.allocations().is_empty() => {}
         Next::Deleted | Next::State(_) => {
-            let left = u32::try_from(entry.allocations.len()).unwrap_or(u32::MAX);
+            let left = u32::try_from(entry.allocations().len()).unwrap_or(u32::MAX);
             return Err(Refused::NotEmpty(
                 left,
                 "they are being forgotten; try again",
@@ -328,7 +328,7 @@ pub fn delete(
         actor: actor.clone(),
     };
     let mut draft = Draft::of(Change::Tombstone(name.clone(), stone));
-    if entry.room.is_some() {
+    if entry.room_modified().is_some() {
         draft.put(Change::RoomGone(name.clone()));
     }
     draft.put(Change::WorkerGone(name.clone()));

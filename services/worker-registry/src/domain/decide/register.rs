@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use muster_model::constraints::Labels;
+
 use super::{CHUNK, Decision, Refused, change_room, next_state, put_worker};
 use crate::domain::allocation::Allocation;
 use crate::domain::book::Book;
@@ -151,13 +153,13 @@ fn first(
                 By::new("agent", ""),
                 now,
             );
-            made.history.clear();
+            made.history = Arc::default();
             made
         }
     };
     if let Some(token) = &token {
         let mut labels = token.labels.clone();
-        labels.extend(worker.labels.clone());
+        labels.extend(Labels::clone(&worker.labels));
         worker.set_labels(labels);
         worker.join_token = token.id.clone();
         draft.put(Change::Token(Arc::new(token.used())));
@@ -253,12 +255,12 @@ fn arrive(
     let is_new = worker.history.is_empty();
     worker.boot_id = arrival.boot_id.clone();
     worker.presence = Presence::Expected;
-    worker.checks.clear();
+    worker.checks = Arc::default();
     worker.unconfirmed &= arrival.runs;
     worker.epoch = book.epoch().clone();
     worker.set_machine(Arc::clone(&arrival.machine));
     worker.enter(state, By::new("agent", "registered"), now);
-    if is_new && let Some(only) = worker.history.front_mut() {
+    if is_new && let Some(only) = Arc::make_mut(&mut worker.history).first_mut() {
         only.from = None;
     }
     let worker = put_worker(&mut draft, worker, now);

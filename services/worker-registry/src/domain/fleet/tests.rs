@@ -25,7 +25,7 @@ fn what_follows_from_records_follows_their_changes() {
     let mut spread = ask("H100", 3);
     spread.spread_key = "chat".into();
     let made = allocate(&mut book, &item("r1", spread)).unwrap();
-    assert_eq!(entry(&book, "w1").usage.gpus, 3);
+    assert_eq!(entry(&book, "w1").usage().gpus, 3);
     assert_eq!(book.fleet().spread().count("chat", "w1"), 1);
     let request = made.request.clone().unwrap();
     assert!(
@@ -39,7 +39,7 @@ fn what_follows_from_records_follows_their_changes() {
         Life::Releasing(_)
     ));
     book.take(&[Change::AllocationGone(made.id.clone())]);
-    assert_eq!(entry(&book, "w1").usage.allocations, 0);
+    assert_eq!(entry(&book, "w1").usage().allocations, 0);
     assert_eq!(book.fleet().spread().count("chat", "w1"), 0);
     assert!(
         book.fleet()

@@ -63,6 +63,10 @@ impl<T> Wheel<T> {
         for tick in first..=until {
             let entries = &mut self.slots[slot(tick)];
             due.extend(entries.extract_if(.., |(at, _)| *at <= until));
+            if entries.is_empty() {
+                // Without the room that the most who ever came together took.
+                *entries = Vec::new();
+            }
         }
         self.taken = until;
         self.length -= due.len();

@@ -88,7 +88,7 @@ impl Ask {
     pub fn room(&self, entry: &Entry, also: &[Arc<Allocation>]) -> Room {
         let worker = &entry.worker;
         let here = also.iter().filter(|one| one.worker == worker.name);
-        let mut allocations = Cow::Borrowed(entry.allocations.as_slice());
+        let mut allocations = Cow::Borrowed(entry.allocations());
         for one in here {
             allocations.to_mut().push(Arc::clone(one));
         }
@@ -103,18 +103,19 @@ impl Ask {
     /// The first free accelerators; of a room that is taken over, its own before others, which leaves
     /// more to those who come between the old one's end and the new one's start.
     fn pick(&self, entry: &Entry, free: &[usize], count: u32) -> Vec<Text> {
-        let gpus = &entry.worker.machine.gpus;
+        let gpus = entry.worker.machine.gpus.iter();
+        let uuids: Vec<_> = gpus.map(|gpu| gpu.uuid).collect();
         let old = self
             .replaces
             .as_ref()
-            .and_then(|id| entry.allocations.iter().find(|one| one.id == *id));
-        let is_old = |place: &&usize| old.is_some_and(|old| old.gpus.contains(&gpus[**place].uuid));
+            .and_then(|id| entry.allocations().iter().find(|one| one.id == *id));
+        let is_old = |place: &&usize| old.is_some_and(|old| old.has_gpu(uuids[**place]));
         let own = free.iter().filter(is_old);
         let others = free.iter().filter(|place| !is_old(place));
         let count = usize::try_from(count).unwrap_or(usize::MAX);
         own.chain(others)
             .take(count)
-            .map(|place| gpus[*place].uuid.clone())
+            .map(|place| uuids[*place].into())
             .collect()
     }
 }

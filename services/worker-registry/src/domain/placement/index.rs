@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use muster_model::gpu::{GpuGroup, GpuName};
 use muster_model::requirements::{GpuRequest, take};
@@ -28,7 +29,7 @@ struct Shelf {
 #[derive(Clone, Debug, Default)]
 pub struct Index {
     /// By kind of accelerator, with how many of the kind are free.
-    shelves: BTreeMap<Kind, Shelf>,
+    shelves: BTreeMap<Arc<Kind>, Shelf>,
     /// All, with how many accelerators of any kind are free.
     machines: BTreeSet<Place>,
     /// Where each worker stands.
@@ -38,7 +39,7 @@ pub struct Index {
 #[derive(Clone, Debug)]
 struct Standing {
     machine: (u32, u32),
-    shelves: Vec<(Kind, u32)>,
+    shelves: Box<[(Arc<Kind>, u32)]>,
 }
 
 impl Index {
@@ -50,29 +51,45 @@ impl Index {
         let room = room::free(
             &worker.machine,
             worker.revoked_through,
-            &entry.allocations,
+            entry.allocations(),
             None,
         );
         let cpu = room.capacity.cpu_milli.unwrap_or(0);
-        let mut standing = Standing {
+        let groups = room.capacity.gpus.into_iter();
+        let shelves = groups.map(|group| {
+            let count = group.count;
+            (self.put_on_shelf(group, cpu, name), count)
+        });
+        let standing = Standing {
+            shelves: shelves.collect(),
             machine: (room.gpus, cpu),
-            shelves: Vec::new(),
         };
-        for group in room.capacity.gpus {
-            let kind = (group.name.clone(), group.memory_mib);
-            let place = (group.count, cpu, name.clone());
-            standing.shelves.push((kind.clone(), group.count));
-            let shelf = self.shelves.entry(kind).or_insert_with(|| Shelf {
-                group: GpuGroup {
-                    count: u32::MAX,
-                    ..group
-                },
-                places: BTreeSet::new(),
-            });
-            shelf.places.insert(place);
-        }
         self.machines.insert((room.gpus, cpu, name.clone()));
         self.standing.insert(name.clone(), standing);
+    }
+
+    /// Puts a worker among those with accelerators of the kind; answers the kind as all of them hold it.
+    fn put_on_shelf(&mut self, group: GpuGroup, cpu: u32, name: &Text) -> Arc<Kind> {
+        let kind = (group.name.clone(), group.memory_mib);
+        let place = (group.count, cpu, name.clone());
+        if let Some((kind, _)) = self.shelves.get_key_value(&kind) {
+            let kind = Arc::clone(kind);
+            if let Some(shelf) = self.shelves.get_mut(&kind) {
+                shelf.places.insert(place);
+            }
+            return kind;
+        }
+        let kind = Arc::new(kind);
+        let group = GpuGroup {
+            count: u32::MAX,
+            ..group
+        };
+        let shelf = Shelf {
+            group,
+            places: BTreeSet::from([place]),
+        };
+        self.shelves.insert(Arc::clone(&kind), shelf);
+        kind
     }
 
     /// How many workers take work.

@@ -12,7 +12,7 @@ use crate::domain::fixture::{
     EPOCH, allocate, ask, at, book, by, item, join, join_with, lose, machine, take, unconditionally,
 };
 use crate::domain::liveness::Liveness;
-use crate::domain::machine::Machine;
+use crate::domain::machine::{Machine, common_labels};
 use crate::domain::text::Text;
 
 fn found(book: &Book, ask: &Ask) -> Option<String> {
@@ -102,7 +102,7 @@ fn what_may_not_be_there_is_not_put_there() {
     let mut book = book();
     let mut far = machine("far", &[("H100", 8)]);
     far.region = "us".into();
-    far.labels = [("tier".to_owned(), "gold".to_owned())].into();
+    far.labels = common_labels([("tier".to_owned(), "gold".to_owned())].into());
     join_with(&mut book, "far", far);
     join(&mut book, "near", &[("H100", 8)]);
     let constrained = |constraints| Ask {
@@ -245,7 +245,7 @@ proptest! {
         }
         for entry in book.fleet().workers() {
             let mut seen = BTreeSet::new();
-            for uuid in entry.allocations.iter().flat_map(|one| &one.gpus) {
+            for uuid in entry.allocations().iter().flat_map(|one| &one.gpus) {
                 prop_assert!(seen.insert(Arc::clone(uuid)), "given twice: {uuid}");
             }
         }

@@ -1,6 +1,7 @@
 use super::*;
 use crate::domain::allocation::Life;
 use crate::domain::fixture::{allocate, ask, book, item, join, machine};
+use crate::domain::gpus::Gpus;
 
 fn allocation(id: &str, gpus: &[usize], cpu_milli: u32, replaces: Option<&str>) -> Arc<Allocation> {
     let mut book = book();
@@ -90,7 +91,7 @@ fn a_machine_that_shrank_has_nothing_free_below_zero() {
     let given = [allocation("a", &[0], 64_000, None)];
     let shrunk = Machine {
         cpu_milli: 1000,
-        gpus: Vec::new(),
+        gpus: Gpus::default(),
         ..here()
     };
     let room = free(&shrunk, 0, &given, None);

@@ -1,8 +1,5 @@
 //! What a machine has.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
-
 use muster_model::gpu::{self, ComputeCapability};
 use muster_model::quantity::MicroUsd;
 use muster_proto::types::v1 as types;
@@ -10,14 +7,12 @@ use muster_runtime::status::Violations;
 
 use super::enums::{known, parse_arch, parse_vendor, render_arch, render_vendor};
 use super::{parse_count, render_count};
-use crate::domain::machine::{Gpu, GpuKind, Machine};
-use crate::domain::text::Text;
+use crate::domain::gpus::{Gpu, GpuKind, MAX_UUID};
+use crate::domain::machine::Machine;
+use crate::domain::text::common;
 
 /// The most accelerators of one machine.
 const MAX_GPUS: usize = 256;
-
-/// The longest uuid of an accelerator, in characters.
-const MAX_UUID: usize = 128;
 
 /// Takes the parts of a machine that `capacity` tells.
 pub(crate) fn parse_machine(
@@ -39,33 +34,45 @@ pub(crate) fn parse_machine(
         violations.add(path("gpus"), format!("must be at most {MAX_GPUS}"));
         return;
     }
-    let mut uuids = BTreeSet::new();
-    let mut kinds: Vec<(types::Gpu, Arc<GpuKind>)> = Vec::new();
+    let mut kinds: Vec<(Option<types::Gpu>, GpuKind)> = Vec::new();
+    // Each with the place of its kind.
+    let mut gpus = Vec::with_capacity(capacity.gpus.len());
     for (place, mut gpu) in capacity.gpus.into_iter().enumerate() {
         let at = |name: &str| format!("{field}.gpus[{place}].{name}");
-        let uuid: Text = std::mem::take(&mut gpu.uuid).into();
+        let uuid = std::mem::take(&mut gpu.uuid);
         if uuid.is_empty() || uuid.len() > MAX_UUID {
             violations.add(at("uuid"), format!("must be 1 to {MAX_UUID} characters"));
         }
-        if !uuids.insert(uuid.clone()) {
+        // Equal accelerators are read once; what is wrong is told of each.
+        let same = kinds
+            .iter()
+            .position(|(other, _)| other.as_ref() == Some(&gpu));
+        gpus.push((uuid, same.unwrap_or(kinds.len())));
+        if same.is_none() {
+            let mut wrong = Violations::new();
+            let kind = parse_kind(&gpu, at, &mut wrong);
+            kinds.push((wrong.is_empty().then_some(gpu), kind));
+            violations.extend(wrong);
+        }
+    }
+    refuse_repeated(field, &gpus, violations);
+    let gpus = gpus.iter().map(|(uuid, kind)| (uuid, &kinds[*kind].1));
+    machine.gpus = gpus.collect();
+}
+
+/// Refuses accelerators that have the uuid of one before them.
+fn refuse_repeated(field: &str, gpus: &[(String, usize)], violations: &mut Violations) {
+    let mut uuids: Vec<_> = gpus.iter().map(|(uuid, _)| uuid).zip(0..).collect();
+    uuids.sort_unstable();
+    for pair in uuids.windows(2) {
+        if let [(one, _), (other, place)] = pair
+            && one == other
+        {
             violations.add(
-                at("uuid"),
+                format!("{field}.gpus[{place}].uuid"),
                 "is the uuid of another accelerator of this machine",
             );
         }
-        // Equal accelerators share what they have in common; what is wrong is told of each.
-        let same = kinds.iter().find(|(other, _)| *other == gpu);
-        let kind = same.map(|(_, kind)| Arc::clone(kind));
-        let kind = kind.unwrap_or_else(|| {
-            let mut wrong = Violations::new();
-            let kind = Arc::new(parse_kind(&gpu, at, &mut wrong));
-            if wrong.is_empty() {
-                kinds.push((gpu, Arc::clone(&kind)));
-            }
-            violations.extend(wrong);
-            kind
-        });
-        machine.gpus.push(Gpu { uuid, kind });
     }
 }
 
@@ -88,8 +95,8 @@ fn parse_kind(
         vendor: vendor.or_else(|| name.vendor()),
         name,
         memory_mib: memory.unwrap_or(0),
-        product_name: gpu.product_name.as_str().into(),
-        compute_capability: gpu.compute_capability.as_str().into(),
+        product_name: common(&gpu.product_name),
+        compute_capability: common(&gpu.compute_capability),
         simulated: gpu.simulated,
     }
 }
@@ -105,7 +112,7 @@ pub(crate) fn render_capacity(machine: &Machine) -> types::MachineCapacity {
     }
 }
 
-fn render_gpu(gpu: &Gpu) -> types::Gpu {
+fn render_gpu(gpu: Gpu<'_>) -> types::Gpu {
     types::Gpu {
         uuid: gpu.uuid.to_string(),
         name: gpu.kind.name.as_str().to_owned(),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
+use muster_model::constraints::Labels;
 use muster_proto::workers::v1 as proto;
 use muster_runtime::resume::Etag;
 use muster_runtime::status::Violations;
@@ -14,9 +15,9 @@ use super::enums::{
 use super::machine::{parse_machine, parse_price, render_capacity, render_price};
 use super::time::{parse_duration, parse_time, render_duration, render_time};
 use super::{MAX_ID, MAX_REASON, parse_required, parse_text, render_count, render_generation};
-use crate::domain::machine::Machine;
+use crate::domain::machine::{Machine, common_labels};
 use crate::domain::room::Usage;
-use crate::domain::text::Text;
+use crate::domain::text::{Text, common};
 use crate::domain::worker::{By, Check, CheckStatus, Presence, Transition, Worker};
 use crate::seen::Seen;
 
@@ -77,8 +78,8 @@ pub(crate) fn render_record_around(worker: &Worker) -> proto::Worker {
         state_actor: text(&worker.state_by.actor),
         unconfirmed: worker.unconfirmed,
         fenced: matches!(worker.presence, Presence::Lost { fenced: true, .. }),
-        labels: worker.labels.clone(),
-        agent_labels: machine.labels.clone(),
+        labels: Labels::clone(&worker.labels),
+        agent_labels: Labels::clone(&machine.labels),
         capacity_type: render_capacity_type(machine.capacity_type).into(),
         price: render_price(machine.price),
         backend: text(&machine.backend),
@@ -130,7 +131,7 @@ pub(crate) fn parse_worker_record(record: proto::Worker) -> Option<Worker> {
     worker.drain = record.drain.as_ref().and_then(parse_drain);
     worker.history = record.history.iter().filter_map(parse_transition).collect();
     worker.set_labels(record.labels.clone());
-    worker.checks = parse_checks(record.checks.clone(), &mut violations);
+    worker.checks = parse_checks(record.checks.clone(), &mut violations).into();
     worker.set_machine(Arc::new(parse_record_machine(record, &mut violations)));
     violations.is_empty().then_some(worker)
 }
@@ -139,13 +140,13 @@ fn parse_record_machine(record: proto::Worker, violations: &mut Violations) -> M
     let mut machine = Machine {
         capacity_type: parse_capacity_type(record.capacity_type()),
         price: parse_price("price", record.price, violations),
-        labels: record.agent_labels,
-        backend: record.backend.into(),
-        region: record.region.into(),
-        zone: record.zone.into(),
-        agent_version: record.agent_version.into(),
-        agent_address: record.agent_address.into(),
-        advertise_host: record.advertise_host.into(),
+        labels: common_labels(record.agent_labels),
+        backend: common(&record.backend),
+        region: common(&record.region),
+        zone: common(&record.zone),
+        agent_version: common(&record.agent_version),
+        agent_address: common(&record.agent_address),
+        advertise_host: common(&record.advertise_host),
         ..Machine::default()
     };
     parse_machine(

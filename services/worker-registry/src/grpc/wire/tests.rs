@@ -1,13 +1,12 @@
-use std::sync::Arc;
-
 use super::*;
 use crate::domain::book::Book;
 use crate::domain::drain::Cause;
 use crate::domain::fixture::{
-    EPOCH, allocate, ask, at, book, drain, drain_terms, entry, item, join_with, machine,
+    EPOCH, allocate, ask, at, book, drain, drain_terms, entry, item, join_with, kind, machine,
 };
+use crate::domain::gpus::GpuKind;
 use crate::domain::liveness::Liveness;
-use crate::domain::machine::GpuKind;
+use crate::domain::machine::common_labels;
 use crate::grpc::convert::render_worker;
 use crate::seen::Observed;
 
@@ -37,14 +36,19 @@ fn check(seen: &Seen) {
 fn a_worker_is_what_its_message_says() {
     let mut book = book();
     let mut mixed = machine("w1", &[("H100", 8), ("A10", 1)]);
-    mixed.labels = [("tier".to_owned(), "gold".to_owned())].into();
-    let kind = GpuKind::clone(&mixed.gpus[0].kind);
-    mixed.gpus[3].kind = Arc::new(GpuKind {
+    mixed.labels = common_labels([("tier".to_owned(), "gold".to_owned())].into());
+    let other = GpuKind {
         product_name: "NVIDIA H100 80GB HBM3".repeat(12).as_str().into(),
         compute_capability: "9.0".into(),
         simulated: false,
-        ..kind
+        ..kind("H100")
+    };
+    let gpus = mixed.gpus.iter().enumerate();
+    let gpus = gpus.map(|(place, gpu)| match place {
+        3 => (gpu.uuid, &other),
+        _ => (gpu.uuid, gpu.kind),
     });
+    mixed.gpus = gpus.collect();
     join_with(&mut book, "w1", mixed);
     join_with(&mut book, "bare", machine("bare", &[]));
     check(&seen(&book, "w1"));

@@ -58,7 +58,7 @@ fn a_repeated_call_gets_what_the_first_one_made() {
     let mut later = item("r1", ask("H100", 2));
     later.term = term(2);
     assert_eq!(allocate(&mut book, &later).unwrap(), made);
-    assert_eq!(entry(&book, "w1").usage.gpus, 2);
+    assert_eq!(entry(&book, "w1").usage().gpus, 2);
     later.request.as_mut().unwrap().body = 8;
     assert_eq!(
         allocate(&mut book, &later).unwrap_err(),
@@ -106,14 +106,14 @@ fn room_is_freed_by_release_and_end_in_either_order() {
         release(&mut book, &first.id).unwrap().unwrap().life,
         Life::Releasing(_)
     ));
-    assert_eq!(entry(&book, "w1").usage.gpus, 2);
+    assert_eq!(entry(&book, "w1").usage().gpus, 2);
     end(&mut book, "w1", &first.id).unwrap();
-    assert_eq!(entry(&book, "w1").usage.gpus, 0);
+    assert_eq!(entry(&book, "w1").usage().gpus, 0);
     let second = allocate(&mut book, &item("r2", ask("H100", 2))).unwrap();
     end(&mut book, "w1", &second.id).unwrap();
-    assert_eq!(entry(&book, "w1").usage.gpus, 2);
+    assert_eq!(entry(&book, "w1").usage().gpus, 2);
     assert!(release(&mut book, &second.id).unwrap().is_none());
-    assert_eq!(entry(&book, "w1").usage.gpus, 0);
+    assert_eq!(entry(&book, "w1").usage().gpus, 0);
     assert!(release(&mut book, &second.id).unwrap().is_none());
 }
 
@@ -169,7 +169,7 @@ fn a_replacement_takes_over_the_room_in_one_go() {
         book.fleet().allocation(&old.id).unwrap().life,
         Life::Releasing(_)
     ));
-    assert_eq!(entry(&book, "w1").usage.gpus, 4);
+    assert_eq!(entry(&book, "w1").usage().gpus, 4);
     assert_eq!(
         allocate(&mut book, &item("r3", ask("H100", 1))).unwrap_err(),
         Refused::NoCapacity
@@ -206,7 +206,7 @@ fn the_room_of_one_that_has_ended_is_taken_over_at_once() {
     end(&mut book, "w1", &old.id).unwrap();
     let new = allocate(&mut book, &replacing("r2", &old.id, 4)).unwrap();
     assert!(book.fleet().allocation(&old.id).is_none());
-    assert_eq!(entry(&book, "w1").allocations.len(), 1);
+    assert_eq!(entry(&book, "w1").allocations().len(), 1);
     assert_eq!(new.gpus, old.gpus);
 }
 
@@ -259,7 +259,7 @@ fn the_same_call_twice_in_a_batch_is_one_allocation() {
     let decision = decide::allocate(&book, &items, true, at(2));
     let made = take(decision, &mut book);
     assert_eq!(made[0], made[1]);
-    assert_eq!(entry(&book, "w1").usage.gpus, 1);
+    assert_eq!(entry(&book, "w1").usage().gpus, 1);
 }
 
 #[test]
@@ -272,16 +272,16 @@ fn nothing_on_a_lost_worker_is_given_away() {
         release(&mut book, &made.id).unwrap().unwrap().life,
         Life::Revoked(_)
     ));
-    assert_eq!(entry(&book, "w1").usage.gpus, 4);
+    assert_eq!(entry(&book, "w1").usage().gpus, 4);
     let taken = allocate(&mut book, &replacing("r2", &made.id, 4)).unwrap_err();
     assert!(matches!(taken, Refused::Unfit(_)));
     take(
         decide::heard(&book, &"w1".into(), 1, true, at(7)).unwrap(),
         &mut book,
     );
-    assert_eq!(entry(&book, "w1").usage.gpus, 4);
+    assert_eq!(entry(&book, "w1").usage().gpus, 4);
     end(&mut book, "w1", &made.id).unwrap();
-    assert_eq!(entry(&book, "w1").usage.gpus, 0);
+    assert_eq!(entry(&book, "w1").usage().gpus, 0);
 }
 
 #[test]

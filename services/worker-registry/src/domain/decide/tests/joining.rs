@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::domain::decide::{self, Arrival, NewToken, Proof, Refused};
 use crate::domain::drain::Cause;
 use crate::domain::fixture::*;
+use crate::domain::machine::common_labels;
 use crate::domain::state::State;
 use crate::domain::token::{JoinToken, Unfit};
 use crate::domain::worker::{CheckStatus, Presence};
@@ -304,7 +305,7 @@ fn history_tells_who_why_and_when_and_stays_bounded() {
     }
     let worker = worker(&book, "w1");
     assert_eq!(worker.history.len(), 100);
-    let last = worker.history.back().unwrap();
+    let last = worker.history.last().unwrap();
     assert_eq!(
         (last.from, last.to),
         (Some(State::Disabled), State::Provisioning)
@@ -345,11 +346,13 @@ fn the_operators_word_on_labels_and_price_wins_and_survives() {
     use muster_model::quantity::MicroUsd;
     let mut book = book();
     let mut here = machine("w1", &[("H100", 8)]);
-    here.labels = [
-        ("tier".to_owned(), "lead".to_owned()),
-        ("rack".to_owned(), "7".to_owned()),
-    ]
-    .into();
+    here.labels = common_labels(
+        [
+            ("tier".to_owned(), "lead".to_owned()),
+            ("rack".to_owned(), "7".to_owned()),
+        ]
+        .into(),
+    );
     here.price = Some(MicroUsd(5));
     join_with(&mut book, "w1", here.clone());
     let edit = decide::Edit {

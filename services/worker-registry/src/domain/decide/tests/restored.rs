@@ -91,7 +91,7 @@ fn what_an_agent_runs_and_the_backup_lacks_is_made_again() {
         decide::recreate(&book, &"w1".into(), &records),
         &mut book
     ));
-    assert_eq!(entry(&book, "w1").usage.gpus, 2);
+    assert_eq!(entry(&book, "w1").usage().gpus, 2);
     assert!(
         decide::recreate(&book, &"w1".into(), &records)
             .draft
