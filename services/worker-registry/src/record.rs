@@ -2,6 +2,7 @@
 //! envelope of what callers are not shown. A value that cannot be read stops the start; nothing is
 //! guessed.
 
+use std::iter::repeat_n;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,13 +13,14 @@ use prost::Message;
 
 use crate::domain::allocation::{OwnerTerm, Request};
 use crate::domain::fleet::{Change, Key, RequestKey, Spent, Tombstone};
+use crate::domain::gpus::Gpus;
 use crate::domain::text::{Text, common};
 use crate::domain::worker::{Presence, Worker};
 use crate::grpc::convert::{
-    parse_allocation, parse_event, parse_term, parse_time, parse_worker_record, render_allocation,
-    render_event, render_term, render_time,
+    parse_allocation, parse_event, parse_kind, parse_term, parse_time, parse_worker_record,
+    render_allocation, render_event, render_term, render_time,
 };
-use crate::grpc::wire::put_record;
+use crate::grpc::wire::{put_gpus, put_record};
 
 mod key;
 mod message;
@@ -157,12 +159,14 @@ fn read_allocation(value: &[u8]) -> Option<Arc<crate::domain::allocation::Alloca
     violations.is_empty().then_some(allocation)
 }
 
-/// The field of a worker's record that holds the contract's message.
+/// The fields of a worker's record that hold the contract's message, and the accelerators.
 const WORKER: u32 = 1;
+const GPUS: u32 = 12;
 
 fn encode_worker(worker: &Worker) -> Vec<u8> {
     let mut record = render_worker(worker).encode_to_vec();
     put_message(WORKER, &mut record, |to| put_record(worker, to));
+    put_message(GPUS, &mut record, |to| put_gpus(&worker.machine.gpus, to));
     record
 }
 
@@ -186,7 +190,28 @@ fn render_worker(worker: &Worker) -> message::Worker {
         join_token: worker.join_token.to_string(),
         writes: worker.writes,
         san: worker.san.to_string(),
+        gpus: None,
     }
+}
+
+/// None if they are not as they were written.
+fn parse_gpus(record: &message::Gpus) -> Option<Gpus> {
+    let mut violations = Violations::new();
+    let kinds = record.runs.iter().map(|run| {
+        let kind = parse_kind(
+            run.kind.as_ref()?,
+            |field| field.to_owned(),
+            &mut violations,
+        );
+        Some((usize::try_from(run.count).ok()?, kind))
+    });
+    let runs: Vec<_> = kinds.collect::<Option<_>>()?;
+    let counted = runs
+        .iter()
+        .try_fold(0, |sum: usize, (count, _)| sum.checked_add(*count))?;
+    let whole = violations.is_empty() && counted == record.uuids.len();
+    let kinds = runs.iter().flat_map(|(count, kind)| repeat_n(kind, *count));
+    whole.then(|| record.uuids.iter().zip(kinds).collect())
 }
 
 fn parse_worker(record: message::Worker) -> Option<Worker> {
@@ -196,6 +221,9 @@ fn parse_worker(record: message::Worker) -> Option<Worker> {
     let shown = record.worker?;
     let fenced = shown.fenced;
     let mut worker = parse_worker_record(shown)?;
+    if let Some(gpus) = &record.gpus {
+        Arc::make_mut(&mut worker.machine).gpus = parse_gpus(gpus)?;
+    }
     worker.presence = match presence {
         message::Presence::Expected => Presence::Expected,
         message::Presence::Awaited => Presence::Awaited,
@@ -212,3 +240,6 @@ fn parse_worker(record: message::Worker) -> Option<Worker> {
     worker.san = common(&record.san);
     Some(worker)
 }
+
+#[cfg(test)]
+mod tests;

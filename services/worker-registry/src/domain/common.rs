@@ -16,12 +16,20 @@ const PLACES: usize = 1024;
 /// The values that were shared lately.
 pub struct Common<T: ?Sized>(Mutex<Vec<Option<Arc<T>>>>);
 
-impl<T: ?Sized + Eq + Hash> Common<T> {
+impl<T: ?Sized> Common<T> {
     /// None yet.
     pub const fn new() -> Self {
         Self(Mutex::new(Vec::new()))
     }
+}
 
+impl<T: ?Sized> Default for Common<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T: ?Sized + Eq + Hash> Common<T> {
     /// The value as others hold it, if it was shared lately; else as others will.
     pub fn share<V: Borrow<T> + Into<Arc<T>>>(&self, value: V) -> Arc<T> {
         let hash = FxBuildHasher.hash_one(value.borrow());

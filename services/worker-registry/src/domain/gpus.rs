@@ -78,10 +78,16 @@ impl Gpus {
 
     /// What there is, each kind once for those of it that follow each other.
     pub fn kinds(&self) -> impl Iterator<Item = &GpuKind> {
-        self.runs.iter().map(|run| &*run.kind)
+        self.runs().map(|(_, kind)| kind)
     }
 
-    fn uuids(&self) -> impl Iterator<Item = &str> {
+    /// The same, with how many of it follow each other.
+    pub fn runs(&self) -> impl Iterator<Item = (usize, &GpuKind)> {
+        self.runs.iter().map(|run| (run.count, &*run.kind))
+    }
+
+    /// Their uuids.
+    pub fn uuids(&self) -> impl Iterator<Item = &str> {
         let mut rest = &*self.uuids;
         iter::from_fn(move || {
             let (length, after) = rest.split_first()?;

@@ -21,7 +21,7 @@ pub(crate) use enums::{
     render_arch, render_liveness, render_state, render_vendor,
 };
 pub(crate) use event::{parse_event, parse_severity, render_event};
-pub(crate) use machine::{parse_machine, parse_price};
+pub(crate) use machine::{parse_kind, parse_machine, parse_price};
 pub(crate) use time::{parse_duration, parse_time, render_duration, render_time};
 pub(crate) use token::render_token;
 pub(crate) use worker::{

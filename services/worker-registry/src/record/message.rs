@@ -1,6 +1,7 @@
 //! The envelopes of records that are more than the contract's messages. Numbers of fields are for ever.
 
 use muster_model::constraints::CapacityType;
+use muster_proto::types::v1 as types;
 use muster_proto::workers::v1 as proto;
 use prost_types::Timestamp;
 
@@ -43,6 +44,28 @@ pub(super) struct Worker {
     pub(super) writes: u64,
     #[prost(string, tag = "11")]
     pub(super) san: String,
+    /// None in records of before they were held apart: then they are in the contract's message.
+    #[prost(message, optional, tag = "12")]
+    pub(super) gpus: Option<Gpus>,
+}
+
+/// The accelerators of a machine, in the agent's order.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Gpus {
+    #[prost(string, repeated, tag = "1")]
+    pub(super) uuids: Vec<String>,
+    #[prost(message, repeated, tag = "2")]
+    pub(super) runs: Vec<GpuRun>,
+}
+
+/// How many of a kind follow each other.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct GpuRun {
+    #[prost(uint32, tag = "1")]
+    pub(super) count: u32,
+    /// Without a uuid.
+    #[prost(message, optional, tag = "2")]
+    pub(super) kind: Option<types::Gpu>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -67,10 +67,15 @@ impl Hubs {
             .0
             .iter()
             .map(|(id, event)| (id.clone(), Arc::new(SeenEvent(Arc::clone(event)))));
+        // As far back as there are events: who was away for longer lists them again.
+        let of_events = Options {
+            history_revisions: EVENTS,
+            ..options.clone()
+        };
         Self {
             workers: Hub::new(epoch, revision, workers, options.clone()),
-            allocations: Hub::new(epoch, revision, allocations, options.clone()),
-            events: Hub::new(epoch, revision, events.collect::<VecDeque<_>>(), options),
+            allocations: Hub::new(epoch, revision, allocations, options),
+            events: Hub::new(epoch, revision, events.collect::<VecDeque<_>>(), of_events),
             kept: Mutex::new(kept),
         }
     }

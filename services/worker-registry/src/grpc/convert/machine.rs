@@ -76,7 +76,8 @@ fn refuse_repeated(field: &str, gpus: &[(String, usize)], violations: &mut Viola
     }
 }
 
-fn parse_kind(
+/// What accelerators like this one are.
+pub(crate) fn parse_kind(
     gpu: &types::Gpu,
     at: impl Fn(&str) -> String,
     violations: &mut Violations,
