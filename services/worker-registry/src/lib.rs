@@ -31,6 +31,9 @@ pub use config::{Args, Config};
 use grpc::{AgentVerifier, METHODS, Peers, Workers};
 use registry::Registry;
 
+/// Pages of the store's file in memory, beside its records: what is written is read again only at a start.
+const STORE_CACHE: usize = 4 << 20;
+
 /// How long the store may take to write what is queued when the process ends.
 const STORE_CLOSES_WITHIN: Duration = Duration::from_secs(10);
 
@@ -44,6 +47,7 @@ pub fn store_options(spec: &Spec, config: &Config) -> Options {
     };
     Options {
         history,
+        cache_bytes: STORE_CACHE,
         leases: config.leases(),
         ..Options::default()
     }

@@ -109,9 +109,25 @@ impl Terms {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pulse {
     liveness: Liveness,
-    heard: Moment,
-    suspect_at: Moment,
-    lost_at: Moment,
+    heard: Nanos,
+    suspect_at: Nanos,
+    lost_at: Nanos,
+}
+
+/// A moment in half the room: there is a pulse of every worker. It ends after 584 years.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Nanos(u64);
+
+impl From<Moment> for Nanos {
+    fn from(moment: Moment) -> Self {
+        Self(u64::try_from(moment.as_nanos()).unwrap_or(u64::MAX))
+    }
+}
+
+impl From<Nanos> for Moment {
+    fn from(Nanos(nanos): Nanos) -> Self {
+        Self::from_nanos(nanos)
+    }
 }
 
 /// What a look at a pulse finds.
@@ -130,9 +146,9 @@ impl Pulse {
     pub fn unknown(now: Moment, terms: Terms) -> Self {
         Self {
             liveness: Liveness::Unknown,
-            heard: now,
-            suspect_at: now + terms.lost_after / 2,
-            lost_at: now + terms.lost_after,
+            heard: now.into(),
+            suspect_at: (now + terms.lost_after / 2).into(),
+            lost_at: (now + terms.lost_after).into(),
         }
     }
 
@@ -147,9 +163,7 @@ impl Pulse {
     /// Hears the worker. True if that changes its liveness. No expiry moves backwards, whatever the
     /// terms.
     pub fn beat(&mut self, now: Moment, terms: Terms) -> bool {
-        self.heard = self.heard.max(now);
-        self.suspect_at = self.suspect_at.max(now + terms.lost_after / 2);
-        self.lost_at = self.lost_at.max(now + terms.lost_after);
+        self.extend(now, terms);
         let changes = self.liveness != Liveness::Alive;
         if changes {
             self.liveness = Liveness::Alive;
@@ -159,11 +173,9 @@ impl Pulse {
 
     /// Hears from another who heard the worker `at` some moment before. True if that changes its liveness.
     pub fn heard_at(&mut self, at: Moment, now: Moment, terms: Terms) -> bool {
-        if at <= self.heard || at + terms.lost_after / 2 <= now {
+        if at <= self.heard() || at + terms.lost_after / 2 <= now {
             // Nothing new, or too long ago to be more than that.
-            self.heard = self.heard.max(at);
-            self.suspect_at = self.suspect_at.max(at + terms.lost_after / 2);
-            self.lost_at = self.lost_at.max(at + terms.lost_after);
+            self.extend(at, terms);
             return false;
         }
         self.beat(at, terms)
@@ -176,25 +188,36 @@ impl Pulse {
         if was_suspect {
             self.liveness = Liveness::Unknown;
         }
-        self.heard = self.heard.max(now);
-        self.suspect_at = self.suspect_at.max(now + terms.lost_after / 2);
-        self.lost_at = self.lost_at.max(now + terms.lost_after);
+        self.extend(now, terms);
         was_suspect
+    }
+
+    /// Counts it as heard at this moment. Nothing moves backwards.
+    fn extend(&mut self, at: Moment, terms: Terms) {
+        let Self {
+            heard,
+            suspect_at,
+            lost_at,
+            ..
+        } = Self::unknown(at, terms);
+        self.heard = self.heard.max(heard);
+        self.suspect_at = self.suspect_at.max(suspect_at);
+        self.lost_at = self.lost_at.max(lost_at);
     }
 
     /// Looks whether its silence has come to mean something.
     pub fn judge(&mut self, now: Moment) -> Verdict {
-        if now >= self.lost_at {
+        if now >= self.lost_at.into() {
             self.suspect();
             return Verdict::Expired;
         }
-        if now < self.suspect_at {
-            return Verdict::Fine(self.suspect_at);
+        if now < self.suspect_at.into() {
+            return Verdict::Fine(self.suspect_at.into());
         }
         if self.suspect() {
-            Verdict::Suspect(self.lost_at)
+            Verdict::Suspect(self.lost_at.into())
         } else {
-            Verdict::Fine(self.lost_at)
+            Verdict::Fine(self.lost_at.into())
         }
     }
 
@@ -213,15 +236,15 @@ impl Pulse {
 
     /// When it was heard last.
     pub fn heard(&self) -> Moment {
-        self.heard
+        self.heard.into()
     }
 
     /// When it has to be looked at next.
     pub fn look_at(&self) -> Moment {
         if self.liveness == Liveness::Suspect {
-            self.lost_at
+            self.lost_at.into()
         } else {
-            self.suspect_at
+            self.suspect_at.into()
         }
     }
 }

@@ -20,7 +20,7 @@ pub(super) const EVENTS: usize = 10_000;
 
 /// Bytes of history that each hub keeps: beside the store's own, and enough to resume after a pause of
 /// a busy fleet.
-const HISTORY_BYTES: usize = 16 << 20;
+const HISTORY_BYTES: usize = 8 << 20;
 
 /// The hubs of the registry.
 pub(crate) struct Hubs {
@@ -70,7 +70,8 @@ impl Hubs {
         // As far back as there are events: who was away for longer lists them again.
         let of_events = Options {
             history_revisions: EVENTS,
-            ..options.clone()
+            history_bytes: HISTORY_BYTES,
+            ..Options::default()
         };
         Self {
             workers: Hub::new(epoch, revision, workers, options.clone()),

@@ -44,7 +44,10 @@ struct State {
     expected: bool,
     in_wheel: bool,
     zone: Text,
-    rare: Option<Box<Rare>>,
+    /// What its owners last said of its drain.
+    reports: Option<Box<Reports>>,
+    /// SHA-256 of the credential that was verified last.
+    credential: Option<Box<[u8; 32]>>,
     /// What the leader says of it, where that is another instance.
     told: Option<Box<Told>>,
 }
@@ -55,14 +58,6 @@ pub(crate) struct Told {
     pub(crate) observed: Observed,
     /// How far its running drain has come.
     pub(crate) progress: Option<Arc<Progress>>,
-}
-
-/// What most workers have not.
-#[derive(Default)]
-struct Rare {
-    reports: Reports,
-    /// SHA-256 of the credential that was verified last.
-    credential: Option<[u8; 32]>,
 }
 
 /// What a heartbeat changes.
@@ -158,10 +153,8 @@ impl Lives {
         if state.zone != worker.machine.zone {
             state.zone = worker.machine.zone.clone();
         }
-        if worker.running_drain().is_none()
-            && let Some(rare) = &mut state.rare
-        {
-            rare.reports.clear();
+        if worker.running_drain().is_none() {
+            state.reports = None;
         }
         if came && state.expected {
             state.hear(moment, terms, now);
@@ -349,7 +342,8 @@ impl Lives {
                 expected: worker.is_expected(),
                 in_wheel: false,
                 zone: worker.machine.zone.clone(),
-                rare: None,
+                reports: None,
+                credential: None,
                 told: None,
             }),
         });
@@ -400,29 +394,23 @@ impl Live {
 
     /// What its owners last said of its drain.
     pub(crate) fn reports(&self) -> Reports {
-        self.lock()
-            .rare
-            .as_ref()
-            .map(|rare| rare.reports.clone())
-            .unwrap_or_default()
+        self.lock().reports.as_deref().cloned().unwrap_or_default()
     }
 
     /// Takes what an owner says of its drain.
     pub(crate) fn report(&self, owner: Text, report: Report) {
-        self.lock().rare().reports.insert(owner, report);
+        let mut state = self.lock();
+        state.reports.get_or_insert_default().insert(owner, report);
     }
 
     /// Whether the worker is known by the credential with this hash.
     pub(crate) fn is_known_by(&self, hash: &[u8; 32]) -> bool {
-        self.lock()
-            .rare
-            .as_ref()
-            .is_some_and(|rare| rare.credential.as_ref() == Some(hash))
+        self.lock().credential.as_deref() == Some(hash)
     }
 
     /// The worker has proved itself by the credential with this hash.
     pub(crate) fn known_by(&self, hash: [u8; 32]) {
-        self.lock().rare().credential = Some(hash);
+        self.lock().credential = Some(Box::new(hash));
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -439,10 +427,6 @@ impl State {
         }
         self.since = now;
         Beat::Alive { was_suspect }
-    }
-
-    fn rare(&mut self) -> &mut Rare {
-        self.rare.get_or_insert_default()
     }
 }
 
