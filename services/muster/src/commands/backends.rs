@@ -9,7 +9,7 @@ use muster_proto::offers::v1::{
 use tonic::{Response, Status, Streaming};
 
 use super::{
-    live::{self, Update, Watched},
+    live::{self, Shown, Update, Watched},
     offers::grouped,
     services::first_line,
 };
@@ -220,7 +220,7 @@ fn table(session: &Session, backends: &mut dyn Iterator<Item = &Backend>) -> Tab
 }
 
 /// Backends, watched.
-struct Backends;
+pub(crate) struct Backends;
 
 impl Watched for Backends {
     type Resource = Backend;
@@ -250,7 +250,9 @@ impl Watched for Backends {
             synced: message.synced,
         }
     }
+}
 
+impl Shown for Backends {
     fn table(session: &Session, backends: &mut dyn Iterator<Item = &Backend>) -> Table {
         table(session, backends)
     }

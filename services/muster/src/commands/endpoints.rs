@@ -8,7 +8,7 @@ use muster_proto::replicas::v1::{
 };
 use tonic::{Response, Status, Streaming};
 
-use super::live::{self, Update, Watched};
+use super::live::{self, Shown, Update, Watched};
 use crate::{
     args::{Endpoints as Args, Format},
     failure::Failure,
@@ -140,7 +140,9 @@ impl Watched for Endpoints {
             synced: message.synced,
         }
     }
+}
 
+impl Shown for Endpoints {
     fn table(session: &Session, endpoints: &mut dyn Iterator<Item = &Endpoint>) -> Table {
         table(session, endpoints)
     }

@@ -39,19 +39,14 @@ pub(crate) async fn run(session: &Session, args: &Args) -> Result<(), Failure> {
             let events = merged.borrow_mut().take(source, changes, synced);
             print_new(session, &events)
         };
-        tokio::try_join!(
-            live::follow(session, &services, |changes, synced| show(
-                Source::Services,
-                changes,
-                synced
-            )),
-            live::follow(session, &workers, |changes, synced| show(
-                Source::Workers,
-                changes,
-                synced
-            )),
-        )?;
-        return Ok(());
+        let of_services = live::follow(session, &services, |changes, synced| {
+            show(Source::Services, changes, synced)
+        });
+        let of_workers = live::follow(session, &workers, |changes, synced| {
+            show(Source::Workers, changes, synced)
+        });
+        let both = async { tokio::try_join!(of_services, of_workers).map(drop) };
+        return live::until_interrupted(both).await;
     }
     let (one, other) = tokio::join!(
         last_of_services(session, services, args.limit),
@@ -290,14 +285,6 @@ impl Watched for Services {
             synced: message.synced,
         }
     }
-
-    fn table(session: &Session, events: &mut dyn Iterator<Item = &Event>) -> Table {
-        table(session, events)
-    }
-
-    fn name(event: &Event) -> &str {
-        &event.id
-    }
 }
 
 impl Watched for Workers {
@@ -326,14 +313,6 @@ impl Watched for Workers {
             resume_token: message.resume_token,
             synced: message.synced,
         }
-    }
-
-    fn table(session: &Session, events: &mut dyn Iterator<Item = &Event>) -> Table {
-        table(session, events)
-    }
-
-    fn name(event: &Event) -> &str {
-        &event.id
     }
 }
 

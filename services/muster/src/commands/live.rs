@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// The pause before a broken watch is taken up again.
-const PAUSE: Duration = Duration::from_millis(500);
+pub(crate) const PAUSE: Duration = Duration::from_millis(500);
 
 /// One message of a watch, whatever its type.
 pub(crate) struct Update<R> {
@@ -45,7 +45,10 @@ pub(crate) trait Watched {
 
     /// Reads a message.
     fn read(message: Self::Message) -> Update<Self::Resource>;
+}
 
+/// A kind of resource that is shown as it is watched.
+pub(crate) trait Shown: Watched {
     /// The resources as a table.
     fn table(session: &Session, resources: &mut dyn Iterator<Item = &Self::Resource>) -> Table;
 
@@ -54,28 +57,58 @@ pub(crate) trait Watched {
 }
 
 /// Shows resources and their changes until the program is interrupted.
-pub(crate) async fn show<W: Watched>(session: &Session, watched: &W) -> Result<(), Failure> {
+pub(crate) async fn show<W: Shown>(session: &Session, watched: &W) -> Result<(), Failure> {
     let mut state: BTreeMap<String, W::Resource> = BTreeMap::new();
-    follow(session, watched, |changes, synced| {
-        for (key, resource) in changes {
-            if !session.is_terminal() {
+    let watch = follow_all(session, watched, |told| {
+        let terminal = session.is_terminal();
+        if let (Told::Changes(changes, _), false) = (&told, terminal) {
+            for (_, resource) in changes {
                 print_one::<W>(session, resource.as_ref())?;
             }
-            match resource {
-                Some(resource) => state.insert(key, resource),
-                None => state.remove(&key),
-            };
         }
-        if session.is_terminal() && synced {
-            session.print("\u{1b}[2J\u{1b}[H")?;
+        let synced = matches!(told, Told::Changes(_, true));
+        apply(&mut state, told);
+        if terminal && synced {
+            clear(session)?;
             session.print_table(&W::table(session, &mut state.values()))?;
         }
         Ok(Flow::GoOn)
-    })
-    .await
+    });
+    until_interrupted(watch).await
 }
 
-fn print_one<W: Watched>(session: &Session, resource: Option<&W::Resource>) -> Result<(), Failure> {
+/// What is there after a watch has told of something.
+fn apply<R>(state: &mut BTreeMap<String, R>, told: Told<R>) {
+    match told {
+        Told::Changes(changes, _) => {
+            for (key, resource) in changes {
+                match resource {
+                    Some(resource) => state.insert(key, resource),
+                    None => state.remove(&key),
+                };
+            }
+        }
+        // What went meanwhile is not told any more.
+        Told::Anew => state.clear(),
+    }
+}
+
+/// Empties the terminal.
+pub(crate) fn clear(session: &Session) -> Result<(), Failure> {
+    session.print("\u{1b}[2J\u{1b}[H")
+}
+
+/// Runs what shows changes for ever. Whoever ends it by Ctrl-C has seen enough: that is no failure.
+pub(crate) async fn until_interrupted(
+    watch: impl Future<Output = Result<(), Failure>>,
+) -> Result<(), Failure> {
+    tokio::select! {
+        ended = watch => ended,
+        interrupted = tokio::signal::ctrl_c() => Ok(interrupted?),
+    }
+}
+
+fn print_one<W: Shown>(session: &Session, resource: Option<&W::Resource>) -> Result<(), Failure> {
     let Some(resource) = resource else {
         return Ok(());
     };
@@ -98,12 +131,33 @@ pub(crate) enum Flow {
     Done,
 }
 
+/// What a watch says to those who follow it.
+enum Told<R> {
+    /// What changed, and whether the current state is complete.
+    Changes(Vec<(String, Option<R>)>, bool),
+    /// It begins anew: the whole current state comes again.
+    Anew,
+}
+
 /// Hands every change to `take` until it has seen enough. A watch that breaks is
 /// taken up where it was; one whose history is gone begins anew.
 pub(crate) async fn follow<W: Watched>(
     session: &Session,
     watched: &W,
     mut take: impl FnMut(Vec<(String, Option<W::Resource>)>, bool) -> Result<Flow, Failure>,
+) -> Result<(), Failure> {
+    let take = |told| match told {
+        Told::Changes(changes, synced) => take(changes, synced),
+        Told::Anew => Ok(Flow::GoOn),
+    };
+    follow_all(session, watched, take).await
+}
+
+/// The same, and is told when the watch begins anew.
+async fn follow_all<W: Watched>(
+    session: &Session,
+    watched: &W,
+    mut take: impl FnMut(Told<W::Resource>) -> Result<Flow, Failure>,
 ) -> Result<(), Failure> {
     let mut token = String::new();
     let mut first = true;
@@ -116,7 +170,10 @@ pub(crate) async fn follow<W: Watched>(
         first = false;
         match ended {
             Ended::Done => return Ok(()),
-            Ended::Broken(status) if status.code() == Code::OutOfRange => token.clear(),
+            Ended::Broken(status) if status.code() == Code::OutOfRange => {
+                token.clear();
+                take(Told::Anew)?;
+            }
             Ended::Broken(status) if passes(status.code()) => {}
             Ended::Broken(status) => return Err(session.failure(W::COMPONENT, status)),
         }
@@ -125,7 +182,7 @@ pub(crate) async fn follow<W: Watched>(
 }
 
 /// Whether a watch that broke like this may go on later.
-fn passes(code: Code) -> bool {
+pub(crate) fn passes(code: Code) -> bool {
     matches!(
         code,
         Code::Ok
@@ -146,7 +203,7 @@ enum Ended {
 async fn read_all<W: Watched>(
     mut stream: Streaming<W::Message>,
     token: &mut String,
-    take: &mut impl FnMut(Vec<(String, Option<W::Resource>)>, bool) -> Result<Flow, Failure>,
+    take: &mut impl FnMut(Told<W::Resource>) -> Result<Flow, Failure>,
 ) -> Result<Ended, Failure> {
     loop {
         match stream.message().await {
@@ -155,12 +212,33 @@ async fn read_all<W: Watched>(
                 if !update.resume_token.is_empty() {
                     *token = update.resume_token;
                 }
-                if take(update.changes, update.synced)? == Flow::Done {
+                if take(Told::Changes(update.changes, update.synced))? == Flow::Done {
                     return Ok(Ended::Done);
                 }
             }
             Ok(None) => return Ok(Ended::Broken(Status::ok(""))),
             Err(status) => return Ok(Ended::Broken(status)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_went_before_a_watch_began_anew_is_not_shown_after_it() {
+        let mut state = BTreeMap::new();
+        let put = |key: &str, value: u8| (key.to_owned(), Some(value));
+        let changes = vec![put("a", 1), put("b", 1), put("c", 1)];
+        apply(&mut state, Told::Changes(changes, true));
+        apply(
+            &mut state,
+            Told::Changes(vec![("c".to_owned(), None)], true),
+        );
+        assert_eq!(state.keys().collect::<Vec<_>>(), ["a", "b"]);
+        apply(&mut state, Told::Anew);
+        apply(&mut state, Told::Changes(vec![put("a", 2)], true));
+        assert_eq!(state, BTreeMap::from([("a".to_owned(), 2)]));
     }
 }

@@ -1,7 +1,7 @@
 //! `muster offers`: machines that could be had, and what each source of them
 //! contributed.
 
-use std::time::Duration;
+mod watch;
 
 use muster_model::{gpu, gpu_syntax};
 use muster_proto::{
@@ -12,6 +12,7 @@ use muster_proto::{
     types::v1::{Availability, CapacityType, CpuArchitecture, GpuRequest, Price, Requirements},
 };
 
+use super::live;
 use crate::{
     args::{Format, GroupBy, Offers},
     convert,
@@ -26,8 +27,6 @@ use crate::{
 
 /// How many offers are asked for at once.
 const PAGE: usize = 1000;
-/// How often `-w` asks again.
-const WATCH_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Shows offers.
 pub(crate) async fn run(session: &Session, args: &Offers) -> Result<(), Failure> {
@@ -35,17 +34,12 @@ pub(crate) async fn run(session: &Session, args: &Offers) -> Result<(), Failure>
         return show(session, id).await;
     }
     let request = request(args)?;
-    loop {
-        let answer = list(session, request.clone(), args.limit).await?;
-        print(session, args, &answer)?;
-        if !args.watch {
-            return Ok(());
-        }
-        tokio::time::sleep(WATCH_INTERVAL).await;
-        if session.is_terminal() {
-            session.print("\u{1b}[2J\u{1b}[H")?;
-        }
+    if args.watch {
+        let watch = Box::pin(watch::run(session, args, request));
+        return live::until_interrupted(watch).await;
     }
+    let answer = list(session, request, args.limit).await?;
+    print(session, args, &answer)
 }
 
 async fn show(session: &Session, id: &str) -> Result<(), Failure> {

@@ -9,7 +9,7 @@ use muster_proto::replicas::v1::{
 use tonic::{Response, Status, Streaming};
 
 use super::{
-    live::{self, Update, Watched},
+    live::{self, Shown, Update, Watched},
     services::{self, first_line},
 };
 use crate::{
@@ -188,7 +188,9 @@ impl Watched for Replicas {
             synced: message.synced,
         }
     }
+}
 
+impl Shown for Replicas {
     fn table(session: &Session, replicas: &mut dyn Iterator<Item = &Replica>) -> Table {
         table(session, replicas)
     }

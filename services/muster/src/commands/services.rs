@@ -9,7 +9,7 @@ use muster_proto::replicas::v1::{
 };
 use tonic::{Response, Status, Streaming};
 
-use super::live::{self, Update, Watched};
+use super::live::{self, Shown, Update, Watched};
 use crate::{
     args::{Format, Named},
     failure::Failure,
@@ -279,7 +279,9 @@ impl Watched for Services {
             synced: message.synced,
         }
     }
+}
 
+impl Shown for Services {
     fn table(session: &Session, services: &mut dyn Iterator<Item = &Service>) -> Table {
         table(session, services)
     }

@@ -12,7 +12,7 @@ use muster_proto::{
 };
 use tonic::{Response, Status, Streaming};
 
-use super::live::{self, Update, Watched};
+use super::live::{self, Shown, Update, Watched};
 use crate::{
     args::{Format, Workers as Args},
     failure::Failure,
@@ -406,7 +406,9 @@ impl Watched for Workers {
             synced: message.synced,
         }
     }
+}
 
+impl Shown for Workers {
     fn table(session: &Session, workers: &mut dyn Iterator<Item = &Worker>) -> Table {
         table(session, workers)
     }
