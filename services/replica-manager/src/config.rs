@@ -89,23 +89,13 @@ impl Serving {
     }
 }
 
-/// The shortest lease: renewed three times within it, a call may still take a third of a second.
-const SHORTEST_LEASE: Duration = Duration::from_secs(1);
-
-/// The longest lease: for as long nobody plans, or is known to be gone.
-const LONGEST_LEASE: Duration = Duration::from_secs(3600);
-
 impl Config {
     /// Checks what was told.
     ///
     /// # Errors
     /// In words: a lease that is too short or too long, or leases that do not go together.
     pub fn new(args: Args) -> Result<Self, String> {
-        let leases = Leases {
-            instance: args.instance_lease,
-            leader: args.leader_lease,
-        };
-        check(leases)?;
+        let leases = Leases::from_flags(args.leader_lease, args.instance_lease)?;
         let terms = Terms {
             place_within: args.place_within,
             hold_within: args.hold_within,
@@ -133,31 +123,6 @@ impl Config {
             ..Options::default()
         }
     }
-}
-
-fn check(leases: Leases) -> Result<(), String> {
-    let flags = [
-        ("--leader-lease", leases.leader),
-        ("--instance-lease", leases.instance),
-    ];
-    for (flag, lease) in flags {
-        if lease < SHORTEST_LEASE || lease > LONGEST_LEASE {
-            return Err(format!(
-                "{flag} must be from {SHORTEST_LEASE:?} to {LONGEST_LEASE:?}, is {lease:?}"
-            ));
-        }
-        // The store counts leases in whole seconds.
-        if lease.subsec_nanos() != 0 {
-            return Err(format!("{flag} must be whole seconds, is {lease:?}"));
-        }
-    }
-    if leases.instance < leases.leader {
-        return Err(format!(
-            "--instance-lease must not be shorter than --leader-lease, {:?}, is {:?}",
-            leases.leader, leases.instance
-        ));
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -189,14 +154,9 @@ mod tests {
 
     #[test]
     fn leases_that_make_no_sense_are_refused_by_name() {
-        for (flags, named) in [
-            (["--leader-lease", "100ms"], "--leader-lease"),
-            (["--leader-lease", "1500ms"], "whole seconds"),
-            (["--instance-lease", "2h"], "--instance-lease"),
-            (["--instance-lease", "2s"], "--leader-lease, 3s"),
-        ] {
+        for flags in [["--leader-lease", "1500ms"], ["--instance-lease", "2s"]] {
             let refused = told(&flags).unwrap_err();
-            assert!(refused.contains(named), "{flags:?}: {refused}");
+            assert!(refused.starts_with(flags[0]), "{flags:?}: {refused}");
         }
     }
 }

@@ -8,9 +8,6 @@ use muster_store::{Leases, Spec};
 
 use crate::domain::liveness::{Patience, Rules};
 
-/// The shortest lease that a cluster keeps to.
-const LEAST_LEASE: Duration = Duration::from_secs(1);
-
 /// The flags of the worker-registry beside the common ones.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
@@ -111,13 +108,7 @@ impl Config {
         if args.fence_after < args.lost_after {
             return Err("--fence-after must not be under --lost-after".to_owned());
         }
-        // Leases are counted by clocks that differ, and renewed at a third of their time.
-        if args.leader_lease < LEAST_LEASE {
-            return Err("--leader-lease must be at least 1s".to_owned());
-        }
-        if args.instance_lease < args.leader_lease {
-            return Err("--instance-lease must not be under --leader-lease".to_owned());
-        }
+        let leases = Leases::from_flags(args.leader_lease, args.instance_lease)?;
         Ok(Self {
             rules: Rules {
                 interval: args.heartbeat_interval,
@@ -131,9 +122,9 @@ impl Config {
             insecure_join: args.insecure_join,
             patience: Patience {
                 silent_after: args.peer_silent_after,
-                lease: args.instance_lease,
+                lease: leases.instance,
             },
-            leader_lease: args.leader_lease,
+            leader_lease: leases.leader,
         })
     }
 
@@ -185,7 +176,7 @@ mod tests {
         assert_eq!(config(&[]).unwrap().leases(), Leases::default());
         for (flags, names) in [
             (
-                ["--leader-lease=10ms", "--instance-lease=1m"],
+                ["--leader-lease=1500ms", "--instance-lease=1m"],
                 "--leader-lease",
             ),
             (
