@@ -29,7 +29,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// Away from the store for longer, and it is said: a member of the store that ends costs others about
 /// this long.
-const AWAY: Duration = Duration::from_secs(3);
+pub const AWAY: Duration = Duration::from_secs(3);
 
 /// The wait before leadership is asked for again after the store could not be asked.
 const AGAIN: Duration = Duration::from_millis(500);

@@ -2,16 +2,13 @@
 //! served with that. It decides nothing by what it reads.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
+use muster_runtime::instances;
 use muster_store::{Error, Outcome, Transaction};
 use tokio::sync::Mutex;
 
 use super::Engine;
 use crate::state::keys;
-
-/// A store that was not reached for so long is not asked on behalf of readers.
-const AWAY: Duration = Duration::from_secs(3);
 
 /// Waits for the store on behalf of all who wait at one time.
 #[derive(Debug, Default)]
@@ -54,9 +51,10 @@ impl Engine {
         Ok(())
     }
 
+    /// A store that is away is not asked on behalf of readers.
     fn in_touch(&self) -> Result<(), Error> {
         let age = self.parts().store.age();
-        if age < AWAY {
+        if age < instances::AWAY {
             return Ok(());
         }
         let words = format!("it was not reached for {} s", age.as_secs());
