@@ -208,6 +208,7 @@ impl Refresher {
     /// Keeps the backend fresh until `stop` resolves.
     pub async fn run(mut self, stop: impl Future<Output = ()>) {
         tokio::select! {
+            biased;
             () = stop => {}
             () = self.keep_fresh() => {}
         }
