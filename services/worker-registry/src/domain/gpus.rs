@@ -60,7 +60,7 @@ struct Run {
 }
 
 /// Accelerators, in the agent's order.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Gpus {
     /// Each uuid, after a byte that says its length.
     uuids: Box<[u8]>,
@@ -70,8 +70,8 @@ pub struct Gpus {
 impl Gpus {
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = Gpu<'_>> {
-        let kinds = self.runs.iter();
-        let kinds = kinds.flat_map(|run| iter::repeat_n(&*run.kind, run.count));
+        let runs = self.runs();
+        let kinds = runs.flat_map(|(count, kind)| iter::repeat_n(kind, count));
         let uuids = self.uuids().zip(kinds);
         uuids.map(|(uuid, kind)| Gpu { uuid, kind })
     }
@@ -95,12 +95,6 @@ impl Gpus {
             rest = after;
             str::from_utf8(uuid).ok()
         })
-    }
-}
-
-impl Default for Gpus {
-    fn default() -> Self {
-        iter::empty::<(&str, &GpuKind)>().collect()
     }
 }
 

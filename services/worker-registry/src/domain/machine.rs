@@ -8,10 +8,10 @@ use muster_model::requirements::Arch;
 
 use super::common::Common;
 use super::gpus::Gpus;
-use super::text::{Text, common};
+use super::text::Text;
 
 /// What a machine has, where it is and what it costs, as its agent said at registration.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Machine {
     /// Its accelerators.
     pub gpus: Gpus,
@@ -47,28 +47,6 @@ impl Machine {
     /// Whether any accelerator was declared and is not real.
     pub fn is_simulated(&self) -> bool {
         self.gpus.kinds().any(|kind| kind.simulated)
-    }
-}
-
-/// A machine of which nothing is known.
-impl Default for Machine {
-    fn default() -> Self {
-        Self {
-            gpus: Gpus::default(),
-            cpu_milli: 0,
-            memory_mib: 0,
-            disk_mib: 0,
-            arch: None,
-            labels: common_labels(Labels::new()),
-            capacity_type: None,
-            price: None,
-            backend: common(""),
-            region: common(""),
-            zone: common(""),
-            agent_version: common(""),
-            agent_address: common(""),
-            advertise_host: common(""),
-        }
     }
 }
 

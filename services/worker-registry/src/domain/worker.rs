@@ -13,7 +13,7 @@ use super::common::Common;
 use super::drain::{Cause, Drain};
 use super::machine::{Machine, common_labels};
 use super::state::{Event, Facts, Next, Rejected, State};
-use super::text::{Text, common};
+use super::text::Text;
 
 /// How many changes of state a worker remembers.
 pub const HISTORY: usize = 100;
@@ -167,7 +167,7 @@ impl Worker {
             name,
             uid,
             generation: 0,
-            boot_id: nothing(),
+            boot_id: Text::default(),
             state: State::Provisioning,
             state_since: now,
             state_by: by.clone(),
@@ -185,9 +185,9 @@ impl Worker {
             history: Arc::default(),
             created: now,
             updated: now,
-            epoch: nothing(),
-            join_token: nothing(),
-            san: nothing(),
+            epoch: Text::default(),
+            join_token: Text::default(),
+            san: Text::default(),
             writes: 0,
         };
         worker.remember(None, State::Provisioning, by, now);
@@ -337,8 +337,4 @@ impl Worker {
         let kept = self.history[oldest..].iter().cloned();
         self.history = kept.chain(std::iter::once(new)).collect();
     }
-}
-
-fn nothing() -> Text {
-    common("")
 }
