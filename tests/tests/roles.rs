@@ -207,7 +207,7 @@ impl Guarded {
 fn entries() -> String {
     let mut text = String::new();
     for role in &ROLES[1..] {
-        let digest = ring::digest::digest(&ring::digest::SHA256, role.as_bytes());
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, role.as_bytes());
         let hash = digest
             .as_ref()
             .iter()

@@ -7,11 +7,11 @@
 use std::fmt;
 use std::sync::Arc;
 
+use aws_lc_rs::hmac;
+use aws_lc_rs::signature::{self, Ed25519KeyPair, KeyPair as _};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use muster_store::{Condition, Outcome, Store, Transaction};
-use ring::hmac;
-use ring::signature::{self, Ed25519KeyPair, KeyPair as _};
 use sha2::{Digest as _, Sha256};
 
 use crate::domain::text::Text;

@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use muster_proto::workers::v1::GetCredentialKeysRequest;
@@ -14,7 +15,6 @@ use muster_proto::workers::v1::workers_service_client::WorkersServiceClient;
 use muster_runtime::auth::{Principal, Role, Verify};
 use muster_runtime::backoff::{Backoff, Policy};
 use muster_runtime::connect::Channel;
-use ring::signature::{ED25519, UnparsedPublicKey};
 use tokio::sync::Notify;
 
 /// The first word of a credential: its layout.
@@ -146,7 +146,7 @@ impl<'t> Claim<'t> {
 
 #[cfg(test)]
 mod tests {
-    use ring::signature::{Ed25519KeyPair, KeyPair as _};
+    use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 
     use super::*;
 

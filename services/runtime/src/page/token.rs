@@ -1,9 +1,9 @@
 //! Seals and opens page tokens. The key is the only secret; it never leaves this module.
 
+use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
-use ring::hmac;
 
 use super::TokenError;
 use crate::check::checksum;

@@ -1,9 +1,9 @@
 //! Who gets in, and who may speak for whom.
 
+use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 use muster_proto::workers::v1 as proto;
 use muster_proto::workers::v1::WorkerState;
 use muster_store::Store;
-use ring::signature::{ED25519, UnparsedPublicKey};
 use tonic::{Code, Request};
 
 use crate::support::{Agent, Client, Registry, config, get, passed, reason, registration};

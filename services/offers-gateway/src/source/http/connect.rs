@@ -39,7 +39,7 @@ pub(super) fn pool() -> hyper_util::client::legacy::Builder {
 pub(super) async fn with_tls() -> Result<Pool<HttpsConnector<HttpConnector>, Full<Bytes>>, Failure>
 {
     let built = blocking(|| {
-        let provider = tokio_rustls::rustls::crypto::ring::default_provider();
+        let provider = tokio_rustls::rustls::crypto::aws_lc_rs::default_provider();
         HttpsConnectorBuilder::new().with_provider_and_native_roots(provider)
     });
     let builder = built.await?.map_err(|error| {
