@@ -7,6 +7,7 @@ pub mod program;
 mod bare;
 mod calls;
 mod child;
+mod connection;
 mod figure;
 mod load;
 mod offers;

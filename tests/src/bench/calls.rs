@@ -4,17 +4,17 @@ use anyhow::ensure;
 use muster_proto::health::v1::HealthCheckRequest;
 use muster_proto::health::v1::health_check_response::ServingStatus;
 use muster_proto::health::v1::health_client::HealthClient;
-use tonic::transport::Channel;
 
+use super::connection::Connection;
 use super::load::Call;
 
 /// Asks whether the process serves, again and again.
-pub(super) struct Check(HealthClient<Channel>);
+pub(super) struct Check(HealthClient<Connection>);
 
 impl Check {
     /// A client on each connection.
-    pub(super) fn on(channels: &[Channel]) -> Vec<Self> {
-        let client = |channel: &Channel| Self(HealthClient::new(channel.clone()));
+    pub(super) fn on(channels: &[Connection]) -> Vec<Self> {
+        let client = |channel: &Connection| Self(HealthClient::new(channel.clone()));
         channels.iter().map(client).collect()
     }
 }
@@ -31,7 +31,7 @@ impl Call for Check {
     }
 }
 
-pub(super) async fn is_serving(channel: Channel) -> bool {
+pub(super) async fn is_serving(channel: Connection) -> bool {
     let mut client = HealthClient::new(channel);
     let answer = client.check(HealthCheckRequest::default()).await;
     answer.is_ok_and(|response| response.into_inner().status() == ServingStatus::Serving)

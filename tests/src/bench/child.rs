@@ -12,10 +12,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::time::Instant;
-use tonic::transport::{Channel, Endpoint};
 
 use super::calls;
 use super::component::Component;
+use super::connection::Connection;
 use super::system;
 
 /// The longest time that a child may take to serve.
@@ -155,12 +155,12 @@ impl Child {
     }
 
     /// A connection of its own.
-    pub(super) async fn connect(&self) -> anyhow::Result<Channel> {
-        connect(self.address).await
+    pub(super) async fn connect(&self) -> anyhow::Result<Connection> {
+        Connection::open(self.address).await
     }
 
     /// As many connections as clients.
-    pub(super) async fn connections(&self, count: usize) -> anyhow::Result<Vec<Channel>> {
+    pub(super) async fn connections(&self, count: usize) -> anyhow::Result<Vec<Connection>> {
         let mut channels = Vec::with_capacity(count);
         for _ in 0..count {
             channels.push(self.connect().await?);
@@ -189,16 +189,6 @@ impl Child {
         }
         bail!("it did not serve within {PATIENCE:?}")
     }
-}
-
-pub(super) async fn connect(address: SocketAddr) -> anyhow::Result<Channel> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}"))?
-        .connect_timeout(Duration::from_secs(5))
-        // As our own clients have it: a page of 2 MiB in one go.
-        .initial_stream_window_size(2 << 20)
-        .initial_connection_window_size(4 << 20)
-        .tcp_nodelay(true);
-    endpoint.connect().await.context("cannot connect")
 }
 
 /// A port of the loopback interface that nobody uses now.

@@ -9,10 +9,10 @@ mod restart;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::connection::Connection;
 use bytes::Bytes;
 use muster_proto::offers::v1::offers_service_client::OffersServiceClient;
 use prost::Message as _;
-use tonic::transport::Channel;
 
 use super::Setup;
 use super::calls::Check;
@@ -117,7 +117,7 @@ impl Asked {
     async fn compare<C: Call>(
         &self,
         setup: &Setup,
-        channels: &[Channel],
+        channels: &[Connection],
         mut subject: Vec<C>,
         report: &mut Report,
     ) -> anyhow::Result<()> {

@@ -1,23 +1,23 @@
 //! Calls with messages as bytes: the request is encoded once, and answers are taken off the wire whole
 //! but not decoded, so that a server is measured without what decoding costs a client in its language.
 
+use super::connection::Connection;
 use bytes::{Buf as _, BufMut as _, Bytes};
 use tonic::client::Grpc;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::http::uri::PathAndQuery;
-use tonic::transport::Channel;
 use tonic::{Request, Status};
 
 /// Calls one method.
 #[derive(Debug, Clone)]
 pub(super) struct RawClient {
-    grpc: Grpc<Channel>,
+    grpc: Grpc<Connection>,
     path: PathAndQuery,
 }
 
 impl RawClient {
     /// Calls the method at `path`, such as `/muster.offers.v1.OffersService/ListOffers`.
-    pub(super) fn new(channel: Channel, path: &'static str) -> Self {
+    pub(super) fn new(channel: Connection, path: &'static str) -> Self {
         Self {
             grpc: Grpc::new(channel),
             path: PathAndQuery::from_static(path),

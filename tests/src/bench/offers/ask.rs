@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::super::connection::Connection;
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 use muster_proto::offers::v1::offers_service_client::OffersServiceClient;
 use muster_proto::offers::v1::{BackendData, ListOffersRequest, ListOffersResponse, OfferFilter};
 use muster_proto::types::v1::{GpuRequest, Int32Range, Requirements};
 use prost::Message as _;
-use tonic::transport::Channel;
 
 use super::super::load::Call;
 use super::super::raw::RawClient;
@@ -82,8 +82,8 @@ pub(super) struct Asker {
 
 impl Asker {
     /// A client on each connection. They begin at different pages.
-    pub(super) fn on(channels: &[Channel], requests: &Arc<[Bytes]>) -> Vec<Self> {
-        let client = |(number, channel): (usize, &Channel)| Self {
+    pub(super) fn on(channels: &[Connection], requests: &Arc<[Bytes]>) -> Vec<Self> {
+        let client = |(number, channel): (usize, &Connection)| Self {
             client: RawClient::new(channel.clone(), PATH),
             requests: Arc::clone(requests),
             next: number * requests.len() / channels.len(),
@@ -104,14 +104,14 @@ impl Call for Asker {
 
 /// Puts one question again and again with a generated client, which decodes the answers.
 pub(super) struct Decoder {
-    client: OffersServiceClient<Channel>,
+    client: OffersServiceClient<Connection>,
     question: Question,
 }
 
 impl Decoder {
     /// A client on each connection.
-    pub(super) fn on(channels: &[Channel], question: Question) -> Vec<Self> {
-        let client = |channel: &Channel| Self {
+    pub(super) fn on(channels: &[Connection], question: Question) -> Vec<Self> {
+        let client = |channel: &Connection| Self {
             client: OffersServiceClient::new(channel.clone()),
             question,
         };
@@ -128,7 +128,7 @@ impl Call for Decoder {
 }
 
 pub(super) async fn ask(
-    client: &mut OffersServiceClient<Channel>,
+    client: &mut OffersServiceClient<Connection>,
     request: ListOffersRequest,
 ) -> anyhow::Result<ListOffersResponse> {
     Ok(client.list_offers(request).await?.into_inner())
@@ -137,7 +137,7 @@ pub(super) async fn ask(
 /// Asks, goes through all pages where a question is about everything, checks that the offers are the
 /// right ones, and answers the encoded request of each page.
 pub(super) async fn rehearse(
-    channel: &Channel,
+    channel: &Connection,
     question: Question,
     expected: usize,
 ) -> anyhow::Result<Arc<[Bytes]>> {

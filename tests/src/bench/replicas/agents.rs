@@ -10,9 +10,9 @@ use muster_proto::replicas::v1::{
     WatchAssignmentsRequest, assignment_change,
 };
 use tokio::task::JoinSet;
-use tonic::transport::Channel;
 
 use super::super::child::Child;
+use super::super::connection::Connection;
 use super::super::workers::fleet::{self, Agent};
 
 /// Runs machines that have joined, until the answer is dropped. Each has connections of its own.
@@ -29,7 +29,7 @@ pub(super) async fn run(
     Ok(running)
 }
 
-async fn play(agent: Agent, workers: Channel, replicas: Channel) -> anyhow::Result<()> {
+async fn play(agent: Agent, workers: Connection, replicas: Connection) -> anyhow::Result<()> {
     let mut registry = fleet::client(&workers);
     let mut manager = AssignmentsServiceClient::new(replicas);
     // A manager that has just started fetches the keys that our credential is verified with.

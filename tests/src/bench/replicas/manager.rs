@@ -10,10 +10,10 @@ use muster_proto::replicas::v1::{
     WatchServicesRequest, service_change,
 };
 use tokio::time::timeout;
-use tonic::transport::Channel;
 
 use super::super::child::{Child, Plan};
 use super::super::component::Component;
+use super::super::connection::Connection;
 use crate::fleet::spec;
 
 /// How long anything may take before the bench gives up.
@@ -22,7 +22,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(120);
 /// Where the store of a manager in `folder` is.
 pub(super) const STORE: &str = "replicas.db";
 
-pub(super) type Client = ReplicasServiceClient<Channel>;
+pub(super) type Client = ReplicasServiceClient<Connection>;
 
 pub(super) fn plan(folder: &Path, registry: &Child) -> Plan {
     Plan::new(Component::Manager, folder)

@@ -10,11 +10,11 @@ use muster_proto::workers::v1::{
 use tokio::task::JoinSet;
 use tonic::Request;
 use tonic::metadata::{Ascii, MetadataValue};
-use tonic::transport::Channel;
 
 use super::super::child::Child;
+use super::super::connection::Connection;
 
-pub(in crate::bench) type Client = WorkersServiceClient<Channel>;
+pub(in crate::bench) type Client = WorkersServiceClient<Connection>;
 
 /// Accelerators of each machine.
 pub(super) const GPUS: usize = 8;
@@ -31,7 +31,7 @@ pub(in crate::bench) struct Agent {
     credential: MetadataValue<Ascii>,
 }
 
-pub(in crate::bench) fn client(channel: &Channel) -> Client {
+pub(in crate::bench) fn client(channel: &Connection) -> Client {
     WorkersServiceClient::new(channel.clone()).max_decoding_message_size(LONGEST)
 }
 

@@ -15,12 +15,12 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
-use tonic::transport::Channel;
 use tonic::{Request, Streaming};
 use tonic_prost::ProstCodec;
 
 use super::super::Setup;
 use super::super::child::Child;
+use super::super::connection::Connection;
 use super::super::figure::{Figure, Report};
 use super::super::statistics::{millis, percentile};
 use super::fleet::{self, Client};
@@ -193,7 +193,7 @@ async fn position(client: &mut Client) -> anyhow::Result<String> {
 }
 
 async fn watch(
-    channel: &Channel,
+    channel: &Connection,
     worker: Option<String>,
     token: &str,
 ) -> anyhow::Result<Streaming<Seen>> {

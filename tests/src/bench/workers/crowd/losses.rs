@@ -10,8 +10,8 @@ use muster_proto::workers::v1::{
 };
 use tokio::time::{Instant, timeout};
 use tonic::Streaming;
-use tonic::transport::Channel;
 
+use super::super::super::connection::Connection;
 use super::super::super::figure::{Figure, Report, Target};
 use super::super::super::statistics::{largest, percentile};
 use super::super::fleet;
@@ -27,7 +27,7 @@ pub(super) struct Losses(Streaming<WatchWorkersResponse>);
 
 impl Losses {
     /// Begins to watch while none is.
-    pub(super) async fn watch(channel: &Channel) -> anyhow::Result<Self> {
+    pub(super) async fn watch(channel: &Connection) -> anyhow::Result<Self> {
         let request = WatchWorkersRequest {
             filter: Some(only_lost()),
             ..WatchWorkersRequest::default()
@@ -93,7 +93,7 @@ fn signed_seconds(from: Instant, to: Instant) -> f64 {
 }
 
 /// How many workers are lost now.
-pub(super) async fn count(channel: &Channel) -> anyhow::Result<usize> {
+pub(super) async fn count(channel: &Connection) -> anyhow::Result<usize> {
     let request = ListWorkersRequest {
         filter: Some(only_lost()),
         page_size: 1,
