@@ -304,10 +304,14 @@ fn parse_edit(
 
 /// The worker as it is durable now.
 pub(super) fn shown(registry: &Registry, name: &Text) -> Result<proto::Worker, Status> {
+    let seen = seen(registry, name)?;
+    Ok(render_worker(&seen, &registry.epoch))
+}
+
+/// The same, before it is rendered.
+pub(super) fn seen(registry: &Registry, name: &Text) -> Result<Seen, Status> {
     let view = registry.view();
     let entry = view.worker(name);
     let entry = entry.ok_or_else(|| status_of(Refused::NoWorker(name.clone()).into()))?;
-    let seen = registry.seen(entry);
-    drop(view);
-    Ok(render_worker(&seen, &registry.epoch))
+    Ok(registry.seen(entry))
 }

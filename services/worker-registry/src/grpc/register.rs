@@ -5,7 +5,9 @@ use std::sync::Arc;
 use muster_proto::workers::v1 as proto;
 use muster_runtime::auth::{Principal, Role};
 use muster_runtime::status::{self, Violations};
-use tonic::{Request, Status};
+use muster_runtime::wire;
+use prost::Message as _;
+use tonic::{Request, Response, Status};
 
 use super::access::{bearer, speaks_for};
 use super::convert::{
@@ -14,7 +16,8 @@ use super::convert::{
 };
 use super::failure::{check, status_of};
 use super::heartbeat::{end, ended, hear, render_terms, runs};
-use super::operators::shown;
+use super::operators::{seen, shown};
+use super::wire::put_worker;
 use crate::credential;
 use crate::domain::allocation::Allocation;
 use crate::domain::book::Book;
@@ -27,11 +30,17 @@ use crate::registry::Registry;
 /// The longest address, label of a place, or version, in characters.
 const MAX_PLACE: usize = 253;
 
+/// The field of the answer that holds the worker.
+const WORKER: u32 = 1;
+
+/// What the answer to a machine of eight accelerators takes, in bytes.
+const ROOM: usize = 2048;
+
 /// A machine comes.
 pub(crate) async fn register(
     registry: &Registry,
     request: Request<proto::RegisterWorkerRequest>,
-) -> Result<proto::RegisterWorkerResponse, Status> {
+) -> Result<Response<proto::RegisterWorkerResponse>, Status> {
     speaks_for(registry, &request, &request.get_ref().name)?;
     let mut violations = Violations::new();
     let proof = proof(registry, &request);
@@ -62,13 +71,21 @@ pub(crate) async fn register(
         true => String::new(),
         false => registry.keys.sign(&worker.name, &worker.uid),
     };
-    Ok(proto::RegisterWorkerResponse {
-        worker: Some(shown(registry, &worker.name)?),
+    let rest = proto::RegisterWorkerResponse {
+        worker: None,
         credential,
         terms: Some(render_terms(registry.terms(), worker)),
         epoch: registry.epoch.to_string(),
         resume_token: registry.token(revision),
-    })
+    };
+    let seen = seen(registry, &worker.name)?;
+    let mut message = Vec::with_capacity(ROOM);
+    wire::put_message(WORKER, &mut message, |to| {
+        put_worker(&seen, &registry.epoch, to);
+    });
+    // Writing to memory cannot fail.
+    let _ = rest.encode(&mut message);
+    Ok(wire::answer(message))
 }
 
 /// Makes again what is missing, and frees what has ended.

@@ -21,9 +21,7 @@ impl WorkersService for Workers {
         &self,
         request: Request<proto::RegisterWorkerRequest>,
     ) -> Result<Response<proto::RegisterWorkerResponse>, Status> {
-        register::register(&self.0, request)
-            .await
-            .map(Response::new)
+        register::register(&self.0, request).await
     }
 
     async fn activate_worker(
