@@ -8,6 +8,7 @@ mod ask;
 mod drain;
 mod enums;
 mod event;
+mod history;
 mod machine;
 mod time;
 mod token;
@@ -21,12 +22,12 @@ pub(crate) use enums::{
     render_arch, render_liveness, render_state, render_vendor,
 };
 pub(crate) use event::{parse_event, parse_severity, render_event};
+pub(crate) use history::{leave_out_told, render_history};
 pub(crate) use machine::{parse_kind, parse_machine, parse_price};
 pub(crate) use time::{parse_duration, parse_time, render_duration, render_time};
 pub(crate) use token::render_token;
 pub(crate) use worker::{
-    parse_checks, parse_worker_record, render_history, render_record_around, render_worker,
-    render_worker_around,
+    parse_checks, parse_worker_record, render_record_around, render_worker, render_worker_around,
 };
 
 use muster_model::constraints::Labels;

@@ -7,7 +7,7 @@ use muster_runtime::wire::{put_bytes, put_flag, put_message, put_number, put_tex
 use prost::Message as _;
 
 use super::convert::{
-    render_arch, render_count, render_history, render_record_around, render_vendor,
+    leave_out_told, render_arch, render_count, render_history, render_record_around, render_vendor,
     render_worker_around,
 };
 use crate::domain::gpus::{GpuKind, Gpus};
@@ -27,12 +27,14 @@ pub(crate) fn put_worker(seen: &Seen, epoch: &str, to: &mut Vec<u8>) {
     });
 }
 
-/// Appends what of a worker's record the contract's message holds, without its accelerators.
+/// Appends what of a worker's record the contract's message holds, without its accelerators and what its
+/// history tells.
 pub(crate) fn put_record(worker: &Worker, to: &mut Vec<u8>) {
-    let around = proto::Worker {
+    let mut around = proto::Worker {
         history: render_history(worker),
         ..render_record_around(worker)
     };
+    leave_out_told(&mut around);
     let machine = &worker.machine;
     put(&around, to, |to| put_amounts(machine, to));
 }

@@ -12,13 +12,14 @@ use super::drain::{parse_drain, render_drain};
 use super::enums::{
     known, parse_capacity_type, parse_state, render_capacity_type, render_liveness, render_state,
 };
+use super::history::{parse_transition, take_told};
 use super::machine::{parse_machine, parse_price, render_capacity, render_price};
 use super::time::{parse_duration, parse_time, render_duration, render_time};
 use super::{MAX_ID, MAX_REASON, parse_required, parse_text, render_count, render_generation};
 use crate::domain::machine::{Machine, common_labels};
 use crate::domain::room::Usage;
 use crate::domain::text::{Text, common};
-use crate::domain::worker::{By, Check, CheckStatus, Presence, Transition, Worker};
+use crate::domain::worker::{By, Check, CheckStatus, Presence, Worker};
 use crate::seen::Seen;
 
 /// The most start-up checks of a worker.
@@ -100,22 +101,10 @@ pub(crate) fn render_record_around(worker: &Worker) -> proto::Worker {
     }
 }
 
-/// A worker's changes of state, oldest first.
-pub(crate) fn render_history(worker: &Worker) -> Vec<proto::WorkerTransition> {
-    let render = |transition: &Transition| proto::WorkerTransition {
-        time: Some(render_time(transition.at)),
-        old_state: transition.from.map_or(0, |from| render_state(from).into()),
-        new_state: render_state(transition.to).into(),
-        generation: render_generation(transition.generation),
-        actor: transition.by.actor.to_string(),
-        reason: transition.by.reason.to_string(),
-    };
-    worker.history.iter().map(render).collect()
-}
-
 /// What the contract's message holds of a worker's record; what it does not hold is left as in a record
 /// made ahead. None if the record is damaged.
-pub(crate) fn parse_worker_record(record: proto::Worker) -> Option<Worker> {
+pub(crate) fn parse_worker_record(mut record: proto::Worker) -> Option<Worker> {
+    take_told(&mut record);
     let mut violations = Violations::new();
     let state = parse_state(record.state())?;
     let by = By::new(record.state_actor.as_str(), record.state_reason.as_str());
@@ -156,16 +145,6 @@ fn parse_record_machine(record: proto::Worker, violations: &mut Violations) -> M
         violations,
     );
     machine
-}
-
-fn parse_transition(transition: &proto::WorkerTransition) -> Option<Transition> {
-    Some(Transition {
-        at: parse_time(transition.time.as_ref())?,
-        from: parse_state(transition.old_state()),
-        to: parse_state(transition.new_state())?,
-        generation: u64::try_from(transition.generation).ok()?,
-        by: By::new(transition.actor.as_str(), transition.reason.as_str()),
-    })
 }
 
 /// Start-up checks as an agent, or our own record, has them.
