@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
 use std::iter::Peekable;
 use std::path::Path;
+use std::sync::Arc;
 use std::vec;
 
 use bytes::Bytes;
@@ -35,7 +36,7 @@ pub struct Backup {
     epoch: Epoch,
     revision: Revision,
     slices: u64,
-    records: Peekable<vec::IntoIter<Record>>,
+    records: Peekable<vec::IntoIter<Arc<Record>>>,
 }
 
 impl Backup {

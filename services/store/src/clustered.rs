@@ -164,7 +164,7 @@ async fn begin(cluster: &Cluster, name: &str, new: Epoch) -> Result<(Records, u6
         let (records, revision) = listed.unwrap_or_else(|_| Err(no_answer(LISTS_WITHIN)))?;
         let records: Records = records
             .into_iter()
-            .map(|record| (Arc::clone(&record.key), record))
+            .map(|record| (Arc::clone(&record.key), Arc::new(record)))
             .collect();
         if let Some(record) = records.get(EPOCH_KEY) {
             let epoch = read_epoch(name, &record.value).map_err(Begin::Open)?;
@@ -307,11 +307,11 @@ impl Clustered {
         let shared = &self.core.shared;
         let leader = shared.get(TERM_KEY)?.map(|record| record.value);
         let seats = shared.list(SEATS)?.records.into_iter();
-        let instance = |record: crate::record::Record| {
+        let instance = |record: Arc<crate::record::Record>| {
             let id: Arc<str> = record.key.strip_prefix(SEATS)?.into();
             Some(Instance {
                 leader: leader.as_deref() == Some(id.as_bytes()),
-                value: record.value,
+                value: record.value.clone(),
                 id,
             })
         };

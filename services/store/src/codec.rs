@@ -21,7 +21,7 @@ const HEADER: usize = 1 + 4 * NUMBER;
 pub(crate) const CHECKSUM: usize = size_of::<u32>();
 
 /// A key and what became of it; `None` is deleted.
-pub(crate) type Entry = (Arc<str>, Option<Record>);
+pub(crate) type Entry = (Arc<str>, Option<Arc<Record>>);
 
 /// A blob that is being written.
 #[derive(Debug, Default)]
@@ -131,11 +131,13 @@ fn entry(rest: &mut &[u8]) -> Option<Entry> {
     let value = rest.split_off(..usize::try_from(number(1)?).ok()?)?;
     let key: Arc<str> = str::from_utf8(key).ok()?.into();
     let (created, modified) = (Revision(number(2)?), Revision(number(3)?));
-    let record = (header.first() == Some(&1)).then(|| Record {
-        key: Arc::clone(&key),
-        value: Bytes::copy_from_slice(value),
-        created,
-        modified,
+    let record = (header.first() == Some(&1)).then(|| {
+        Arc::new(Record {
+            key: Arc::clone(&key),
+            value: Bytes::copy_from_slice(value),
+            created,
+            modified,
+        })
     });
     Some((key, record))
 }
@@ -153,7 +155,7 @@ mod tests {
                 created: Revision(index),
                 modified: Revision(index + 1),
             };
-            (key, record)
+            (key, Arc::new(record))
         };
         (0..count).map(record).collect()
     }

@@ -11,13 +11,14 @@ use bytes::Bytes;
 use crate::record::{Batch, Change, Record, Revision};
 use crate::transaction::{Outcome, Transaction};
 
-/// All records by key.
-pub(crate) type Records = BTreeMap<Arc<str>, Record>;
+/// All records by key. A map has room for nearly twice what is in it, so they are apart from it; and they are
+/// shared rather than cloned, since each value that is cloned keeps a count of its own.
+pub(crate) type Records = BTreeMap<Arc<str>, Arc<Record>>;
 
 /// Transactions that were judged one after the other and become durable together.
 #[derive(Debug)]
 pub(crate) struct Group {
-    overlay: BTreeMap<Arc<str>, Option<Record>>,
+    overlay: BTreeMap<Arc<str>, Option<Arc<Record>>>,
     batches: Vec<Batch>,
     revision: Revision,
 }
@@ -51,7 +52,7 @@ impl Group {
     pub(crate) fn overlay(&self) -> impl Iterator<Item = (&str, Option<&Record>)> {
         self.overlay
             .iter()
-            .map(|(key, record)| (&**key, record.as_ref()))
+            .map(|(key, record)| (&**key, record.as_deref()))
     }
 
     /// The revision after the whole group.
@@ -75,7 +76,7 @@ impl Group {
         self.batches
     }
 
-    fn record<'a>(&'a self, base: &'a Records, key: &str) -> Option<&'a Record> {
+    fn record<'a>(&'a self, base: &'a Records, key: &str) -> Option<&'a Arc<Record>> {
         match self.overlay.get(key) {
             Some(changed) => changed.as_ref(),
             None => base.get(key),
@@ -113,11 +114,13 @@ impl Group {
         let key = before
             .as_ref()
             .map_or(key, |record| Arc::clone(&record.key));
-        let after = value.map(|value| Record {
-            key: Arc::clone(&key),
-            value,
-            created: before.as_ref().map_or(revision, |record| record.created),
-            modified: revision,
+        let after = value.map(|value| {
+            Arc::new(Record {
+                key: Arc::clone(&key),
+                value,
+                created: before.as_ref().map_or(revision, |record| record.created),
+                modified: revision,
+            })
         });
         Some(Change { key, before, after })
     }

@@ -124,7 +124,8 @@ impl History {
 }
 
 fn batch_bytes(batch: &Batch) -> usize {
-    let size = |record: &Option<Record>| record.as_ref().map_or(0, |record| record.value.len());
+    let size =
+        |record: &Option<Arc<Record>>| record.as_ref().map_or(0, |record| record.value.len());
     batch
         .changes
         .iter()
@@ -158,7 +159,7 @@ mod tests {
         let change = Change {
             key: "k".into(),
             before: None,
-            after: Some(record),
+            after: Some(Arc::new(record)),
         };
         Batch {
             revision: Revision(revision),

@@ -42,9 +42,9 @@ pub struct Change {
     /// The key.
     pub key: Arc<str>,
     /// The record as it was; `None` if the key was absent.
-    pub before: Option<Record>,
+    pub before: Option<Arc<Record>>,
     /// The record as it is; `None` if the key was deleted.
-    pub after: Option<Record>,
+    pub after: Option<Arc<Record>>,
 }
 
 /// All that one revision changed, in the order in which its transaction named it.
@@ -76,7 +76,7 @@ impl Batch {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listing {
     /// The records in the order of their keys.
-    pub records: Vec<Record>,
+    pub records: Vec<Arc<Record>>,
     /// The revision; a watch from here misses nothing and repeats nothing.
     pub revision: Revision,
 }

@@ -139,7 +139,11 @@ impl Shared {
 
     pub(crate) fn get(&self, key: &str) -> Result<Option<Record>, Error> {
         self.readable()?;
-        Ok(self.read().records.get(key).cloned())
+        Ok(self
+            .read()
+            .records
+            .get(key)
+            .map(|found| Record::clone(found)))
     }
 
     pub(crate) fn list(&self, prefix: &str) -> Result<Listing, Error> {
@@ -150,7 +154,7 @@ impl Shared {
             .records
             .range::<str, _>(from)
             .take_while(|(key, _)| key.starts_with(prefix))
-            .map(|(_, record)| record.clone())
+            .map(|(_, record)| Arc::clone(record))
             .collect();
         Ok(Listing {
             records,

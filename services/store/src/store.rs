@@ -300,7 +300,7 @@ impl Store {
     pub async fn backup(&self) -> Result<Backup, Error> {
         let mut listing = self.list("").await?;
         // Epoch, term and seats are of this life of the store alone.
-        let own = |record: &Record| record.key.starts_with(clustered::OWN);
+        let own = |record: &Arc<Record>| record.key.starts_with(clustered::OWN);
         listing.records.retain(|record| !own(record));
         Ok(Backup::new(self.epoch(), listing))
     }

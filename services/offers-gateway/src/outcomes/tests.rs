@@ -112,7 +112,7 @@ async fn what_has_faded_is_removed_from_the_store() {
         .unwrap()
         .records
         .into_iter()
-        .map(|record| record.key)
+        .map(|record| record.key.clone())
         .collect();
     assert_eq!(left.len(), 1, "{left:?}");
     assert_eq!(weight(&outcomes), None);

@@ -169,7 +169,7 @@ impl Inner {
             let replica = replica.transpose()?.map(Arc::new);
             touched.of(uid).replicas.push((ordinal, replica));
         } else if let Some((uid, version)) = keys::numbered(keys::VERSIONS, key) {
-            self.take_version(uid, version, change.after.as_ref(), key)?;
+            self.take_version(uid, version, change.after.as_deref(), key)?;
             touched.of(uid);
         } else if key.starts_with(keys::EVENTS) {
             self.take_events(change, folded)?;

@@ -113,9 +113,11 @@ impl Core {
             let key = before
                 .as_ref()
                 .map_or(key, |record| Arc::clone(&record.key));
-            let after = after.map(|after| Record {
-                key: Arc::clone(&key),
-                ..after
+            let after = after.map(|after| {
+                Arc::new(Record {
+                    key: Arc::clone(&key),
+                    ..after
+                })
             });
             Change { key, before, after }
         });

@@ -421,7 +421,7 @@ fn records(count: u64, size: usize) -> Records {
             created: Revision(1),
             modified: Revision(2),
         };
-        (key, record)
+        (key, Arc::new(record))
     };
     (0..count).map(record).collect()
 }

@@ -1,6 +1,7 @@
 //! What watches see.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use muster_store::{Batch, Error, Options, Record, Revision, Store, Transaction, Watch};
@@ -29,7 +30,8 @@ pub(crate) async fn a_change_has_before_and_after(fixture: &impl Fixture) {
         let [change] = &batch.changes[..] else {
             panic!("{batch:?}");
         };
-        assert_eq!((&change.before, &change.after), (&before, &after));
+        let told = (change.before.as_deref(), change.after.as_deref());
+        assert_eq!(told, (before.as_ref(), after.as_ref()));
         assert_eq!(watch.position(), batch.revision);
     }
     assert_eq!(watch.position(), last);
@@ -59,7 +61,7 @@ pub(crate) async fn one_revision_is_one_batch_in_its_order(fixture: &impl Fixtur
 /// What a watch tells, added up.
 #[derive(Default)]
 struct Fold {
-    records: BTreeMap<String, Record>,
+    records: BTreeMap<String, Arc<Record>>,
     revisions: Vec<u64>,
 }
 

@@ -1,5 +1,6 @@
 //! The store as a whole: its end, its leader, its copies.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -132,7 +133,7 @@ pub(crate) async fn a_backup_is_of_one_revision_and_restores_to_a_new_epoch(
         .await
         .unwrap();
     // What is of one life of a store only is not in it.
-    let own = |record: &&Record| record.key.starts_with("store/");
+    let own = |record: &&Arc<Record>| record.key.starts_with("store/");
     let copies = listing.records.len() - listing.records.iter().filter(own).count();
     assert_eq!(
         (restored.revision, restored.records),

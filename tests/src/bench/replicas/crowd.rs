@@ -4,6 +4,7 @@
 
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -106,7 +107,7 @@ async fn first(
 
 /// What is copied.
 struct Copies {
-    records: Vec<Record>,
+    records: Vec<Arc<Record>>,
     uid: String,
 }
 

@@ -6,7 +6,7 @@ use crate::record::Record;
 use crate::transaction::Transaction;
 
 /// A file after a clean end, with an image, journals and garbage in it, and its records.
-fn file() -> (Vec<u8>, Vec<Record>) {
+fn file() -> (Vec<u8>, Vec<Arc<Record>>) {
     let disk = SimDisk::holding(empty_disk());
     let subject = open(&disk).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -25,11 +25,11 @@ fn file() -> (Vec<u8>, Vec<Record>) {
 }
 
 /// All records but that of the start.
-fn records(subject: &Subject) -> Vec<Record> {
+fn records(subject: &Subject) -> Vec<Arc<Record>> {
     subject.shared.list("key/").unwrap().records
 }
 
-fn check(contents: Vec<u8>, expected: &[Record], what: &str) -> bool {
+fn check(contents: Vec<u8>, expected: &[Arc<Record>], what: &str) -> bool {
     match open(&SimDisk::holding(contents)) {
         Ok(subject) => {
             assert_eq!(records(&subject), expected, "{what}");

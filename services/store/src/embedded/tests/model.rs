@@ -108,7 +108,7 @@ fn write(model: &mut Model, writes: &[(u8, Option<u8>)], revision: u64) -> bool 
 
 fn contents(subject: &Subject) -> Model {
     let listing = subject.shared.list("key/").unwrap();
-    let entry = |record: crate::record::Record| {
+    let entry = |record: Arc<crate::record::Record>| {
         let entry = (record.value.to_vec(), record.created.0, record.modified.0);
         (record.key.to_string(), entry)
     };
