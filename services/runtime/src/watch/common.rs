@@ -195,6 +195,12 @@ impl<T> Inner<T> {
             observed: self.observed.last(),
         }
     }
+
+    /// Takes a resource out of the state.
+    pub(super) fn forget(&mut self, key: &str) -> Option<Held<T>> {
+        self.observed.forget(key);
+        self.state.remove(key)
+    }
 }
 
 impl<T: Resource> Inner<T> {

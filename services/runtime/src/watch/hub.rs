@@ -92,6 +92,19 @@ impl<T: Resource> Hub<T> {
         true
     }
 
+    /// Drops resources of which watchers need not be told that they are gone: who begins to watch is not
+    /// shown them any more, and nobody else hears of it. What they were stays in the history.
+    pub fn forget<'a>(&self, keys: impl IntoIterator<Item = &'a str>) {
+        let mut inner = self.common.write();
+        let forgotten: Vec<_> = keys
+            .into_iter()
+            .filter_map(|key| inner.forget(key))
+            .collect();
+        drop(inner);
+        // Freed after the lock: the last handle to a resource may be among them.
+        drop(forgotten);
+    }
+
     /// Starts over from another state, after whoever follows the store has lost its place there.
     /// All watchers are ended with OUT_OF_RANGE (HISTORY_CHANGED).
     pub fn reset(&self, revision: u64, state: impl IntoIterator<Item = (Arc<str>, Arc<T>)>) {

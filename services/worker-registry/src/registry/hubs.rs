@@ -113,13 +113,14 @@ impl Hubs {
             kept.0.insert(event.id.clone(), Arc::clone(&event));
             updates.push(Update::put(event.id.clone(), SeenEvent(event)));
         }
+        let mut over = Vec::new();
         while kept.0.len() > EVENTS {
-            if let Some((id, _)) = kept.0.pop_first() {
-                updates.push(Update::delete(id));
-            }
+            over.extend(kept.0.pop_first().map(|(id, _)| id));
         }
         drop(kept);
         self.events.publish(revision, updates);
+        // Watchers are not told that an old event is gone, so no history has to hold it for that.
+        self.events.forget(over.iter().map(|id| &**id));
     }
 }
 

@@ -13,6 +13,7 @@ use tonic::Request;
 use super::Registry;
 use crate::config::Config;
 
+mod events;
 mod expiry;
 mod model;
 mod order;

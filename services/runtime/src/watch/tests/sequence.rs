@@ -257,3 +257,27 @@ async fn few_watchers_are_told_at_once() {
         assert_eq!(says(&mut watch), format!("+a{revision} @{revision} synced"));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_forgotten_is_not_shown_and_told_to_nobody() {
+    let hub = hub(0);
+    hub.publish(1, [put("a", 1), put("b", 1)]);
+    let mut watch = hub.watch("", Filter::all()).unwrap();
+    assert_eq!(says(&mut watch), "+a1 +b1 @1 synced");
+    hub.publish(2, [put("c", 2)]);
+    hub.forget(["a", "never-there"]);
+    hub.forget(["a"]);
+    assert_eq!(says(&mut watch), "+c2 @2 synced");
+    assert_eq!(says(&mut watch), "nothing");
+    let begin = |prefix| hub.watch("", Filter::all().prefix(prefix)).unwrap();
+    assert_eq!(says(&mut begin("a")), "@2 synced");
+    assert_eq!(says(&mut begin("b")), "+b1 @2 synced");
+    assert!(!hub.observe("a", |thing| Some(thing.clone())));
+    // What it was stays in the history, and it may come again.
+    let mut resumed = hub.watch(&token(0), Filter::all()).unwrap();
+    assert_eq!(says(&mut resumed), "+a1 +b1 +c2 @2 synced");
+    hub.publish(3, [put("a", 3)]);
+    for watch in [&mut watch, &mut resumed] {
+        assert_eq!(says(watch), "+a3 @3 synced");
+    }
+}
