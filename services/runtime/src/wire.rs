@@ -1,7 +1,8 @@
 //! Messages written straight to their bytes, for answers so large that a message of many small parts would
 //! cost more than all else. It decides nothing; what is written here, prost would write too.
 
-use prost::encoding::{WireType, encode_key, encode_varint};
+use prost::Message;
+use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 use tonic::Response;
 
 use crate::watch::handed_over;
@@ -47,6 +48,29 @@ pub fn put_message(tag: u32, to: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>))
     let unused = left.len();
     let used = length.len() - unused;
     to.splice(start..start, length[..used].iter().copied());
+}
+
+/// Appends what `write` writes, which takes `length` bytes, as one message in the field `tag`: where the length
+/// is known, nothing has to be moved for it.
+pub fn put_message_of(tag: u32, length: usize, to: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+    encode_key(tag, WireType::LengthDelimited, to);
+    encode_varint(length as u64, to);
+    let start = to.len();
+    write(to);
+    debug_assert_eq!(to.len() - start, length, "the length of field {tag}");
+}
+
+/// Appends a message as the field `tag`, empty or not.
+pub fn put_whole(tag: u32, message: &impl Message, to: &mut Vec<u8>) {
+    prost::encoding::message::encode(tag, message, to);
+}
+
+/// What [`put_text`] appends, in bytes.
+pub fn length_of_text(tag: u32, text: &str) -> usize {
+    match text.len() {
+        0 => 0,
+        length => key_len(tag) + encoded_len_varint(length as u64) + length,
+    }
 }
 
 /// An answer whose message is encoded already. Behind a server of ours the connection takes the bytes as
@@ -97,5 +121,21 @@ mod tests {
         let mut outer = Vec::new();
         put_bytes(9, &range.encode_to_vec(), &mut outer);
         assert_eq!(outer, [0x4a, 2, 8, 1]);
+        let mut whole = Vec::new();
+        put_whole(9, &range, &mut whole);
+        assert_eq!(whole, outer);
+    }
+
+    #[test]
+    fn a_length_that_is_known_is_that_of_what_is_written() {
+        for text in ["", "GPU-1", &"x".repeat(127), &"x".repeat(128)] {
+            let (mut known, mut found) = (Vec::new(), Vec::new());
+            for tag in [1, 16] {
+                let length = length_of_text(tag, text);
+                put_message_of(tag, length, &mut known, |to| put_text(tag, text, to));
+                put_message(tag, &mut found, |to| put_text(tag, text, to));
+            }
+            assert_eq!(known, found, "{} bytes", text.len());
+        }
     }
 }

@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use rustc_hash::FxHashMap;
+
 use super::allocation::{Allocation, OwnerTerm};
 use super::event::Event;
 use super::room::{self, Usage};
@@ -168,13 +170,13 @@ pub struct Fleet {
     owners: BTreeMap<Text, Held<OwnerTerm>>,
     tokens: BTreeMap<Text, Held<Arc<JoinToken>>>,
     tombstones: BTreeMap<Text, Held<Tombstone>>,
-    spent: BTreeMap<RequestKey, Held<Spent>>,
+    spent: FxHashMap<RequestKey, Held<Spent>>,
     /// The same by when they may be forgotten.
     spent_until: BTreeSet<(SystemTime, RequestKey)>,
     events: BTreeMap<Text, Held<Arc<Event>>>,
     fence: Option<Held<Duration>>,
     /// Allocations by the call that made them.
-    requests: BTreeMap<(Text, Text), Text>,
+    requests: FxHashMap<(Text, Text), Text>,
     spread: Spread,
     revision: u64,
 }

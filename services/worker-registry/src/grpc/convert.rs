@@ -19,15 +19,16 @@ pub(crate) use ask::{parse_item, render_refusal};
 pub(crate) use drain::{parse_blocks, parse_terms, render_progress};
 pub(crate) use enums::{
     known, parse_allocation_state, parse_capacity_type, parse_liveness, parse_phase, parse_state,
-    render_arch, render_liveness, render_state, render_vendor,
+    render_arch, render_capacity_type, render_liveness, render_state, render_vendor,
 };
 pub(crate) use event::{parse_event, parse_severity, render_event};
 pub(crate) use history::{leave_out_told, render_history};
-pub(crate) use machine::{parse_kind, parse_machine, parse_price};
+pub(crate) use machine::{parse_kind, parse_machine, parse_price, render_price};
 pub(crate) use time::{parse_duration, parse_time, render_duration, render_time};
 pub(crate) use token::render_token;
 pub(crate) use worker::{
-    parse_checks, parse_worker_record, render_record_around, render_worker, render_worker_around,
+    parse_checks, parse_worker_record, render_check, render_record_around, render_seen_drain,
+    render_usage, render_worker,
 };
 
 use muster_model::constraints::Labels;

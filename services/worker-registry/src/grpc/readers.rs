@@ -6,7 +6,7 @@ use futures_util::stream::BoxStream;
 use muster_proto::workers::v1 as proto;
 use muster_runtime::auth::Principal;
 use muster_runtime::deadline::Deadline;
-use muster_runtime::page::{Asked, Budget, Scope, TokenError};
+use muster_runtime::page::{self, Asked, Budget, Scope, TokenError};
 use muster_runtime::status::Violations;
 use muster_runtime::watch::{self, Event};
 use muster_runtime::wire;
@@ -141,6 +141,10 @@ fn put_page<'a>(
         if !budget.admit(to.len() - start) {
             to.truncate(start);
             return (last, true);
+        }
+        if last.is_none() {
+            // The others are about as long: a page that grows is copied again and again.
+            to.reserve((found.len() * (to.len() - start)).min(page::MAX_BYTES));
         }
         last = Some(&seen.worker.name);
     }

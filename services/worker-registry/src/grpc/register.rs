@@ -26,6 +26,7 @@ use crate::domain::machine::{Machine, common_labels};
 use crate::domain::text::{Text, common};
 use crate::domain::worker::Worker;
 use crate::registry::Registry;
+use crate::seen::Seen;
 
 /// The longest address, label of a place, or version, in characters.
 const MAX_PLACE: usize = 253;
@@ -36,11 +37,33 @@ const WORKER: u32 = 1;
 /// What the answer to a machine of eight accelerators takes, in bytes.
 const ROOM: usize = 2048;
 
+/// The answer to a machine that has come.
+#[derive(Debug)]
+pub(crate) struct Registered {
+    /// Its worker.
+    pub(crate) seen: Seen,
+    /// All but its worker.
+    pub(crate) rest: proto::RegisterWorkerResponse,
+}
+
+impl Registered {
+    /// The answer, written straight to bytes: most of it are the accelerators.
+    pub(crate) fn answer(self) -> Response<proto::RegisterWorkerResponse> {
+        let mut message = Vec::with_capacity(ROOM);
+        wire::put_message(WORKER, &mut message, |to| {
+            put_worker(&self.seen, &self.rest.epoch, to);
+        });
+        // Writing to memory cannot fail.
+        let _ = self.rest.encode(&mut message);
+        wire::answer(message)
+    }
+}
+
 /// A machine comes.
 pub(crate) async fn register(
     registry: &Registry,
     request: Request<proto::RegisterWorkerRequest>,
-) -> Result<Response<proto::RegisterWorkerResponse>, Status> {
+) -> Result<Registered, Status> {
     speaks_for(registry, &request, &request.get_ref().name)?;
     let mut violations = Violations::new();
     let proof = proof(registry, &request);
@@ -79,13 +102,7 @@ pub(crate) async fn register(
         resume_token: registry.token(revision),
     };
     let seen = seen(registry, &worker.name)?;
-    let mut message = Vec::with_capacity(ROOM);
-    wire::put_message(WORKER, &mut message, |to| {
-        put_worker(&seen, &registry.epoch, to);
-    });
-    // Writing to memory cannot fail.
-    let _ = rest.encode(&mut message);
-    Ok(wire::answer(message))
+    Ok(Registered { seen, rest })
 }
 
 /// Makes again what is missing, and frees what has ended.

@@ -21,7 +21,9 @@ impl WorkersService for Workers {
         &self,
         request: Request<proto::RegisterWorkerRequest>,
     ) -> Result<Response<proto::RegisterWorkerResponse>, Status> {
-        register::register(&self.0, request).await
+        register::register(&self.0, request)
+            .await
+            .map(register::Registered::answer)
     }
 
     async fn activate_worker(

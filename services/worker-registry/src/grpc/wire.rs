@@ -1,18 +1,26 @@
-//! Workers in protobuf's own bytes. A machine's accelerators are most of a worker's message, so they are
-//! written straight from the record; everything else goes through the message. It decides nothing: what
-//! it writes is what [`render_worker`](super::convert::render_worker) would encode to.
+//! Workers in protobuf's own bytes, for what is asked for most: pages, watches, registrations, records. What
+//! every worker has is written straight from its record; the rest goes through the message. It decides nothing:
+//! what it writes is what [`render_worker`](super::convert::render_worker) would encode to, field by field.
 
+use std::time::SystemTime;
+
+use muster_model::constraints::Labels;
 use muster_proto::workers::v1 as proto;
-use muster_runtime::wire::{put_bytes, put_flag, put_message, put_number, put_text};
+use muster_runtime::resume::Etag;
+use muster_runtime::wire::{
+    length_of_text, put_bytes, put_flag, put_message, put_message_of, put_number, put_text,
+    put_whole,
+};
 use prost::Message as _;
 
 use super::convert::{
-    leave_out_told, render_arch, render_count, render_history, render_record_around, render_vendor,
-    render_worker_around,
+    leave_out_told, render_arch, render_capacity_type, render_check, render_count,
+    render_generation, render_history, render_liveness, render_price, render_record_around,
+    render_seen_drain, render_state, render_time, render_usage, render_vendor,
 };
 use crate::domain::gpus::{GpuKind, Gpus};
 use crate::domain::machine::Machine;
-use crate::domain::worker::Worker;
+use crate::domain::worker::{Presence, Worker};
 use crate::seen::Seen;
 
 /// The field of a worker that holds its machine.
@@ -20,11 +28,78 @@ const CAPACITY: u32 = 16;
 
 /// Appends a worker as callers see it, without its history.
 pub(crate) fn put_worker(seen: &Seen, epoch: &str, to: &mut Vec<u8>) {
-    let machine = &seen.worker.machine;
-    put(&render_worker_around(seen, epoch), to, |to| {
+    let worker = &*seen.worker;
+    let machine = &*worker.machine;
+    put_standing(worker, to);
+    put_text(4, Etag::new(epoch, &worker.uid, worker.writes).as_str(), to);
+    put_number(10, render_liveness(seen.observed.liveness) as i32, to);
+    put_time(11, seen.observed.since, to);
+    if let Some(heard) = seen.observed.heard {
+        put_time(12, heard, to);
+    }
+    put_message(CAPACITY, to, |to| {
         put_all_gpus(&machine.gpus, to);
         put_amounts(machine, to);
     });
+    put_whole(17, &render_usage(seen.usage), to);
+    let capacity_type = render_capacity_type(worker.effective_capacity_type());
+    put_number(18, capacity_type as i32, to);
+    if let Some(price) = render_price(worker.effective_price()) {
+        put_whole(19, &price, to);
+    }
+    put_place(machine, to);
+    put_flag(32, machine.is_simulated(), to);
+    put_rare(seen, to);
+}
+
+/// Who it is, its state, and since when.
+fn put_standing(worker: &Worker, to: &mut Vec<u8>) {
+    put_text(1, &worker.name, to);
+    put_text(2, &worker.uid, to);
+    put_number(3, render_generation(worker.generation), to);
+    put_number(5, render_state(worker.state) as i32, to);
+    put_time(6, worker.state_since, to);
+    put_text(7, &worker.state_by.reason, to);
+    put_text(8, &worker.state_by.actor, to);
+    put_flag(9, worker.unconfirmed, to);
+    let is_fenced = matches!(worker.presence, Presence::Lost { fenced: true, .. });
+    put_flag(13, is_fenced, to);
+    put_number(28, render_generation(worker.revoked_through), to);
+    put_time(30, worker.created, to);
+    put_time(31, worker.updated, to);
+}
+
+/// Where its agent says that it is.
+fn put_place(machine: &Machine, to: &mut Vec<u8>) {
+    put_text(20, &machine.backend, to);
+    put_text(21, &machine.region, to);
+    put_text(22, &machine.zone, to);
+    put_text(23, &machine.agent_version, to);
+    put_text(24, &machine.agent_address, to);
+    put_text(25, &machine.advertise_host, to);
+}
+
+/// What most workers have nothing of, as a message like any other.
+fn put_rare(seen: &Seen, to: &mut Vec<u8>) {
+    let worker = &seen.worker;
+    let agent_labels = &worker.machine.labels;
+    let has_labels = !worker.labels.is_empty() || !agent_labels.is_empty();
+    if !has_labels && worker.drain.is_none() && worker.checks.is_empty() {
+        return;
+    }
+    let rare = proto::Worker {
+        labels: Labels::clone(&worker.labels),
+        agent_labels: Labels::clone(agent_labels),
+        drain: render_seen_drain(seen),
+        checks: worker.checks.iter().map(render_check).collect(),
+        ..proto::Worker::default()
+    };
+    // Writing to memory cannot fail.
+    let _ = rare.encode(to);
+}
+
+fn put_time(tag: u32, time: SystemTime, to: &mut Vec<u8>) {
+    put_whole(tag, &render_time(time), to);
 }
 
 /// Appends what of a worker's record the contract's message holds, without its accelerators and what its
@@ -69,7 +144,8 @@ fn put_all_gpus(gpus: &Gpus, to: &mut Vec<u8>) {
         kind_bytes.clear();
         put_kind(kind, &mut kind_bytes);
         for uuid in uuids.by_ref().take(count) {
-            put_message(1, to, |to| {
+            let length = length_of_text(1, uuid) + kind_bytes.len();
+            put_message_of(1, length, to, |to| {
                 put_text(1, uuid, to);
                 to.extend_from_slice(&kind_bytes);
             });

@@ -37,7 +37,7 @@ pub(crate) fn render_worker(seen: &Seen, epoch: &str) -> proto::Worker {
 }
 
 /// The same without what the machine has.
-pub(crate) fn render_worker_around(seen: &Seen, epoch: &str) -> proto::Worker {
+fn render_worker_around(seen: &Seen, epoch: &str) -> proto::Worker {
     let worker = &seen.worker;
     let mut shown = render_record_around(worker);
     shown.etag = Etag::new(epoch, &worker.uid, worker.writes).into();
@@ -47,14 +47,19 @@ pub(crate) fn render_worker_around(seen: &Seen, epoch: &str) -> proto::Worker {
     shown.liveness_time = Some(render_time(seen.observed.since));
     shown.heartbeat_time = seen.observed.heard.map(render_time);
     shown.usage = Some(render_usage(seen.usage));
-    let left = seen.usage.allocations;
-    let drain = worker.drain.as_ref();
-    shown.drain = drain.map(|drain| render_drain(drain, seen.progress.as_deref(), left));
+    shown.drain = render_seen_drain(seen);
     shown.simulated = worker.machine.is_simulated();
     shown
 }
 
-fn render_usage(usage: Usage) -> proto::WorkerUsage {
+/// The drain of a worker, with how far it has come.
+pub(crate) fn render_seen_drain(seen: &Seen) -> Option<proto::Drain> {
+    let drain = seen.worker.drain.as_ref()?;
+    let left = seen.usage.allocations;
+    Some(render_drain(drain, seen.progress.as_deref(), left))
+}
+
+pub(crate) fn render_usage(usage: Usage) -> proto::WorkerUsage {
     proto::WorkerUsage {
         allocations: render_count(usage.allocations),
         gpus: render_count(usage.gpus),
@@ -184,7 +189,7 @@ pub(crate) fn parse_checks(
     parsed
 }
 
-fn render_check(check: &Check) -> proto::WorkerCheck {
+pub(crate) fn render_check(check: &Check) -> proto::WorkerCheck {
     let status = match check.status {
         CheckStatus::Running => proto::CheckStatus::Running,
         CheckStatus::Passed => proto::CheckStatus::Passed,

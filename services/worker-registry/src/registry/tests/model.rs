@@ -230,12 +230,12 @@ impl World {
         match answer {
             Ok(answer) => {
                 self.ended.extend(named);
-                let generation = answer.worker.unwrap().generation;
+                let generation = i64::try_from(answer.seen.worker.generation).unwrap();
                 assert!(generation >= agent.generation, "generations only grow");
                 agent.generation = generation;
                 agent.silent = false;
-                if !answer.credential.is_empty() {
-                    agent.credential = answer.credential;
+                if !answer.rest.credential.is_empty() {
+                    agent.credential = answer.rest.credential;
                 }
             }
             Err(status) => {

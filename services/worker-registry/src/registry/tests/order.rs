@@ -16,7 +16,7 @@ async fn join(registry: &Registry, name: &str, gpus: usize) {
         .unwrap();
     let request = proto::ActivateWorkerRequest {
         name: name.to_owned(),
-        generation: registered.worker.unwrap().generation,
+        generation: registered.seen.worker.generation.try_into().unwrap(),
         checks: vec![proto::WorkerCheck {
             name: "check".to_owned(),
             status: proto::CheckStatus::Passed.into(),
