@@ -174,14 +174,20 @@ pub(crate) fn parse_checks(
         };
         let duration = parse_duration(&path("duration"), check.duration.as_ref(), violations);
         parsed.push(Check {
-            name: parse_required(&path("name"), &check.name, MAX_ID, violations),
+            // Every machine runs the same checks, and most find the same.
+            name: common(&parse_required(
+                &path("name"),
+                &check.name,
+                MAX_ID,
+                violations,
+            )),
             status,
-            message: parse_text(
+            message: common(&parse_text(
                 &path("message"),
                 &check.message,
                 MAX_MESSAGE.max(MAX_REASON),
                 violations,
-            ),
+            )),
             duration: duration.unwrap_or(Duration::ZERO),
             ended: parse_time(check.end_time.as_ref()).filter(|end| *end > UNIX_EPOCH),
         });
@@ -201,5 +207,30 @@ pub(crate) fn render_check(check: &Check) -> proto::WorkerCheck {
         message: check.message.to_string(),
         duration: Some(render_duration(check.duration)),
         end_time: check.ended.map(render_time),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn machines_that_ran_the_same_checks_share_their_words() {
+        let check = proto::WorkerCheck {
+            name: "gpu-inventory".to_owned(),
+            status: proto::CheckStatus::Passed.into(),
+            message: "eight of eight".to_owned(),
+            ..proto::WorkerCheck::default()
+        };
+        let mut violations = Violations::new();
+        let mut parse = || parse_checks(vec![check.clone()], &mut violations).remove(0);
+        let (one, other) = (parse(), parse());
+        assert!(Arc::ptr_eq(&one.name, &other.name));
+        assert!(Arc::ptr_eq(&one.message, &other.message));
+        assert_eq!(
+            (&*one.name, &*one.message),
+            ("gpu-inventory", "eight of eight")
+        );
+        assert!(violations.is_empty());
     }
 }
