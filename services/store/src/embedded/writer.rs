@@ -22,9 +22,6 @@ use crate::transaction::{Outcome, Transaction};
 /// transaction costs, and the first of the group only waits longer.
 pub(super) const GROUP: usize = 512;
 
-/// So many in a group show that there are callers enough for a larger one.
-const MANY: usize = 8;
-
 #[derive(Debug)]
 pub(super) enum Request {
     Commit {
@@ -100,12 +97,7 @@ impl Writer {
     fn serve(&mut self, mut requests: mpsc::Receiver<Request>) -> Result<(), redb::Error> {
         let mut drained = Vec::with_capacity(GROUP);
         while requests.blocking_recv_many(&mut drained, GROUP) > 0 {
-            let many = drained.len() >= MANY;
             self.commit_group(&mut requests, &mut drained)?;
-            if many {
-                // Those who were answered are about to ask again: let them, for one fsync more of them.
-                std::thread::yield_now();
-            }
         }
         Ok(())
     }

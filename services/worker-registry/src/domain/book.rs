@@ -171,7 +171,7 @@ impl Book {
 }
 
 /// The workers whose place in the index may have changed.
-fn touched(changes: &[Change], fleet: &Fleet) -> BTreeSet<Text> {
+fn touched(changes: &[Change], fleet: &Fleet) -> Vec<Text> {
     let names = changes.iter().filter_map(|change| match change {
         Change::Worker(worker) => Some(worker.name.clone()),
         Change::WorkerGone(name) | Change::Room(name) => Some(name.clone()),
@@ -189,12 +189,15 @@ fn touched(changes: &[Change], fleet: &Fleet) -> BTreeSet<Text> {
         | Change::EventGone(_)
         | Change::Fence(_) => None,
     });
-    names
+    let mut names: Vec<Text> = names
         .filter(|name| {
             fleet.worker(name).is_some()
                 || changes
                     .iter()
                     .any(|change| matches!(change, Change::WorkerGone(gone) if gone == name))
         })
-        .collect()
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    names
 }

@@ -5,6 +5,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context as Polling, Poll, Waker};
 
@@ -232,19 +233,24 @@ pub(super) fn named(draft: &Draft) -> Vec<Key> {
 
 /// The draft as a transaction: every record that it changes or rests on must be as the book has it.
 pub(super) fn transaction(fleet: &Fleet, draft: &Draft) -> Transaction {
+    let named = named(draft);
+    let keys: Vec<Arc<str>> = named.iter().map(|key| record::key_of(key).into()).collect();
     let mut transaction = Transaction::new();
-    for key in named(draft) {
-        let condition = match fleet.modified(&key) {
+    for (key, text) in named.iter().zip(&keys) {
+        let condition = match fleet.modified(key) {
             Some(revision) => Condition::ModifiedAt(Revision(revision)),
             None => Condition::Absent,
         };
-        transaction = transaction.when(record::key_of(&key), condition);
+        transaction = transaction.when(Arc::clone(text), condition);
     }
     for change in &draft.changes {
-        let key = record::key_of(&change.key());
+        let changed = change.key();
+        let same = named.iter().zip(&keys).find(|(key, _)| **key == changed);
+        let Some((_, text)) = same else { continue };
+        let text = Arc::clone(text);
         transaction = match record::value_of(change) {
-            Some(value) => transaction.put(key, value),
-            None => transaction.delete(key),
+            Some(value) => transaction.put(text, value),
+            None => transaction.delete(text),
         };
     }
     transaction

@@ -1,6 +1,6 @@
 //! What is told to watchers: workers, allocations and events, each by a hub, all by the same revisions.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -37,8 +37,8 @@ struct Kept(BTreeMap<Text, Arc<Event>>);
 /// What the changes of one revision mean for watchers.
 #[derive(Default)]
 struct News {
-    workers: BTreeSet<Text>,
-    allocations: BTreeSet<Text>,
+    workers: Vec<Text>,
+    allocations: Vec<Text>,
     events: Vec<Event>,
     /// Workers whose records changed, and whether they have just come.
     changed: Vec<(Arc<Worker>, bool)>,
@@ -302,14 +302,13 @@ struct Told {
 impl News {
     /// Everything that the revision changed, as it is now.
     fn tell(self, view: &Fleet, lives: &Lives, now: SystemTime) -> Told {
-        let workers = self
-            .workers
+        let workers = each_once(self.workers)
             .into_iter()
             .map(|name| match view.worker(&name) {
                 Some(entry) => Update::put(name, seen(entry, lives, now)),
                 None => Update::delete(name),
             });
-        let allocations = self.allocations.into_iter().map(|id| {
+        let allocations = each_once(self.allocations).into_iter().map(|id| {
             let Some(allocation) = view.allocation(&id) else {
                 return Update::delete(id);
             };
@@ -327,14 +326,14 @@ impl News {
         match change {
             Change::Worker(worker) => self.note_worker(worker, before),
             Change::WorkerGone(name) => {
-                self.workers.insert(name.clone());
+                self.workers.push(name.clone());
                 self.gone.push(name.clone());
             }
             Change::Room(name) => {
-                self.workers.insert(name.clone());
+                self.workers.push(name.clone());
             }
             Change::Allocation(allocation) => {
-                self.allocations.insert(allocation.id.clone());
+                self.allocations.push(allocation.id.clone());
                 if let Some(entry) = before.worker(&allocation.worker) {
                     let known = before.allocation(&allocation.id);
                     self.events.extend(event::of_allocation(
@@ -345,7 +344,7 @@ impl News {
                 }
             }
             Change::AllocationGone(id) => {
-                self.allocations.insert(id.clone());
+                self.allocations.push(id.clone());
             }
             Change::Tombstone(name, stone) => self.events.push(event::of_tombstone(name, stone)),
             Change::Event(event) => self.events.push(Event::clone(event)),
@@ -361,7 +360,7 @@ impl News {
     }
 
     fn note_worker(&mut self, worker: &Arc<Worker>, before: &Fleet) {
-        self.workers.insert(worker.name.clone());
+        self.workers.push(worker.name.clone());
         let known = before.worker(&worker.name);
         let came = has_come(known.map(|entry| &*entry.worker), worker);
         self.changed.push((Arc::clone(worker), came));
@@ -374,6 +373,13 @@ impl News {
                 .extend(entry.allocations().iter().map(|one| one.id.clone()));
         }
     }
+}
+
+/// In order. There are as few as one transaction may name.
+fn each_once(mut names: Vec<Text>) -> Vec<Text> {
+    names.sort_unstable();
+    names.dedup();
+    names
 }
 
 /// Whether a worker has just registered, or is back after it was not expected.

@@ -30,7 +30,22 @@ pub(super) struct Owner {
     next: usize,
     /// In one call; `None` takes them one by one.
     batch: Option<usize>,
-    taken: Vec<Allocation>,
+    taken: Vec<Taken>,
+}
+
+/// Room that is taken.
+struct Taken {
+    id: String,
+    worker: String,
+}
+
+impl From<Allocation> for Taken {
+    fn from(allocation: Allocation) -> Self {
+        Self {
+            id: allocation.id,
+            worker: allocation.worker,
+        }
+    }
 }
 
 impl Owner {
@@ -76,7 +91,7 @@ impl Owner {
         let allocation = answer
             .allocation
             .context("an answer without an allocation")?;
-        self.taken.push(allocation);
+        self.taken.push(allocation.into());
         Ok(())
     }
 
@@ -90,7 +105,7 @@ impl Owner {
         let answer = self.client.batch_allocate(request).await?.into_inner();
         for result in answer.results {
             match result.result.context("an empty result")? {
-                Item::Allocation(allocation) => self.taken.push(allocation),
+                Item::Allocation(allocation) => self.taken.push(allocation.into()),
                 Item::Error(error) => bail!("not allocated: {}", error.message),
             }
         }
@@ -121,9 +136,9 @@ impl Owner {
         }
     }
 
-    async fn release(&mut self, allocation: &Allocation) -> anyhow::Result<()> {
+    async fn release(&mut self, id: &str) -> anyhow::Result<()> {
         let request = ReleaseRequest {
-            allocation_id: allocation.id.clone(),
+            allocation_id: id.to_owned(),
             owner: OWNER.to_owned(),
             owner_term: Some(term()),
             ..ReleaseRequest::default()
@@ -146,12 +161,9 @@ impl Call for Owner {
     /// Gives everything back, and has the agents say that it has ended.
     async fn rest(&mut self) -> anyhow::Result<()> {
         let mut ended: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for allocation in std::mem::take(&mut self.taken) {
-            self.release(&allocation).await?;
-            ended
-                .entry(allocation.worker)
-                .or_default()
-                .push(allocation.id);
+        for Taken { id, worker } in std::mem::take(&mut self.taken) {
+            self.release(&id).await?;
+            ended.entry(worker).or_default().push(id);
         }
         for (worker, ids) in ended {
             let agent = self.agents.get(&worker).context("an unknown worker")?;
