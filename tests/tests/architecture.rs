@@ -275,11 +275,3 @@ fn every_call_has_messages_of_its_own() {
     }
     assert!(calls > 70, "only {calls} calls were found");
 }
-
-#[test]
-fn there_is_one_implementation_of_cryptography() {
-    // With two, rustls panics at the first handshake of a process that chose none.
-    let lock = fs::read_to_string(root().join("Cargo.lock")).unwrap();
-    assert!(lock.contains("name = \"ring\""));
-    assert!(!lock.contains("name = \"aws-lc-rs\""));
-}

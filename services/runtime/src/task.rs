@@ -150,6 +150,8 @@ impl Tasks {
         let reached = self.0.shutdown.reached(phase);
         self.spawn(name, async move {
             tokio::select! {
+                // Once it is reached the work does nothing more: it would begin what nobody ends.
+                biased;
                 () = reached => {}
                 _ = work => {}
             }

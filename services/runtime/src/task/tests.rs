@@ -87,3 +87,16 @@ async fn a_dismissed_task_ends_and_the_process_goes_on() {
     drop(task);
     assert!(shutdown.is_begun(), "it ended without being dismissed");
 }
+
+#[tokio::test(start_paused = true)]
+async fn work_does_nothing_once_its_phase_is_reached() {
+    for _ in 0..50 {
+        let (tasks, shutdown) = tasks();
+        shutdown.begin(Cause::asked("test"));
+        shutdown.reached(Phase::Readiness).await;
+        let (went_on, is_on) = tokio::sync::oneshot::channel();
+        tasks.until(Phase::Readiness, "work", async move { went_on.send(()) });
+        tasks.ended().await;
+        assert!(is_on.await.is_err(), "it went on");
+    }
+}

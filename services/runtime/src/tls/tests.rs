@@ -362,3 +362,14 @@ async fn a_connection_outlives_the_certificate_that_it_was_opened_with() {
     let refused = caller(dial(&running, &authority.client(None))).await;
     assert_eq!(refused.unwrap_err().code(), Code::Unavailable);
 }
+
+#[test]
+fn there_is_one_implementation_of_cryptography() {
+    // With two, rustls panics at the first handshake of a process that chose none.
+    let chosen = rustls::ClientConfig::builder();
+    let ours = provider();
+    assert_eq!(
+        format!("{:?}", chosen.crypto_provider().key_provider),
+        format!("{:?}", ours.key_provider)
+    );
+}

@@ -48,8 +48,14 @@ pub(crate) fn put_worker(seen: &Seen, epoch: &str, to: &mut Vec<u8>) {
         put_whole(19, &price, to);
     }
     put_place(machine, to);
+    if let Some(drain) = render_seen_drain(seen) {
+        put_whole(26, &drain, to);
+    }
+    for check in &*worker.checks {
+        put_whole(27, &render_check(check), to);
+    }
     put_flag(32, machine.is_simulated(), to);
-    put_rare(seen, to);
+    put_labels(worker, to);
 }
 
 /// Who it is, its state, and since when.
@@ -79,23 +85,19 @@ fn put_place(machine: &Machine, to: &mut Vec<u8>) {
     put_text(25, &machine.advertise_host, to);
 }
 
-/// What most workers have nothing of, as a message like any other.
-fn put_rare(seen: &Seen, to: &mut Vec<u8>) {
-    let worker = &seen.worker;
+/// Labels as a message like any other: a map has entries of its own.
+fn put_labels(worker: &Worker, to: &mut Vec<u8>) {
     let agent_labels = &worker.machine.labels;
-    let has_labels = !worker.labels.is_empty() || !agent_labels.is_empty();
-    if !has_labels && worker.drain.is_none() && worker.checks.is_empty() {
+    if worker.labels.is_empty() && agent_labels.is_empty() {
         return;
     }
-    let rare = proto::Worker {
+    let labelled = proto::Worker {
         labels: Labels::clone(&worker.labels),
         agent_labels: Labels::clone(agent_labels),
-        drain: render_seen_drain(seen),
-        checks: worker.checks.iter().map(render_check).collect(),
         ..proto::Worker::default()
     };
     // Writing to memory cannot fail.
-    let _ = rare.encode(to);
+    let _ = labelled.encode(to);
 }
 
 fn put_time(tag: u32, time: SystemTime, to: &mut Vec<u8>) {
