@@ -9,6 +9,7 @@ mod calls;
 mod child;
 mod connection;
 mod figure;
+mod form;
 mod load;
 mod offers;
 mod output;

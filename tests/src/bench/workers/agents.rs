@@ -1,9 +1,15 @@
 //! What agents do all the time, as load: they register, and they beat.
 
+use anyhow::ensure;
+use bytes::Bytes;
+use muster_proto::workers::v1::RegisterWorkerRequest;
+use prost::Message as _;
+
 use super::super::Setup;
 use super::super::calls::Check;
 use super::super::child::Child;
 use super::super::figure::{Figure, Report, Target};
+use super::super::form::{Form, Script, Scripted};
 use super::super::load::{self, Call, Window};
 use super::fleet::{self, Agent, Client};
 
@@ -21,15 +27,20 @@ pub(super) async fn registrations(
 ) -> anyhow::Result<()> {
     let channels = registry.connections(REGISTERING).await?;
     let mut floor = Check::on(&channels);
-    let clients = channels.iter().enumerate();
-    let mut subject = clients
-        .map(|(number, channel)| Registrar {
-            client: fleet::client(channel),
-            number,
-            next: 0,
+    let registrars = |prefix: &'static str| {
+        let numbered = channels.iter().enumerate();
+        numbered.map(move |(number, channel)| {
+            let script = Registrar {
+                client: fleet::client(channel),
+                prefix,
+                number,
+                next: 0,
+            };
+            (channel, script)
         })
-        .collect();
-    let pairs = load::alternate(&mut floor, &mut subject, setup.rounds()).await?;
+    };
+    let scripted = registrars("new").map(|(channel, script)| Scripted::new(channel, script));
+    let pairs = load::alternate(&mut floor, &mut scripted.collect(), setup.rounds()).await?;
     let name = |what: &str| format!("registrations-{REGISTERING}-clients-{what}");
     let rate = pairs.median(Window::rate)?;
     report.add(
@@ -41,6 +52,10 @@ pub(super) async fn registrations(
     report.add(Figure::new(name("p50"), p50.value, "us").over(p50.floor));
     let p99 = pairs.median(Window::p99)?;
     report.add(Figure::new(name("p99"), p99.value, "us").over(p99.floor));
+    let mut decoded = registrars("decoded").map(|(_, script)| script).collect();
+    let pairs = load::alternate(&mut floor, &mut decoded, setup.rounds()).await?;
+    let rate = pairs.median(Window::rate)?;
+    report.add(Figure::new(name("decoded-rate"), rate.value, "1/s").over(rate.floor));
     Ok(())
 }
 
@@ -88,15 +103,46 @@ pub(super) async fn heartbeats(
 /// Registers one machine after the other.
 struct Registrar {
     client: Client,
+    /// Unlike those of other registrars of this number.
+    prefix: &'static str,
     number: usize,
-    next: usize,
+    next: u64,
+}
+
+impl Registrar {
+    fn request(&self, number: u64) -> RegisterWorkerRequest {
+        let name = format!("{}-{:03}-{number:09}", self.prefix, self.number);
+        fleet::registration(name, format!("zone-{}", number % 10))
+    }
+}
+
+impl Script for Registrar {
+    const PATH: &'static str = "/muster.workers.v1.WorkersService/RegisterWorker";
+
+    fn form(&self) -> Form {
+        Form::of(|number| self.request(number))
+    }
+
+    fn answered(&mut self, answer: Bytes) -> anyhow::Result<()> {
+        let Registered { credential } = Registered::decode(answer)?;
+        ensure!(!credential.is_empty(), "an answer without a credential");
+        Ok(())
+    }
+}
+
+/// What of an answer is looked at.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Registered {
+    #[prost(string, tag = "2")]
+    credential: String,
 }
 
 impl Call for Registrar {
     async fn call(&mut self) -> anyhow::Result<u64> {
-        let name = format!("new-{:03}-{:06}", self.number, self.next);
-        fleet::register(&mut self.client, name, fleet::zone(self.next)).await?;
+        let request = self.request(self.next);
         self.next += 1;
+        let answer = self.client.register_worker(request).await?;
+        fleet::registered(answer.into_inner())?;
         Ok(1)
     }
 }

@@ -6,6 +6,7 @@ use super::super::Setup;
 use super::super::calls::Check;
 use super::super::child::Child;
 use super::super::figure::{Figure, Report, Target};
+use super::super::form::Scripted;
 use super::super::load::{self, Rounds, Window};
 use super::fleet;
 use super::owner::{Agents, Owner};
@@ -26,21 +27,20 @@ pub(super) async fn run(
         ..setup.rounds()
     };
     let channels = registry.connections(CLIENTS).await?;
-    let owners = |batch: Option<usize>, count| -> Vec<Owner> {
-        let clients = channels.iter().take(count).enumerate();
-        clients
-            .map(|(number, channel)| {
-                let prefix = format!("{}-{number}", batch.unwrap_or(1));
-                Owner::new(fleet::client(channel), agents, prefix, batch)
-            })
-            .collect()
+    let owners = |prefix: &'static str, batch: Option<usize>| {
+        let clients = channels.iter().enumerate();
+        clients.map(move |(number, channel)| {
+            let prefix = format!("{prefix}-{number}");
+            let owner = Owner::new(fleet::client(channel), agents, prefix, batch);
+            (channel, owner)
+        })
     };
     let mut floor = Check::on(&channels);
-    let mut single = owners(None, CLIENTS);
-    for owner in single.iter_mut().take(1) {
+    for (_, mut owner) in owners("claim", None).take(1) {
         owner.claim().await?;
     }
-    let pairs = load::alternate(&mut floor, &mut single, rounds).await?;
+    let scripted = owners("one", None).map(|(channel, owner)| Scripted::new(channel, owner));
+    let pairs = load::alternate(&mut floor, &mut scripted.collect(), rounds).await?;
     let name = |what: &str| {
         format!(
             "allocations-{}-workers-{CLIENTS}-clients-{what}",
@@ -57,13 +57,18 @@ pub(super) async fn run(
     report.add(Figure::new(name("p50"), p50.value, "us").over(p50.floor));
     let p99 = pairs.median(Window::p99)?;
     report.add(Figure::new(name("p99"), p99.value, "us").over(p99.floor));
+    let mut decoded = owners("decoded", None).map(|(_, owner)| owner).collect();
+    let pairs = load::alternate(&mut floor, &mut decoded, rounds).await?;
+    let rate = pairs.median(Window::rate)?;
+    report.add(Figure::new(name("decoded-rate"), rate.value, "1/s").over(rate.floor));
 
     let rounds = Rounds {
         length: rounds.length / 2,
         ..rounds
     };
     let mut floor = Check::on(&channels[..BATCHING]);
-    let mut many = owners(Some(BATCH), BATCHING);
+    let many = owners("many", Some(BATCH)).take(BATCHING);
+    let mut many = many.map(|(_, owner)| owner).collect();
     let pairs = load::alternate(&mut floor, &mut many, rounds).await?;
     let rate = pairs.median(Window::rate)?;
     let name = format!(

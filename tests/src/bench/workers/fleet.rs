@@ -5,7 +5,8 @@ use muster_proto::types::v1::{CpuArchitecture, Gpu, GpuVendor, MachineCapacity};
 use muster_proto::workers::v1::workers_service_client::WorkersServiceClient;
 use muster_proto::workers::v1::{
     ActivateWorkerRequest, CheckStatus, HeartbeatRequest, HeartbeatResponse, HeartbeatTerms,
-    HeldAllocation, HeldPhase, RegisterWorkerRequest, WorkerCheck, WorkerState,
+    HeldAllocation, HeldPhase, RegisterWorkerRequest, RegisterWorkerResponse, WorkerCheck,
+    WorkerState,
 };
 use tokio::task::JoinSet;
 use tonic::Request;
@@ -35,13 +36,20 @@ pub(in crate::bench) fn client(channel: &Connection) -> Client {
     WorkersServiceClient::new(channel.clone()).max_decoding_message_size(LONGEST)
 }
 
-/// Registers a machine with eight H100.
+/// Registers a machine.
 pub(super) async fn register(
     client: &mut Client,
     name: String,
     zone: String,
 ) -> anyhow::Result<(Agent, HeartbeatTerms)> {
-    let request = RegisterWorkerRequest {
+    let request = registration(name, zone);
+    let answer = client.register_worker(request).await?;
+    registered(answer.into_inner())
+}
+
+/// The registration of a machine with eight H100.
+pub(super) fn registration(name: String, zone: String) -> RegisterWorkerRequest {
+    RegisterWorkerRequest {
         boot_id: format!("boot-{name}"),
         capacity: Some(capacity(&name)),
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -51,8 +59,13 @@ pub(super) async fn register(
         zone,
         name,
         ..RegisterWorkerRequest::default()
-    };
-    let answer = client.register_worker(request).await?.into_inner();
+    }
+}
+
+/// What a registration was answered.
+pub(super) fn registered(
+    answer: RegisterWorkerResponse,
+) -> anyhow::Result<(Agent, HeartbeatTerms)> {
     let worker = answer.worker.context("an answer without a worker")?;
     let agent = Agent {
         name: worker.name,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
+use bytes::Bytes;
 use muster_proto::types::v1::{GpuRequest, Int32Range, Requirements};
 use muster_proto::workers::v1::allocation_result::Result as Item;
 use muster_proto::workers::v1::{
@@ -11,12 +12,15 @@ use muster_proto::workers::v1::{
     OwnerTerm, ReleaseRequest,
 };
 
+use super::super::form::{Form, Script};
+use prost::Message as _;
+
 use super::super::load::Call;
 use super::fleet::{self, Agent, Client};
 
 const OWNER: &str = "bench";
 /// Services that allocations are spread by.
-const SERVICES: usize = 1_000;
+const SERVICES: u64 = 1_000;
 
 /// Every machine by its name.
 pub(super) type Agents = Arc<BTreeMap<String, Agent>>;
@@ -27,15 +31,25 @@ pub(super) struct Owner {
     agents: Agents,
     /// Unlike those of others on this registry.
     prefix: String,
-    next: usize,
+    next: u64,
     /// In one call; `None` takes them one by one.
     batch: Option<usize>,
     taken: Vec<Taken>,
 }
 
-/// Room that is taken.
+/// What of an answer is looked at.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Answer {
+    #[prost(message, optional, tag = "1")]
+    allocation: Option<Taken>,
+}
+
+/// Room that is taken: what of an allocation is looked at.
+#[derive(Clone, PartialEq, prost::Message)]
 struct Taken {
+    #[prost(string, tag = "1")]
     id: String,
+    #[prost(string, tag = "2")]
     worker: String,
 }
 
@@ -79,15 +93,9 @@ impl Owner {
     pub(super) async fn take(&mut self, worker: &str) -> anyhow::Result<()> {
         let spec = AllocationSpec {
             worker: worker.to_owned(),
-            ..self.spec()
+            ..self.next_spec()
         };
-        let request = AllocateRequest {
-            owner: OWNER.to_owned(),
-            owner_term: Some(term()),
-            spec: Some(spec),
-            validate_only: false,
-        };
-        let answer = self.client.allocate(request).await?.into_inner();
+        let answer = self.client.allocate(request(spec)).await?.into_inner();
         let allocation = answer
             .allocation
             .context("an answer without an allocation")?;
@@ -99,7 +107,7 @@ impl Owner {
         let request = BatchAllocateRequest {
             owner: OWNER.to_owned(),
             owner_term: Some(term()),
-            specs: (0..count).map(|_| self.spec()).collect(),
+            specs: (0..count).map(|_| self.next_spec()).collect(),
             all_or_nothing: false,
         };
         let answer = self.client.batch_allocate(request).await?.into_inner();
@@ -112,8 +120,12 @@ impl Owner {
         Ok(())
     }
 
-    fn spec(&mut self) -> AllocationSpec {
+    fn next_spec(&mut self) -> AllocationSpec {
         self.next += 1;
+        self.spec(self.next)
+    }
+
+    fn spec(&self, number: u64) -> AllocationSpec {
         let gpu = GpuRequest {
             names: vec!["H100".to_owned()],
             count: Some(Int32Range {
@@ -123,15 +135,15 @@ impl Owner {
             ..GpuRequest::default()
         };
         AllocationSpec {
-            request_id: format!("{}-{}", self.prefix, self.next),
-            subject: format!("bench/{}", self.next),
+            request_id: format!("{}-{number:09}", self.prefix),
+            subject: format!("bench/{number:09}"),
             requirements: Some(Requirements {
                 gpu_any_of: vec![gpu],
                 cpu_milli: 8_000,
                 memory_mib: 65_536,
                 ..Requirements::default()
             }),
-            spread_key: format!("service-{}", self.next % SERVICES),
+            spread_key: format!("service-{:03}", number % SERVICES),
             ..AllocationSpec::default()
         }
     }
@@ -146,6 +158,20 @@ impl Owner {
         self.client.release(request).await?;
         Ok(())
     }
+
+    /// Gives everything back, and has the agents say that it has ended.
+    async fn give_back(&mut self) -> anyhow::Result<()> {
+        let mut ended: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for Taken { id, worker } in std::mem::take(&mut self.taken) {
+            self.release(&id).await?;
+            ended.entry(worker).or_default().push(id);
+        }
+        for (worker, ids) in ended {
+            let agent = self.agents.get(&worker).context("an unknown worker")?;
+            fleet::beat(&mut self.client, agent, ids).await?;
+        }
+        Ok(())
+    }
 }
 
 impl Call for Owner {
@@ -158,18 +184,36 @@ impl Call for Owner {
         Ok(u64::try_from(self.taken.len() - before)?)
     }
 
-    /// Gives everything back, and has the agents say that it has ended.
     async fn rest(&mut self) -> anyhow::Result<()> {
-        let mut ended: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for Taken { id, worker } in std::mem::take(&mut self.taken) {
-            self.release(&id).await?;
-            ended.entry(worker).or_default().push(id);
-        }
-        for (worker, ids) in ended {
-            let agent = self.agents.get(&worker).context("an unknown worker")?;
-            fleet::beat(&mut self.client, agent, ids).await?;
-        }
+        self.give_back().await
+    }
+}
+
+impl Script for Owner {
+    const PATH: &'static str = "/muster.workers.v1.WorkersService/Allocate";
+
+    fn form(&self) -> Form {
+        Form::of(|number| request(self.spec(number)))
+    }
+
+    fn answered(&mut self, answer: Bytes) -> anyhow::Result<()> {
+        let Answer { allocation } = Answer::decode(answer)?;
+        let taken = allocation.context("an answer without an allocation")?;
+        self.taken.push(taken);
         Ok(())
+    }
+
+    async fn rest(&mut self) -> anyhow::Result<()> {
+        self.give_back().await
+    }
+}
+
+fn request(spec: AllocationSpec) -> AllocateRequest {
+    AllocateRequest {
+        owner: OWNER.to_owned(),
+        owner_term: Some(term()),
+        spec: Some(spec),
+        validate_only: false,
     }
 }
 
