@@ -17,6 +17,7 @@ pub mod liveness;
 pub mod machine;
 pub mod placement;
 pub mod room;
+mod sorted;
 pub mod state;
 pub mod text;
 pub mod token;

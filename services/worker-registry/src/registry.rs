@@ -175,7 +175,7 @@ impl Registry {
         let sealer = Sealer::random().map_err(|error| StartError::Key(error.to_string()))?;
         let terms = config
             .rules
-            .terms(fleet.workers().len(), fleet.fence().unwrap_or_default());
+            .terms(fleet.worker_count(), fleet.fence().unwrap_or_default());
         let lives = Lives::start(&fleet, terms, &config, &context.clock);
         let hubs = Hubs::start(&fleet, &lives, &epoch, context.clock.now());
         let (queue, flights) = mpsc::channel(IN_FLIGHT);

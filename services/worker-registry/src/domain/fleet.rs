@@ -13,6 +13,7 @@ use rustc_hash::FxHashMap;
 use super::allocation::{Allocation, OwnerTerm};
 use super::event::Event;
 use super::room::{self, Usage};
+use super::sorted::Sorted;
 use super::text::Text;
 use super::token::JoinToken;
 use super::worker::Worker;
@@ -165,8 +166,8 @@ pub struct Spent {
 /// Every record.
 #[derive(Clone, Debug, Default)]
 pub struct Fleet {
-    workers: BTreeMap<Text, Entry>,
-    allocations: BTreeMap<Text, Held<Arc<Allocation>>>,
+    workers: Sorted<Entry>,
+    allocations: Sorted<Held<Arc<Allocation>>>,
     owners: BTreeMap<Text, Held<OwnerTerm>>,
     tokens: BTreeMap<Text, Held<Arc<JoinToken>>>,
     tombstones: BTreeMap<Text, Held<Tombstone>>,
@@ -206,15 +207,18 @@ impl Fleet {
     }
 
     /// All workers, in order of name.
-    pub fn workers(&self) -> impl ExactSizeIterator<Item = &Entry> {
+    pub fn workers(&self) -> impl Iterator<Item = &Entry> {
         self.workers.values()
+    }
+
+    /// How many workers there are.
+    pub fn worker_count(&self) -> usize {
+        self.workers.len()
     }
 
     /// The workers after a name, in order.
     pub fn workers_after(&self, name: &str) -> impl Iterator<Item = &Entry> {
-        self.workers
-            .range::<str, _>(after(name))
-            .map(|(_, entry)| entry)
+        self.workers.after(name)
     }
 
     /// The allocation of that id.
@@ -223,15 +227,18 @@ impl Fleet {
     }
 
     /// All allocations, in order of id.
-    pub fn allocations(&self) -> impl ExactSizeIterator<Item = &Arc<Allocation>> {
+    pub fn allocations(&self) -> impl Iterator<Item = &Arc<Allocation>> {
         self.allocations.values().map(|held| &held.value)
+    }
+
+    /// How many allocations there are.
+    pub fn allocation_count(&self) -> usize {
+        self.allocations.len()
     }
 
     /// The allocations after an id, in order.
     pub fn allocations_after(&self, id: &str) -> impl Iterator<Item = &Arc<Allocation>> {
-        self.allocations
-            .range::<str, _>(after(id))
-            .map(|(_, held)| &held.value)
+        self.allocations.after(id).map(|held| &held.value)
     }
 
     /// The allocation that a call made, if it is there.
@@ -361,7 +368,7 @@ impl Fleet {
     fn put_worker(&mut self, worker: &Arc<Worker>, modified: u64) {
         let Some(entry) = self.workers.get_mut(&worker.name) else {
             let entry = Entry::new(worker, modified);
-            self.workers.insert(worker.name.clone(), entry);
+            self.workers.insert(&worker.name, entry);
             return;
         };
         let same_room = Arc::ptr_eq(&entry.worker.machine, &worker.machine)
@@ -375,7 +382,7 @@ impl Fleet {
 
     fn put_allocation(&mut self, allocation: &Arc<Allocation>, modified: u64) {
         let record = held(Arc::clone(allocation), modified);
-        let before = self.allocations.insert(allocation.id.clone(), record);
+        let before = self.allocations.insert(&allocation.id, record);
         if before.is_none() {
             self.spread.add(&allocation.spread_key, &allocation.worker);
             if let Some(request) = &allocation.request {

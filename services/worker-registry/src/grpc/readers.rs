@@ -166,7 +166,7 @@ fn find_workers(
     let page = view.workers_after(after).filter(meets).take(size + 1);
     let found = page.map(|entry| registry.seen(entry)).collect();
     let total = match filter.is_all() {
-        true => view.workers().len(),
+        true => view.worker_count(),
         false => view.workers().filter(meets).count(),
     };
     (
@@ -303,7 +303,7 @@ fn find_allocations(
         .filter(|seen| filter.meets(seen));
     let found = page.take(size + 1).collect();
     let total = match filter.is_all() {
-        true => view.allocations().len(),
+        true => view.allocation_count(),
         false => view
             .allocations()
             .map(seen)

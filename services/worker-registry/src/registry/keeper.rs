@@ -276,7 +276,7 @@ impl Registry {
     fn keep_terms(&self, lead: Option<&Leadership>) {
         let (workers, longest) = {
             let view = self.view();
-            (view.workers().len(), view.fence().unwrap_or_default())
+            (view.worker_count(), view.fence().unwrap_or_default())
         };
         let terms = self.config.rules.terms(workers, longest);
         if terms.fence_after <= longest {

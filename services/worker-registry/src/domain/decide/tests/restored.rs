@@ -193,5 +193,5 @@ fn many_records_are_made_again_chunk_by_chunk() {
     while take(decide::recreate(&book, &"w1".into(), &records), &mut book) {
         rounds += 1;
     }
-    assert_eq!((rounds, book.fleet().allocations().len()), (3, 60));
+    assert_eq!((rounds, book.fleet().allocation_count()), (3, 60));
 }
