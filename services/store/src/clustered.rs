@@ -20,11 +20,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-use crate::cluster::{Answer, Cluster, Fault, Judged, Request};
+use crate::cluster::{Answer, Cluster, Fault, Judged, LeaseId, Request};
 use crate::epoch::Epoch;
 use crate::error::Error;
 use crate::group::{Records, last_words};
@@ -266,33 +266,26 @@ impl Clustered {
         if self.core.shared.get(TERM_KEY)?.is_some() {
             return Ok(None);
         }
-        let ttl = self.core.leases.leader;
-        let sent = Instant::now();
-        let lease = within(self.core.cluster.grant(ttl)).await?;
-        let take = Transaction::new()
-            .when(TERM_KEY, Condition::Absent)
-            .put(TERM_KEY, id.to_owned());
-        match self.core.commit(take, Some(lease)).await {
-            Ok(Outcome::Committed(revision)) => {
-                let term = Term {
-                    epoch: self.core.epoch,
-                    revision,
-                };
-                *lock(&self.core.term) = Some(revision);
-                let (hold, keeper) = lease::keep_term(&self.core, lease, revision, sent + ttl);
-                self.spawn(keeper);
-                Ok(Some(Leadership::new(term, hold)))
+        // On a task of its own: who stops waiting in the middle of it must not leave a term behind that
+        // nobody holds. What is not received is dropped, and so given back.
+        let (done, taken) = oneshot::channel();
+        let (core, id) = (Arc::clone(&self.core), id.to_owned());
+        self.spawn(async move {
+            match core.take_term(&id).await {
+                Ok(Some((lease, revision, until))) => {
+                    let term = Term {
+                        epoch: core.epoch,
+                        revision,
+                    };
+                    let (hold, keeper) = lease::keep_term(&core, lease, revision, until);
+                    let _ = done.send(Ok(Some(Leadership::new(term, hold))));
+                    keeper.await;
+                }
+                Ok(None) => drop(done.send(Ok(None))),
+                Err(error) => drop(done.send(Err(error))),
             }
-            Ok(Outcome::Conflict { .. }) => {
-                self.core.give_up(lease).await;
-                Ok(None)
-            }
-            Err(error) => {
-                // It may have been taken; nobody may keep it.
-                self.core.give_up(lease).await;
-                Err(error)
-            }
-        }
+        });
+        taken.await.unwrap_or(Err(Error::Closed))
     }
 
     /// Takes a seat, and keeps it.
@@ -400,10 +393,36 @@ impl Core {
         }
     }
 
+    /// Puts the term's key under a new lease, if nobody has it: the lease, the key's revision, and until when
+    /// it is held.
+    async fn take_term(&self, id: &str) -> Result<Option<(LeaseId, Revision, Instant)>, Error> {
+        let ttl = self.leases.leader;
+        let sent = Instant::now();
+        let lease = within(self.cluster.grant(ttl)).await?;
+        let take = Transaction::new()
+            .when(TERM_KEY, Condition::Absent)
+            .put(TERM_KEY, id.to_owned());
+        match self.commit(take, Some(lease)).await {
+            Ok(Outcome::Committed(revision)) => {
+                *lock(&self.term) = Some(revision);
+                Ok(Some((lease, revision, sent + ttl)))
+            }
+            Ok(Outcome::Conflict { .. }) => {
+                self.give_up(lease).await;
+                Ok(None)
+            }
+            Err(error) => {
+                // It may have been taken; nobody may keep it.
+                self.give_up(lease).await;
+                Err(error)
+            }
+        }
+    }
+
     async fn commit(
         &self,
         transaction: Transaction,
-        lease: Option<crate::cluster::LeaseId>,
+        lease: Option<LeaseId>,
     ) -> Result<Outcome, Error> {
         self.open()?;
         self.in_flight.send_modify(|count| *count += 1);
@@ -486,7 +505,7 @@ impl Core {
         let _ = timeout(LOOK_AGAIN, vacant).await;
     }
 
-    async fn give_up(&self, lease: crate::cluster::LeaseId) {
+    async fn give_up(&self, lease: LeaseId) {
         // If it cannot be told, it runs out.
         let _ = within(self.cluster.revoke(lease)).await;
     }

@@ -136,6 +136,19 @@ async fn one_leads_until_it_ends_and_then_another() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_stops_waiting_while_it_takes_the_lead_gives_it_back() {
+    let cluster = MemoryCluster::new();
+    let (one, _) = open(&cluster).await;
+    let (other, _) = open(&cluster).await;
+    // Begun, and dropped as the answer is under way.
+    let given_up = timeout(Duration::ZERO, one.lead("one")).await;
+    assert!(given_up.is_err());
+    let begun = Instant::now();
+    other.lead("other").await.unwrap();
+    assert!(begun.elapsed() < LEADER, "after {:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_leader_that_is_cut_off_knows_in_time_and_writes_nothing_after() {
     let cluster = MemoryCluster::new();
     let (one, link) = open(&cluster).await;
