@@ -1,13 +1,14 @@
 //! Who spreads where: how many allocations of a key each worker has.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::domain::text::Text;
 
 /// Allocations by spread key and worker.
 #[derive(Clone, Debug, Default)]
 pub struct Spread {
-    keys: BTreeMap<Text, BTreeMap<Text, u32>>,
+    /// Of many keys, each of which has few workers.
+    keys: HashMap<Text, BTreeMap<Text, u32>>,
 }
 
 impl Spread {
