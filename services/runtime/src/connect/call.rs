@@ -107,22 +107,37 @@ async fn answer(
     if let Ok(answered) = timeout_at(plan.answer_by, tries).await {
         return answered;
     }
-    let Some((link, connection)) = in_use else {
+    let Some(InUse { index, connection }) = in_use else {
         return Err(failure::out_of_time("before there was a connection"));
     };
-    let waited = format!("before {} answered", link.endpoint());
-    link.suspect(connection);
-    Err(failure::out_of_time(&waited))
+    let endpoint = shared.pool.endpoint(index);
+    Err(match connection {
+        Some(connection) => {
+            shared.pool.suspect(index, connection);
+            failure::out_of_time(&format!("before {endpoint} answered"))
+        }
+        None => {
+            // Whoever accepts connections and says nothing would have every call wait for it again.
+            shared.pool.note_failure(index);
+            failure::out_of_time(&format!("before there was a connection to {endpoint}"))
+        }
+    })
 }
 
-type InUse = Option<(Arc<Link>, Connection)>;
+/// What a call waits for.
+struct InUse {
+    /// Of the endpoint.
+    index: usize,
+    /// None while it is opened.
+    connection: Option<Connection>,
+}
 
 async fn tries(
     shared: &Shared,
     plan: Plan,
     request: Request<Body>,
     observation: &Observation,
-    in_use: &mut InUse,
+    in_use: &mut Option<InUse>,
 ) -> Result<(Arc<Link>, Response<Incoming>), Status> {
     let mut request = Repeatable::new(request, plan.idempotent).await?;
     let mut tried = Vec::new();
@@ -131,7 +146,17 @@ async fn tries(
         let Some((index, link)) = shared.pool.pick(&tried) else {
             return Err(nowhere());
         };
-        let failure = match one_try(link, plan, &mut request, in_use).await {
+        *in_use = Some(InUse {
+            index,
+            connection: None,
+        });
+        let opened = |connection: &Connection| {
+            *in_use = Some(InUse {
+                index,
+                connection: Some(connection.clone()),
+            });
+        };
+        let failure = match one_try(link, plan, &mut request, opened).await {
             Ok(response) => {
                 shared.budget.deposit();
                 return Ok((Arc::clone(link), response));
@@ -179,14 +204,13 @@ async fn one_try(
     link: &Arc<Link>,
     plan: Plan,
     request: &mut Repeatable,
-    in_use: &mut InUse,
+    opened: impl FnOnce(&Connection),
 ) -> Result<Response<Incoming>, Failure> {
     let unsent = |status| Failure {
         outcome: Err(status),
         sent: false,
         wish: None,
     };
-    *in_use = None;
     let connection = link
         .connection()
         .await
@@ -195,7 +219,7 @@ async fn one_try(
         return Err(unsent(nowhere()));
     };
     set_timeout(&mut outgoing, plan);
-    *in_use = Some((Arc::clone(link), connection.clone()));
+    opened(&connection);
     match link.send(connection, outgoing).await {
         Ok(mut response) => {
             failure::drop_malformed_details(response.headers_mut());

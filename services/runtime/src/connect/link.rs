@@ -152,25 +152,27 @@ impl Link {
         }
     }
 
-    /// A call on `connection` has run out of time: if the peer does not answer a health check
-    /// either, the connection is given up, and the next call opens another.
-    pub(super) fn suspect(self: &Arc<Self>, connection: Connection) {
+    /// Whether it is time for another health check, since a call has run out of time.
+    pub(super) fn begins_suspicion(&self) -> bool {
         let now = Instant::now();
-        {
-            let mut state = self.lock();
-            if state.suspected.is_some_and(|at| now < at + SUSPECT_AGAIN) {
-                return;
-            }
+        let mut state = self.lock();
+        let is_due = state.suspected.is_none_or(|at| now >= at + SUSPECT_AGAIN);
+        if is_due {
             state.suspected = Some(now);
         }
-        let link = Arc::clone(self);
-        TokioExecutor::new().execute(async move {
-            if probe::check(connection.clone()).await == Health::Silent {
-                tracing::warn!(endpoint = %link.endpoint, "connection does not answer, given up");
-                link.forget(&connection);
-                connection.cut();
-            }
-        });
+        is_due
+    }
+
+    /// Gives a connection up whose peer does not answer a health check; the next call opens another. Whether
+    /// it did.
+    pub(super) async fn gives_up(&self, connection: Connection) -> bool {
+        let is_silent = probe::check(connection.clone()).await == Health::Silent;
+        if is_silent {
+            tracing::warn!(endpoint = %self.endpoint, "connection does not answer, given up");
+            self.forget(&connection);
+            connection.cut();
+        }
+        is_silent
     }
 
     fn start(self: &Arc<Self>, state: &mut State) -> Opening {

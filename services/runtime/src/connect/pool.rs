@@ -9,6 +9,8 @@ use hyper::rt::Executor as _;
 use hyper_util::rt::TokioExecutor;
 use tokio::time::sleep;
 
+use super::Endpoint;
+use super::connection::Connection;
 use super::link::Link;
 use super::probe::{self, Health};
 use crate::backoff::{self, Backoff};
@@ -49,17 +51,41 @@ impl Pool {
         Some((index, &self.links[index]))
     }
 
+    pub(super) fn endpoint(&self, index: usize) -> &Endpoint {
+        self.links[index].endpoint()
+    }
+
     /// An endpoint has failed a call: the next goes elsewhere until it says that it serves. The
     /// only one stays in service: there is no elsewhere.
     pub(super) fn note_failure(&self, index: usize) {
-        let link = &self.links[index];
-        if self.links.len() == 1 || !link.eject() {
-            return;
+        if self.links.len() > 1 {
+            take_out(&self.links[index]);
         }
-        tracing::warn!(endpoint = %link.endpoint(), "endpoint failed, out of service");
-        let seed = backoff::seed(&link.endpoint().to_string());
-        TokioExecutor::new().execute(watch_recovery(Arc::downgrade(link), seed));
     }
+
+    /// A call on a connection has run out of time: if the peer does not answer a health check
+    /// either, it is not only the call that takes long, and the endpoint has failed.
+    pub(super) fn suspect(&self, index: usize, connection: Connection) {
+        let link = Arc::clone(&self.links[index]);
+        let elsewhere = self.links.len() > 1;
+        if link.begins_suspicion() {
+            TokioExecutor::new().execute(async move {
+                if link.gives_up(connection).await && elsewhere {
+                    take_out(&link);
+                }
+            });
+        }
+    }
+}
+
+/// Takes an endpoint out of service until it serves.
+fn take_out(link: &Arc<Link>) {
+    if !link.eject() {
+        return;
+    }
+    tracing::warn!(endpoint = %link.endpoint(), "endpoint failed, out of service");
+    let seed = backoff::seed(&link.endpoint().to_string());
+    TokioExecutor::new().execute(watch_recovery(Arc::downgrade(link), seed));
 }
 
 /// Checks an endpoint until it serves, or nobody uses it any more.

@@ -115,6 +115,48 @@ async fn calls_stay_at_one_endpoint_and_leave_a_dead_one() {
     }
 }
 
+/// A process that is stopped: connections to it can be made, since the kernel accepts them, but with TLS not
+/// even that. Calls are so far apart that each finds the connection of the one before given up.
+#[tokio::test]
+async fn calls_leave_an_endpoint_that_stands_still() {
+    for connects in [true, false] {
+        let peer = Peer::saying("alive");
+        let (accept, accepted) = tokio::sync::mpsc::channel::<tokio::io::DuplexStream>(8);
+        peer.serve_on(tokio_stream::wrappers::ReceiverStream::new(accepted));
+        let unheard = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let transport: Transport = Arc::new(move |endpoint: Endpoint| {
+            let (accept, unheard) = (accept.clone(), Arc::clone(&unheard));
+            Box::pin(async move {
+                let (ours, theirs) = tokio::io::duplex(64 << 10);
+                match (endpoint.host(), connects) {
+                    ("still", false) => std::future::pending().await,
+                    ("still", true) => unheard.lock().unwrap().push(theirs),
+                    _ => accept.send(theirs).await.map_err(std::io::Error::other)?,
+                }
+                Ok(Box::new(ours) as Box<dyn Io>)
+            })
+        });
+        let hour = Duration::from_secs(3600);
+        let options = Options {
+            seed: Some(0),
+            keepalive_interval: hour,
+            connect_timeout: hour,
+            ..quick()
+        };
+        let connector = Connector::new(options).with_transport(transport);
+        let channel = connector.channel(&"http://still:1,http://alive:2".parse().unwrap());
+        let mut answers = Vec::new();
+        for _ in 0..3 {
+            let mut request = Request::new(String::new());
+            request.set_timeout(Duration::from_millis(100));
+            answers.push(call_with(&channel, "CreateThing", request).await.ok());
+            sleep(Duration::from_millis(1_300)).await;
+        }
+        let alive = Some("alive".to_owned());
+        assert_eq!(answers, [None, alive.clone(), alive], "{connects}");
+    }
+}
+
 #[tokio::test]
 async fn what_has_not_left_goes_to_another_endpoint_whatever_the_method() {
     let peer = Peer::saying("alive");
