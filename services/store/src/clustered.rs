@@ -281,8 +281,7 @@ impl Clustered {
                     let _ = done.send(Ok(Some(Leadership::new(term, hold))));
                     keeper.await;
                 }
-                Ok(None) => drop(done.send(Ok(None))),
-                Err(error) => drop(done.send(Err(error))),
+                not_taken => drop(done.send(not_taken.map(|_| None))),
             }
         });
         taken.await.unwrap_or(Err(Error::Closed))

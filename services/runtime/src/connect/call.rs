@@ -146,17 +146,11 @@ async fn tries(
         let Some((index, link)) = shared.pool.pick(&tried) else {
             return Err(nowhere());
         };
-        *in_use = Some(InUse {
+        let InUse { connection, .. } = in_use.insert(InUse {
             index,
             connection: None,
         });
-        let opened = |connection: &Connection| {
-            *in_use = Some(InUse {
-                index,
-                connection: Some(connection.clone()),
-            });
-        };
-        let failure = match one_try(link, plan, &mut request, opened).await {
+        let failure = match one_try(link, plan, &mut request, connection).await {
             Ok(response) => {
                 shared.budget.deposit();
                 return Ok((Arc::clone(link), response));
@@ -204,7 +198,7 @@ async fn one_try(
     link: &Arc<Link>,
     plan: Plan,
     request: &mut Repeatable,
-    opened: impl FnOnce(&Connection),
+    opened: &mut Option<Connection>,
 ) -> Result<Response<Incoming>, Failure> {
     let unsent = |status| Failure {
         outcome: Err(status),
@@ -219,7 +213,7 @@ async fn one_try(
         return Err(unsent(nowhere()));
     };
     set_timeout(&mut outgoing, plan);
-    opened(&connection);
+    *opened = Some(connection.clone());
     match link.send(connection, outgoing).await {
         Ok(mut response) => {
             failure::drop_malformed_details(response.headers_mut());

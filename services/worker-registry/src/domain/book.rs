@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use super::fleet::{Change, Entry, Fleet};
 use super::placement::Index;
 use super::state::State;
-use super::text::Text;
+use super::text::{Text, each_once};
 
 /// What decisions look at.
 #[derive(Clone, Debug)]
@@ -189,15 +189,11 @@ fn touched(changes: &[Change], fleet: &Fleet) -> Vec<Text> {
         | Change::EventGone(_)
         | Change::Fence(_) => None,
     });
-    let mut names: Vec<Text> = names
-        .filter(|name| {
-            fleet.worker(name).is_some()
-                || changes
-                    .iter()
-                    .any(|change| matches!(change, Change::WorkerGone(gone) if gone == name))
-        })
-        .collect();
-    names.sort_unstable();
-    names.dedup();
-    names
+    let names = names.filter(|name| {
+        fleet.worker(name).is_some()
+            || changes
+                .iter()
+                .any(|change| matches!(change, Change::WorkerGone(gone) if gone == name))
+    });
+    each_once(names.collect())
 }

@@ -169,7 +169,7 @@ pub struct Fleet {
     workers: Sorted<Entry>,
     allocations: Sorted<Held<Arc<Allocation>>>,
     owners: BTreeMap<Text, Held<OwnerTerm>>,
-    tokens: BTreeMap<Text, Held<Arc<JoinToken>>>,
+    tokens: Sorted<Held<Arc<JoinToken>>>,
     tombstones: BTreeMap<Text, Held<Tombstone>>,
     spent: FxHashMap<RequestKey, Held<Spent>>,
     /// The same by when they may be forgotten.
@@ -259,9 +259,7 @@ impl Fleet {
 
     /// The join tokens after an id, in order.
     pub fn tokens_after(&self, id: &str) -> impl Iterator<Item = &Arc<JoinToken>> {
-        self.tokens
-            .range::<str, _>(after(id))
-            .map(|(_, held)| &held.value)
+        self.tokens.after(id).map(|held| &held.value)
     }
 
     /// What is left of a deleted worker.
@@ -342,7 +340,7 @@ impl Fleet {
             }
             Change::Token(token) => {
                 self.tokens
-                    .insert(token.id.clone(), held(Arc::clone(token), modified));
+                    .insert(&token.id, held(Arc::clone(token), modified));
             }
             Change::TokenGone(id) => drop(self.tokens.remove(id)),
             Change::Tombstone(name, stone) => {
@@ -418,10 +416,6 @@ impl Fleet {
 
 fn held<T>(value: T, modified: u64) -> Held<T> {
     Held { value, modified }
-}
-
-fn after(key: &str) -> (std::ops::Bound<&str>, std::ops::Bound<&str>) {
-    (std::ops::Bound::Excluded(key), std::ops::Bound::Unbounded)
 }
 
 #[cfg(test)]

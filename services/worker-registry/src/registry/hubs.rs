@@ -11,7 +11,7 @@ use super::{Registry, observed, seen};
 use crate::domain::event::{self, Event};
 use crate::domain::fleet::{Change, Fleet};
 use crate::domain::liveness::Liveness;
-use crate::domain::text::Text;
+use crate::domain::text::{Text, each_once};
 use crate::domain::worker::Worker;
 use crate::seen::{Seen, SeenAllocation, SeenEvent};
 
@@ -373,13 +373,6 @@ impl News {
                 .extend(entry.allocations().iter().map(|one| one.id.clone()));
         }
     }
-}
-
-/// In order. There are as few as one transaction may name.
-fn each_once(mut names: Vec<Text>) -> Vec<Text> {
-    names.sort_unstable();
-    names.dedup();
-    names
 }
 
 /// Whether a worker has just registered, or is back after it was not expected.

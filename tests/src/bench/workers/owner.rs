@@ -11,10 +11,9 @@ use muster_proto::workers::v1::{
     AllocateRequest, Allocation, AllocationSpec, BatchAllocateRequest, ClaimOwnerRequest,
     OwnerTerm, ReleaseRequest,
 };
-
-use super::super::form::{Form, Script};
 use prost::Message as _;
 
+use super::super::form::{Form, Script};
 use super::super::load::Call;
 use super::fleet::{self, Agent, Client};
 
