@@ -266,32 +266,55 @@ impl Clustered {
         if self.core.shared.get(TERM_KEY)?.is_some() {
             return Ok(None);
         }
-        // On a task of its own: who stops waiting in the middle of it must not leave a term behind that
-        // nobody holds. What is not received is dropped, and so given back.
-        let (done, taken) = oneshot::channel();
         let (core, id) = (Arc::clone(&self.core), id.to_owned());
-        self.spawn(async move {
-            match core.take_term(&id).await {
-                Ok(Some((lease, revision, until))) => {
-                    let term = Term {
-                        epoch: core.epoch,
-                        revision,
-                    };
-                    let (hold, keeper) = lease::keep_term(&core, lease, revision, until);
-                    let _ = done.send(Ok(Some(Leadership::new(term, hold))));
-                    keeper.await;
-                }
-                not_taken => drop(done.send(not_taken.map(|_| None))),
-            }
-        });
-        taken.await.unwrap_or(Err(Error::Closed))
+        let take = async move {
+            let Some((lease, revision, until)) = core.take_term(&id).await? else {
+                return Ok((None, None));
+            };
+            let term = Term {
+                epoch: core.epoch,
+                revision,
+            };
+            let (hold, keeper) = lease::keep_term(core, lease, revision, until);
+            Ok((Some(Leadership::new(term, hold)), Some(keeper)))
+        };
+        self.take(take).await
     }
 
     /// Takes a seat, and keeps it.
     pub(crate) async fn join(&self, instance: Instance) -> Result<Seat, Error> {
-        let (seat, keeper) = lease::take_seat(&self.core, instance).await?;
-        self.spawn(keeper);
-        Ok(seat)
+        let core = Arc::clone(&self.core);
+        let take = async move {
+            let (seat, keeper) = lease::take_seat(core, instance).await?;
+            Ok((seat, Some(keeper)))
+        };
+        self.take(take).await
+    }
+
+    /// Takes what is held by a lease, and runs its keeper. On a task of its own: who stops waiting in the
+    /// middle of it must not leave a lease behind that nobody holds. What is not received is dropped, and
+    /// so given back.
+    async fn take<T, K>(
+        &self,
+        take: impl Future<Output = Result<(T, Option<K>), Error>> + Send + 'static,
+    ) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        K: Future<Output = ()> + Send + 'static,
+    {
+        let (done, taken) = oneshot::channel();
+        self.spawn(async move {
+            match take.await {
+                Ok((held, keeper)) => {
+                    drop(done.send(Ok(held)));
+                    if let Some(keeper) = keeper {
+                        keeper.await;
+                    }
+                }
+                Err(error) => drop(done.send(Err(error))),
+            }
+        });
+        taken.await.unwrap_or(Err(Error::Closed))
     }
 
     /// Who holds seats.

@@ -26,14 +26,13 @@ enum Ended {
 
 /// Keeps the term that was put by `revision` under a lease that is held until `until`.
 pub(super) fn keep_term(
-    core: &Arc<Core>,
+    core: Arc<Core>,
     id: LeaseId,
     revision: Revision,
     until: Instant,
 ) -> (Hold, impl Future<Output = ()> + Send + 'static) {
     let lease = Lease::until(until);
     let (hold, mut unwanted) = Hold::leased(&lease);
-    let core = Arc::clone(core);
     let keeper = async move {
         let kept = Kept {
             core: &core,
@@ -50,14 +49,14 @@ pub(super) fn keep_term(
 
 /// Takes a seat, and keeps it.
 pub(super) async fn take_seat(
-    core: &Arc<Core>,
+    core: Arc<Core>,
     instance: Instance,
 ) -> Result<(Seat, impl Future<Output = ()> + Send + 'static), Error> {
-    let (id, revision, until) = sit(core, &instance).await?;
+    let (id, revision, until) = sit(&core, &instance).await?;
     let lease = Lease::until(until);
     let (hold, unwanted) = Hold::leased(&lease);
     let seat = Seat::new(instance.clone(), hold);
-    let keeper = keep_seat(Arc::clone(core), instance, lease, (id, revision), unwanted);
+    let keeper = keep_seat(core, instance, lease, (id, revision), unwanted);
     Ok((seat, keeper))
 }
 
@@ -103,10 +102,10 @@ async fn sit(core: &Core, instance: &Instance) -> Result<(LeaseId, Revision, Ins
     let put = Transaction::new().put(seat_key(&instance.id), instance.value.clone());
     match core.commit(put, Some(lease)).await {
         Ok(Outcome::Committed(revision)) => Ok((lease, revision, sent + ttl)),
-        Ok(Outcome::Conflict { .. }) => Err(Error::Unavailable("a seat was refused".to_owned())),
-        Err(error) => {
+        not_taken => {
             core.give_up(lease).await;
-            Err(error)
+            let refused = Error::Unavailable("a seat was refused".to_owned());
+            Err(not_taken.err().unwrap_or(refused))
         }
     }
 }

@@ -149,6 +149,18 @@ async fn who_stops_waiting_while_it_takes_the_lead_gives_it_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_stops_waiting_while_it_takes_a_seat_leaves_none() {
+    let cluster = MemoryCluster::new();
+    let (one, _) = open(&cluster).await;
+    let (other, _) = open(&cluster).await;
+    let given_up = timeout(Duration::ZERO, one.join("one", "")).await;
+    assert!(given_up.is_err());
+    // Far within what the lease of a seat lasts.
+    sleep(LEADER).await;
+    assert!(other.instances().await.unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_leader_that_is_cut_off_knows_in_time_and_writes_nothing_after() {
     let cluster = MemoryCluster::new();
     let (one, link) = open(&cluster).await;
