@@ -125,7 +125,7 @@ impl Resource for SeenAllocation {
 
 /// An event, as its hub holds it.
 #[derive(Clone, Debug)]
-pub(crate) struct SeenEvent(pub(crate) Arc<Event>);
+pub(crate) struct SeenEvent(pub(crate) Event);
 
 impl Resource for SeenEvent {
     fn encoded_len(&self) -> usize {

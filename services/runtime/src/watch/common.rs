@@ -196,10 +196,11 @@ impl<T> Inner<T> {
         }
     }
 
-    /// Takes a resource out of the state.
-    pub(super) fn forget(&mut self, key: &str) -> Option<Held<T>> {
-        self.observed.forget(key);
-        self.state.remove(key)
+    /// Takes the first resource out of the state.
+    pub(super) fn forget_first(&mut self) -> Option<Held<T>> {
+        let (key, held) = self.state.pop_first()?;
+        self.observed.forget(&key);
+        Some(held)
     }
 }
 

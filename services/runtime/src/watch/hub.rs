@@ -1,5 +1,6 @@
 //! What a component does with a hub: publish, observe, reset, close, and open watches.
 
+use std::ops::Bound;
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -92,17 +93,25 @@ impl<T: Resource> Hub<T> {
         true
     }
 
-    /// Drops resources of which watchers need not be told that they are gone: who begins to watch is not
-    /// shown them any more, and nobody else hears of it. What they were stays in the history.
-    pub fn forget<'a>(&self, keys: impl IntoIterator<Item = &'a str>) {
+    /// Drops the first resources, in order of key, until `count` are left. Watchers are not told that they are
+    /// gone: who begins to watch is not shown them any more. What they were stays in the history.
+    pub fn keep_last(&self, count: usize) {
         let mut inner = self.common.write();
-        let forgotten: Vec<_> = keys
-            .into_iter()
-            .filter_map(|key| inner.forget(key))
-            .collect();
+        let excess = inner.state.len().saturating_sub(count);
+        let forgotten: Vec<_> = (0..excess).map_while(|_| inner.forget_first()).collect();
         drop(inner);
         // Freed after the lock: the last handle to a resource may be among them.
         drop(forgotten);
+    }
+
+    /// The resources whose keys come after `key`, in order, of which `test` holds, and `most` of them. `test`
+    /// must not call back into the hub.
+    pub fn after(&self, key: &str, test: impl Fn(&T) -> bool, most: usize) -> Vec<Arc<T>> {
+        let inner = self.common.read();
+        let later = (Bound::Excluded(key), Bound::Unbounded);
+        let later = inner.state.range::<str, _>(later).map(|(_, held)| held);
+        let found = later.filter(|held| test(held.resource())).take(most);
+        found.map(Held::handle).collect()
     }
 
     /// Starts over from another state, after whoever follows the store has lost its place there.

@@ -28,6 +28,11 @@ impl<T> Held<T> {
         &self.resource
     }
 
+    /// The resource, shared.
+    pub(super) fn handle(&self) -> Arc<T> {
+        Arc::clone(&self.resource)
+    }
+
     /// To be told in one event.
     pub(super) fn share(self) -> Shared<T> {
         let Self { resource, size } = self;

@@ -48,8 +48,9 @@ pub(super) async fn list(
     let resume_token = registry.hubs.events.resume_token();
     let found = registry
         .hubs
-        .events_after(&after, |event| filter.meets(event), asked.size + 1);
-    let rendered = found.iter().map(|event| render_event(event));
+        .events
+        .after(&after, |event| filter.meets(&event.0), asked.size + 1);
+    let rendered = found.iter().map(|event| render_event(&event.0));
     let (events, more) = cut(rendered, asked.size, |event| event.encoded_len());
     let last = events.last().map(|event| event.id.as_bytes());
     Ok(proto::ListWorkerEventsResponse {

@@ -1,7 +1,7 @@
 //! What is told to watchers: workers, allocations and events, each by a hub, all by the same revisions.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError};
 use std::time::SystemTime;
 
 use muster_runtime::watch::{Hub, Options, Update};
@@ -26,13 +26,9 @@ const HISTORY_BYTES: usize = 8 << 20;
 pub(crate) struct Hubs {
     pub(crate) workers: Hub<Seen>,
     pub(crate) allocations: Hub<SeenAllocation>,
+    /// By ids that are in order of time.
     pub(crate) events: Hub<SeenEvent>,
-    kept: Mutex<Kept>,
 }
-
-/// The events that there are, oldest first.
-#[derive(Default)]
-struct Kept(BTreeMap<Text, Arc<Event>>);
 
 /// What the changes of one revision mean for watchers.
 #[derive(Default)]
@@ -62,11 +58,6 @@ impl Hubs {
                 Arc::new(SeenAllocation::new(allocation, worker)),
             )
         });
-        let kept = Kept::of(fleet);
-        let events = kept
-            .0
-            .iter()
-            .map(|(id, event)| (id.clone(), Arc::new(SeenEvent(Arc::clone(event)))));
         // As far back as there are events: who was away for longer lists them again.
         let of_events = Options {
             history_revisions: EVENTS,
@@ -76,8 +67,7 @@ impl Hubs {
         Self {
             workers: Hub::new(epoch, revision, workers, options.clone()),
             allocations: Hub::new(epoch, revision, allocations, options),
-            events: Hub::new(epoch, revision, events.collect::<VecDeque<_>>(), of_events),
-            kept: Mutex::new(kept),
+            events: Hub::new(epoch, revision, recorded_events(fleet), of_events),
         }
     }
 
@@ -88,80 +78,35 @@ impl Hubs {
         self.events.close();
     }
 
-    /// The events kept after an id, oldest first, of which `test` holds.
-    pub(crate) fn events_after(
-        &self,
-        id: &str,
-        test: impl Fn(&Event) -> bool,
-        most: usize,
-    ) -> Vec<Arc<Event>> {
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let after = (std::ops::Bound::Excluded(id), std::ops::Bound::Unbounded);
-        let later = kept.0.range::<str, _>(after).map(|(_, event)| event);
-        later
-            .filter(|event| test(event))
-            .take(most)
-            .cloned()
-            .collect()
-    }
-
-    fn tell(&self, revision: u64, events: Vec<Event>) {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut updates = Vec::with_capacity(events.len());
-        for event in events {
-            let event = Arc::new(event);
-            kept.0.insert(event.id.clone(), Arc::clone(&event));
-            updates.push(Update::put(event.id.clone(), SeenEvent(event)));
-        }
-        let mut over = Vec::new();
-        while kept.0.len() > EVENTS {
-            over.extend(kept.0.pop_first().map(|(id, _)| id));
-        }
-        drop(kept);
-        self.events.publish(revision, updates);
-        // Watchers are not told that an old event is gone, so no history has to hold it for that.
-        self.events.forget(over.iter().map(|id| &**id));
-    }
-}
-
-impl Hubs {
     /// Starts over from the records, after some of what happened was missed. What else is known stays.
     fn retell(&self, fleet: &Fleet) {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        for (id, event) in Kept::of(fleet).0 {
-            kept.0.entry(id).or_insert(event);
+        let mut events = recorded_events(fleet);
+        let known = self.events.after("", |_| true, EVENTS);
+        events.extend(known.into_iter().map(|event| (event.0.id.clone(), event)));
+        while events.len() > EVENTS {
+            events.pop_first();
         }
-        while kept.0.len() > EVENTS {
-            kept.0.pop_first();
-        }
-        let events = kept
-            .0
-            .iter()
-            .map(|(id, event)| (id.clone(), Arc::new(SeenEvent(Arc::clone(event)))));
-        self.events
-            .reset(fleet.revision(), events.collect::<Vec<_>>());
+        self.events.reset(fleet.revision(), events);
     }
 }
 
-impl Kept {
-    /// What the records still tell.
-    fn of(fleet: &Fleet) -> Self {
-        let of_workers = fleet
-            .workers()
-            .flat_map(|entry| event::of_record(&entry.worker));
-        let of_stones = fleet
-            .tombstones()
-            .map(|(name, stone)| event::of_tombstone(name, stone));
-        let own = fleet.events().map(|event| Event::clone(event));
-        let mut kept = Self::default();
-        for event in of_workers.chain(of_stones).chain(own) {
-            kept.0.insert(event.id.clone(), Arc::new(event));
-            if kept.0.len() > EVENTS {
-                kept.0.pop_first();
-            }
+/// The events that the records still tell, the latest of them.
+fn recorded_events(fleet: &Fleet) -> BTreeMap<Text, Arc<SeenEvent>> {
+    let of_workers = fleet
+        .workers()
+        .flat_map(|entry| event::of_record(&entry.worker));
+    let of_stones = fleet
+        .tombstones()
+        .map(|(name, stone)| event::of_tombstone(name, stone));
+    let own = fleet.events().map(|event| Event::clone(event));
+    let mut events = BTreeMap::new();
+    for event in of_workers.chain(of_stones).chain(own) {
+        events.insert(event.id.clone(), Arc::new(SeenEvent(event)));
+        if events.len() > EVENTS {
+            events.pop_first();
         }
-        kept
     }
+    events
 }
 
 impl Registry {
@@ -191,8 +136,9 @@ impl Registry {
         for (revision, told) in told {
             self.hubs.workers.publish(revision, told.workers);
             self.hubs.allocations.publish(revision, told.allocations);
-            self.hubs.tell(revision, told.events);
+            self.hubs.events.publish(revision, told.events);
         }
+        self.hubs.events.keep_last(EVENTS);
         self.progress.advance(last);
     }
 
@@ -296,7 +242,7 @@ impl Registry {
 struct Told {
     workers: Vec<Update<Seen>>,
     allocations: Vec<Update<SeenAllocation>>,
-    events: Vec<Event>,
+    events: Vec<Update<SeenEvent>>,
 }
 
 impl News {
@@ -315,10 +261,12 @@ impl News {
             let worker = view.worker(&allocation.worker).map(|entry| &*entry.worker);
             Update::put(id, SeenAllocation::new(allocation, worker))
         });
+        let events = self.events.into_iter();
+        let events = events.map(|event| Update::put(event.id.clone(), SeenEvent(event)));
         Told {
             workers: workers.collect(),
             allocations: allocations.collect(),
-            events: self.events,
+            events: events.collect(),
         }
     }
 

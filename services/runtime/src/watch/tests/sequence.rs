@@ -265,8 +265,15 @@ async fn what_is_forgotten_is_not_shown_and_told_to_nobody() {
     let mut watch = hub.watch("", Filter::all()).unwrap();
     assert_eq!(says(&mut watch), "+a1 +b1 @1 synced");
     hub.publish(2, [put("c", 2)]);
-    hub.forget(["a", "never-there"]);
-    hub.forget(["a"]);
+    let keys = |after| -> Vec<_> {
+        let found = hub.after(after, |thing| thing.name != "b", 2);
+        found.iter().map(|thing| thing.name.clone()).collect()
+    };
+    assert_eq!(keys(""), ["a", "c"]);
+    assert_eq!(keys("a"), ["c"]);
+    hub.keep_last(2);
+    hub.keep_last(3);
+    assert_eq!(keys(""), ["c"]);
     assert_eq!(says(&mut watch), "+c2 @2 synced");
     assert_eq!(says(&mut watch), "nothing");
     let begin = |prefix| hub.watch("", Filter::all().prefix(prefix)).unwrap();

@@ -154,7 +154,7 @@ fn walk(
     cpu_milli: u32,
     visit: &mut impl FnMut(&Text) -> ControlFlow<()>,
 ) {
-    let first: Text = "".into();
+    let first = Text::default();
     let mut level = count;
     loop {
         let Some((found, _, _)) = places.range((level, 0, first.clone())..).next() else {

@@ -1,7 +1,10 @@
 //! The choice among the workers that would do.
 
+use std::borrow::Cow;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+
+use muster_model::requirements::GpuRequest;
 
 use super::{Ask, Index, Taken};
 use crate::domain::allocation::Allocation;
@@ -59,10 +62,13 @@ fn fixed_worker(fleet: &Fleet, ask: &Ask) -> Option<Text> {
         .or_else(|| old.map(|old| old.worker.clone()))
 }
 
-fn only_alternative(ask: &Ask, request: &muster_model::requirements::GpuRequest) -> Ask {
+fn only_alternative<'a>(ask: &'a Ask, request: &GpuRequest) -> Cow<'a, Ask> {
+    if ask.requirements.gpu_any_of.len() == 1 {
+        return Cow::Borrowed(ask);
+    }
     let mut alone = ask.clone();
     alone.requirements.gpu_any_of = vec![request.clone()];
-    alone
+    Cow::Owned(alone)
 }
 
 struct Best<'a> {

@@ -53,8 +53,8 @@ async fn the_oldest_events_are_forgotten_and_nobody_is_told() {
     let before = registry.hubs.events.resume_token();
     registry.show((count..count + 3).map(told).collect());
 
-    let listed = registry.hubs.events_after("", |_| true, 2 * EVENTS);
-    let listed: Vec<_> = listed.iter().map(|event| event.message.clone()).collect();
+    let listed = registry.hubs.events.after("", |_| true, 2 * EVENTS);
+    let listed: Vec<_> = listed.iter().map(|event| event.0.message.clone()).collect();
     assert_eq!(listed.len(), EVENTS);
     assert_eq!(listed[0], "3");
     let watch = |token: &str| registry.hubs.events.watch(token, Filter::all()).unwrap();

@@ -218,6 +218,9 @@ async fn a_brake_ends_after_its_time_or_by_word() {
 }
 
 fn event_kinds(registry: &Registry) -> Vec<String> {
-    let events = registry.hubs.events_after("", |_| true, 10_000);
-    events.iter().map(|event| event.kind.to_string()).collect()
+    let events = registry.hubs.events.after("", |_| true, 10_000);
+    events
+        .iter()
+        .map(|event| event.0.kind.to_string())
+        .collect()
 }

@@ -137,8 +137,8 @@ async fn who_missed_more_than_the_history_holds_reads_all_anew() {
     let resumed = resumed.map(|_| ()).unwrap_err();
     assert_eq!(resumed.code(), Code::OutOfRange, "{resumed:?}");
     let of = |registry: &Registry| -> Vec<_> {
-        let events = registry.hubs.events_after("", |_| true, 1000);
-        events.into_iter().map(|event| event.id.clone()).collect()
+        let events = registry.hubs.events.after("", |_| true, 1000);
+        events.iter().map(|event| event.0.id.clone()).collect()
     };
     let (here, there) = (of(registry), of(&other.registry));
     assert!(
