@@ -7,7 +7,7 @@ use std::time::Duration;
 /// Processor time and memory of some processes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Processor time since they began, of those that are there.
+    /// Processor time since they began, of those that are there and of their children that have ended.
     pub cpu: Duration,
     /// Main memory in use, in bytes.
     pub memory: u64,
@@ -23,8 +23,10 @@ pub struct Table {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Process {
     parent: i32,
-    /// In clock ticks.
+    /// Its own, in clock ticks.
     cpu: u64,
+    /// That of its children that have ended, and of theirs, in clock ticks.
+    reaped: u64,
     /// In pages.
     memory: u64,
 }
@@ -52,28 +54,24 @@ impl Table {
 
     /// What a process and all its descendants use.
     pub fn of(&self, pid: i32) -> Usage {
-        match self.processes.get(&pid) {
-            Some(process) => self.sum(pid, *process),
-            None => Usage::default(),
-        }
+        self.sum(pid, |first| first)
     }
 
     /// What all descendants of a process use, without the process itself.
     pub fn below(&self, pid: i32) -> Usage {
-        let nothing = Process {
-            parent: 0,
+        self.sum(pid, |first| Process {
             cpu: 0,
             memory: 0,
-        };
-        self.sum(pid, nothing)
+            ..first
+        })
     }
 
-    fn sum(&self, pid: i32, first: Process) -> Usage {
-        let Process {
-            mut cpu,
-            mut memory,
-            ..
-        } = first;
+    fn sum(&self, pid: i32, first: impl Fn(Process) -> Process) -> Usage {
+        let Some(process) = self.processes.get(&pid) else {
+            return Usage::default();
+        };
+        let first = first(*process);
+        let (mut cpu, mut memory) = (first.cpu_in_all(), first.memory);
         let mut seen = BTreeSet::from([pid]);
         let mut left = vec![pid];
         while let Some(parent) = left.pop() {
@@ -82,7 +80,7 @@ impl Table {
                 if seen.insert(*child)
                     && let Some(process) = self.processes.get(child)
                 {
-                    cpu = cpu.saturating_add(process.cpu);
+                    cpu = cpu.saturating_add(process.cpu_in_all());
                     memory = memory.saturating_add(process.memory);
                     left.push(*child);
                 }
@@ -97,6 +95,12 @@ impl Table {
     }
 }
 
+impl Process {
+    fn cpu_in_all(self) -> u64 {
+        self.cpu.saturating_add(self.reaped)
+    }
+}
+
 /// Reads a line of `/proc/PID/stat`. The name, the second field, may hold anything.
 fn parse(stat: &str) -> Option<Process> {
     let (_, after) = stat.rsplit_once(')')?;
@@ -105,6 +109,7 @@ fn parse(stat: &str) -> Option<Process> {
     Some(Process {
         parent: fields.get(1)?.parse().ok()?,
         cpu: number(11)?.saturating_add(number(12)?),
+        reaped: number(13)?.saturating_add(number(14)?),
         memory: number(21)?,
     })
 }
@@ -135,18 +140,20 @@ mod tests {
         Process {
             parent,
             cpu: 100,
+            reaped: 10,
             memory,
         }
     }
 
     #[test]
     fn a_line_is_read_past_any_name() {
-        let stat = "7 (a) b (c) S 3 7 7 0 -1 0 0 0 0 0 11 22 0 0 20 0 1 0 5 1000 33 0";
+        let stat = "7 (a) b (c) S 3 7 7 0 -1 0 0 0 0 0 11 22 4 5 20 0 1 0 5 1000 33 0";
         assert_eq!(
             parse(stat),
             Some(Process {
                 parent: 3,
                 cpu: 33,
+                reaped: 9,
                 memory: 33
             })
         );
@@ -166,9 +173,26 @@ mod tests {
         let page = rustix::param::page_size() as u64;
         assert_eq!(table.below(1).memory, 14 * page);
         assert_eq!(table.of(2).memory, 6 * page);
-        assert_eq!(table.below(3), Usage::default());
+        let ticks = |ticks: u64| {
+            Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second())
+        };
+        // With what has ended; a process is not below itself, but its ended children are.
+        assert_eq!(table.of(2).cpu, ticks(220));
+        assert_eq!(table.below(1).cpu, ticks(340));
+        assert_eq!(table.below(3).cpu, ticks(10));
+        assert_eq!(table.below(3).memory, 0);
         assert_eq!(table.of(77), Usage::default());
         assert_eq!(table.below(20).memory, page);
+    }
+
+    #[test]
+    fn what_an_ended_child_used_is_not_lost() {
+        let own = i32::try_from(std::process::id()).unwrap();
+        let spin = "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done";
+        let before = Table::read().below(own).cpu;
+        let ended = std::process::Command::new("sh").args(["-c", spin]).status();
+        assert!(ended.unwrap().success());
+        assert!(Table::read().below(own).cpu > before);
     }
 
     #[test]
