@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use crate::domain::time::Time;
 use crate::domain::world::{Drain, Liveness, Worker, WorkerState};
 
 /// The workers as they were last told. Cheap to clone.
@@ -18,16 +19,6 @@ pub(crate) struct Inner {
     pub(crate) room: u64,
 }
 
-impl Default for Fleet {
-    fn default() -> Self {
-        Self(Arc::new(RwLock::new(Inner {
-            workers: BTreeMap::new(),
-            complete: false,
-            room: 1,
-        })))
-    }
-}
-
 impl Inner {
     /// The workers by name, once all have been told.
     pub(crate) fn workers(&self) -> Option<&BTreeMap<String, Worker>> {
@@ -36,6 +27,17 @@ impl Inner {
 }
 
 impl Fleet {
+    /// Nothing is known yet at `start`. Records keep counts of room, so it is also where those of this start
+    /// begin: none is one of an earlier start, or of another instance.
+    pub(crate) fn new(start: Time) -> Self {
+        let nanos = start.since(Time::default()).as_nanos();
+        Self(Arc::new(RwLock::new(Inner {
+            workers: BTreeMap::new(),
+            complete: false,
+            room: u64::try_from(nanos).unwrap_or(u64::MAX >> 1).max(1),
+        })))
+    }
+
     /// The view, for one plan. Must not be held across an await.
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, Inner> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)

@@ -21,6 +21,7 @@ use muster_store::{Listing, Store, Watch};
 use tokio::sync::watch;
 
 use crate::config::Serving;
+use crate::domain::time::Time;
 use crate::engine::{Engine, Parts, passes};
 use crate::fleet::Fleet;
 use crate::grpc::peer::{self, Peers};
@@ -131,7 +132,7 @@ fn assemble(
     listing: &Listing,
 ) -> Result<(Engine, Hubs), Error> {
     let view = View::load(listing)?;
-    let fleet = Fleet::default();
+    let fleet = Fleet::new(Time::from(context.clock.now()));
     let hubs = Hubs::new(&view.read(), &store.epoch().to_string(), fleet.clone());
     let parts = Parts {
         progress: Progress::new(listing.revision.0),

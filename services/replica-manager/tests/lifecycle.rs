@@ -117,6 +117,25 @@ async fn a_drain_moves_replicas_one_at_a_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn those_who_wait_for_a_place_do_not_make_each_other_ask() {
+    let mut sandbox = Sandbox::start(&[1]).await;
+    for name in ["chat", "code"] {
+        let mut wanted = spec(name, 3);
+        wanted.retry = Some(at_once());
+        sandbox.create(wanted).await;
+    }
+    let waits = i32::from(ReplicaPhase::Backoff);
+    let wait = |replicas: &[Replica]| replicas.iter().filter(|r| r.phase == waits).count() == 5;
+    sandbox.until("five wait", wait).await;
+    let before = sandbox.registry.allocate_calls();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    // Each once a second.
+    let asked = sandbox.registry.allocate_calls() - before;
+    assert!((1..=25).contains(&asked), "asked {asked} times");
+    sandbox.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn maintenance_takes_readiness_and_services_go_on() {
     let mut sandbox = Sandbox::start(&[1]).await;
     let mut ops = OpsServiceClient::new(sandbox.channel.clone());

@@ -124,7 +124,7 @@ pub struct Placing {
     /// What the registry answered last, if that was no.
     pub refusal: String,
     /// The world's count of changes that may have made room when it was asked.
-    #[serde(skip)]
+    #[serde(default)]
     pub room_seen: u64,
 }
 
@@ -182,8 +182,9 @@ pub struct Backoff {
     pub hold: Option<String>,
     /// The same in words.
     pub message: String,
-    /// The world's count of changes that may have made room when it was refused.
-    #[serde(skip)]
+    /// The world's count of changes that may have made room when room was asked for last. A part of the
+    /// record: without it, every look would ask again.
+    #[serde(default)]
     pub room_seen: u64,
 }
 
@@ -279,6 +280,16 @@ impl State {
     pub fn backoff(&self) -> Option<&Backoff> {
         if let Self::Backoff(backoff) = self {
             Some(backoff)
+        } else {
+            None
+        }
+    }
+
+    /// What was asked for, if no place would have it.
+    #[must_use]
+    pub fn refused(&self) -> Option<&Placing> {
+        if let Self::Refused(placing) = self {
+            Some(placing)
         } else {
             None
         }

@@ -234,11 +234,10 @@ impl Follower {
 
     fn room_freed(&self) {
         let parts = self.engine.parts();
+        // Also where nobody waits: who asks at this moment may be refused before it was free.
+        parts.fleet.room_freed();
         let waiting = parts.view.read().waiting();
-        if !waiting.is_empty() {
-            parts.fleet.room_freed();
-            self.engine.wake(waiting);
-        }
+        self.engine.wake(waiting);
     }
 
     /// Gives back, now and then, what the registry holds for us and no record of ours knows.

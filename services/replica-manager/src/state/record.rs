@@ -128,7 +128,7 @@ mod tests {
             class: Class::Error,
             hold: Some("a-1".to_owned()),
             message: "failed".to_owned(),
-            room_seen: 0,
+            room_seen: u64::MAX,
         });
         let read: Replica = from_json("k", &to_json(&replica)).unwrap();
         assert_eq!(read, replica);

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use super::Reason;
 use super::draft::Draft;
 use crate::domain::failure::Class;
-use crate::domain::replica::{Replica, Role, StopWhy};
+use crate::domain::replica::{Replica, Role, State, StopWhy};
 use crate::domain::rollout::{Rollout, Stage};
 use crate::domain::service::apply::Action;
 use crate::domain::service::{Service, count};
@@ -116,10 +116,23 @@ fn pause_or_go_on(draft: &mut Draft<'_>, rollout: &Rollout) -> Rollout {
 fn waiting(draft: &Draft<'_>, rollout: &Rollout) -> Option<(u32, Class)> {
     let mut replicas = draft.service.replicas.values();
     replicas.find_map(|replica| {
-        let class = replica.state.backoff()?.class;
+        let class = waits_for(replica)?;
         let target = replica.edition.same(&rollout.target);
         (target && !class.blames_version()).then_some((replica.ordinal, class))
     })
+}
+
+/// What a replica waits for: without a place it waits on while it asks again, until it has one.
+fn waits_for(replica: &Replica) -> Option<Class> {
+    match &replica.state {
+        State::Backoff(backoff) => Some(backoff.class),
+        State::Placing(_) | State::Refused(_) => replica.placeless.map(|_| Class::NoCapacity),
+        State::Pending { .. }
+        | State::Running(_)
+        | State::Ended
+        | State::Stopped
+        | State::Failed { .. } => None,
+    }
 }
 
 fn keep_deadline(draft: &mut Draft<'_>, rollout: &Rollout) {

@@ -332,6 +332,11 @@ impl Replica {
             self.remember_place(*class);
         }
         let hold = if *hold { self.take_room_back() } else { None };
+        // What came free since it was asked for may be what was missing.
+        let room_seen = self
+            .state
+            .refused()
+            .map_or(room_seen, |asked| asked.room_seen);
         self.state = State::Backoff(Backoff {
             due: *due,
             class: *class,

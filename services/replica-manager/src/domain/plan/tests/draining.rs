@@ -160,3 +160,23 @@ fn others_on_a_draining_worker_keep_their_weight() {
         .collect();
     assert_eq!(weights, [0, 1, 1, 1]);
 }
+
+#[test]
+fn an_update_and_a_drain_that_both_wait_for_room_leave_each_other_be() {
+    let mut sim = three();
+    sim.ask(|service, now| service.restart(now)).unwrap();
+    sim.run(secs(5));
+    sim.drain("w1", 1);
+    sim.run(secs(5));
+    let made = sim.ordinals();
+    sim.run(secs(1_000));
+    assert_eq!(sim.ordinals(), made);
+    assert_eq!(sim.stops(StopWhy::MoveUndone), 0);
+    assert_eq!(sim.ready(), 3);
+    sim.add_worker("w2", 4, "");
+    sim.run_to(secs(500), "moved and updated", |sim| {
+        let stage = sim.service.header.rollout.as_ref().unwrap().stage;
+        stage == Stage::Complete && sim.on("w1").is_empty()
+    });
+    assert_eq!(sim.least_ready, 3);
+}
