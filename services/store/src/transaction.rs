@@ -9,8 +9,9 @@ use crate::error::Error;
 use crate::record::Revision;
 
 /// The most records (distinct keys, under a condition or written) that one transaction may name,
-/// on every store, so that what one store accepts no other refuses.
-pub const MAX_RECORDS: usize = 60;
+/// on every store, so that what one store accepts no other refuses. etcd takes 128 conditions and as many writes
+/// by default.
+pub const MAX_RECORDS: usize = 80;
 
 /// The most bytes of keys and values in one transaction: etcd's default limit for a request is
 /// 1.5 MiB, encoding included.
@@ -98,7 +99,11 @@ impl Transaction {
         conditions.chain(writes).sum()
     }
 
-    pub(crate) fn check_size(&self) -> Result<(), Error> {
+    /// Whether a store would take it by its size, which [`Store::commit`](crate::Store::commit) looks at as well.
+    ///
+    /// # Errors
+    /// `TooLarge`.
+    pub fn check_size(&self) -> Result<(), Error> {
         let bytes = self.bytes();
         // Counting distinct keys costs a set, which the usual small transaction need not pay.
         let named = self.conditions.len() + self.writes.len();

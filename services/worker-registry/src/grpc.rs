@@ -26,6 +26,6 @@ pub(crate) use service::Workers;
 pub(crate) mod calls {
     pub(crate) use super::heartbeat::heartbeat;
     pub(crate) use super::operators::{delete, disable, drain, enable, resume};
-    pub(crate) use super::owners::{allocate, release};
+    pub(crate) use super::owners::{allocate, batch_allocate, release};
     pub(crate) use super::register::{activate, register};
 }

@@ -212,7 +212,8 @@ pub(crate) async fn the_size_is_bounded(fixture: &impl Fixture) {
     let at = commit(&store, twice).await;
     let beside = puts(MAX_RECORDS).when("another", Condition::Absent);
     let heavy = Transaction::new().put("k", vec![0; MAX_BYTES]);
-    for (transaction, records) in [(puts(MAX_RECORDS + 1), 61), (beside, 61), (heavy, 1)] {
+    let over = MAX_RECORDS + 1;
+    for (transaction, records) in [(puts(over), over), (beside, over), (heavy, 1)] {
         assert_eq!(transaction.records(), records);
         let error = store.commit(transaction).await.unwrap_err();
         assert!(

@@ -108,8 +108,8 @@ impl Book {
         &self.epoch
     }
 
-    /// The revision that the next transaction is expected to have. No two have the same, and it only
-    /// grows, whether or not the expectation comes true.
+    /// The revision that the next transaction is expected to have. No two decisions have the same, until the
+    /// book is [replaced](Self::replace).
     pub fn next_revision(&self) -> u64 {
         self.next
     }

@@ -9,6 +9,9 @@ use std::time::{Duration, SystemTime};
 use super::allocation::Allocation;
 use super::text::Text;
 
+/// The most allocations that are told to be blocked, by one owner and of one worker.
+pub const MAX_BLOCKED: usize = 1000;
+
 /// Why a drain was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
@@ -194,6 +197,7 @@ pub fn progress<'a>(
                 .flat_map(|report| report.blocked.iter().cloned()),
         );
     }
+    progress.blocked.truncate(MAX_BLOCKED);
     let etas = etas.into_iter().collect::<Option<Vec<_>>>();
     progress.eta = etas.and_then(|etas| etas.into_iter().max());
     progress

@@ -30,11 +30,8 @@ use crate::registry::{At, Error, Registry};
 const MAX_BATCH: usize = 1000;
 
 /// The most allocations of one transaction: what a transaction may name is limited, and each names its
-/// worker, the worker's room, itself and the one that it replaces.
+/// worker, the worker's room, itself, its call, the one that it replaces, and that one's call.
 const MAX_TOGETHER: usize = 12;
-
-/// The same on a store of several instances, where the call is a record too, and what it replaces.
-const MAX_TOGETHER_SHARED: usize = 9;
 
 /// Takes room on a worker.
 pub(crate) async fn allocate(
@@ -177,18 +174,14 @@ pub(crate) async fn batch_allocate(
     }
     check(violations)?;
     // Chunk after chunk is decided at once; all of them wait for the disk together.
-    let size = match registry.is_shared() && !together {
-        true => MAX_TOGETHER_SHARED,
-        false => MAX_TOGETHER,
-    };
-    let chunks = items.chunks(size).map(|chunk| async move {
+    let chunks = items.chunks(MAX_TOGETHER).map(|chunk| async move {
         registry
             .decide(|book, now| Ok(decide::allocate(book, chunk, together, now)))
             .await
     });
     let mut results = Vec::with_capacity(items.len());
     let mut revision = 0;
-    for (chunk, decided) in items.chunks(size).zip(join_all(chunks).await) {
+    for (chunk, decided) in items.chunks(MAX_TOGETHER).zip(join_all(chunks).await) {
         let decided = decided.map_err(status_of)?;
         revision = revision.max(decided.revision);
         if together && let Some(Err(refused)) = decided.value.last() {

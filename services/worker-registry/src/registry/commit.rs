@@ -82,6 +82,9 @@ impl Registry {
         };
         if !draft.changes.is_empty() {
             let transaction = transaction(desk.book.fleet(), &draft);
+            // Before the book takes it: one that is refused would leave all that follows at other revisions
+            // than their ids say.
+            transaction.check_size()?;
             flight.expected = desk.book.take(&draft.changes);
             flight.changes = draft.changes;
             flight.commit = Some(self.hand_over(transaction));

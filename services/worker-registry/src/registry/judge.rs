@@ -6,18 +6,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures_util::StreamExt as _;
 use futures_util::future::{BoxFuture, FutureExt as _, join_all};
 use futures_util::stream::FuturesUnordered;
-use muster_store::Leadership;
+use muster_store::{Error as StoreError, Leadership};
 use tracing::{info, warn};
 
 use super::keeper::Chores;
 use super::live::{Found, Live};
 use super::{Beat, Error, Registry};
-use crate::domain::decide::{self, CHUNK};
+use crate::domain::book::Book;
+use crate::domain::decide::{self, CHUNK, Decision};
 use crate::domain::event::{Event, Severity};
 use crate::domain::fleet::Change;
 use crate::domain::liveness::{Brake, Judged, Moment, Witnesses, ZoneNews};
@@ -292,12 +293,41 @@ impl Registry {
                 .get(&worker.name)
                 .is_some_and(|live| live.is_suspect())
         };
-        let make = |book: &_, now| Ok(decide::lost(book, names, still_silent, now));
-        let marked = self.decide_leading(lead, make).await;
+        let marked = self
+            .decide_in_parts(lead, names, |book, part, now| {
+                decide::lost(book, part, still_silent, now)
+            })
+            .await;
         if marked.is_err() {
             self.lives.look_again(names);
         }
-        Ok(marked?.value.len() as u64)
+        marked
+    }
+
+    /// Decides for all of `names`, together or, where their records are too large for that, in parts. Answers
+    /// for how many something was decided.
+    pub(super) async fn decide_in_parts(
+        &self,
+        lead: &Leadership,
+        names: &[Text],
+        make: impl Fn(&Book, &[Text], SystemTime) -> Decision<Vec<Text>>,
+    ) -> Result<u64, Error> {
+        let mut count = 0;
+        let mut failed = None;
+        let mut parts = vec![names];
+        while let Some(part) = parts.pop() {
+            let decided = self.decide_leading(lead, |book, now| Ok(make(book, part, now)));
+            match decided.await {
+                Ok(decided) => count += decided.value.len() as u64,
+                Err(Error::Store(StoreError::TooLarge { .. })) if part.len() > 1 => {
+                    let (one, other) = part.split_at(part.len() / 2);
+                    parts.extend([other, one]);
+                }
+                // The others are not held up by it.
+                Err(error) => failed = Some(error),
+            }
+        }
+        failed.map_or(Ok(count), Err)
     }
 
     fn tell_zone(&self, lead: &Leadership, zone: &Text, judged: &Judged) {

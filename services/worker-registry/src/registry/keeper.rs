@@ -219,8 +219,7 @@ impl Registry {
             }
             let (registry, lead) = (self.clone(), lead.clone());
             self.tasks.spawn("registry-fenced", async move {
-                let make = |book: &_, now| Ok(decide::fenced(book, &names, now));
-                let marked = registry.decide_leading(&lead, make);
+                let marked = registry.decide_in_parts(&lead, &names, decide::fenced);
                 if let Err(error) = marked.await {
                     warn!(%error, "passed fences could not be recorded; tried again");
                 }

@@ -12,11 +12,13 @@ use tonic::Request;
 
 use super::Registry;
 use crate::config::Config;
+use crate::grpc::calls;
 
 mod events;
 mod expiry;
 mod model;
 mod order;
+mod size;
 mod terms;
 
 /// A registry, and what ends it.
@@ -105,6 +107,23 @@ pub(super) fn term() -> Option<proto::OwnerTerm> {
         epoch: "1".to_owned(),
         revision: 1,
     })
+}
+
+/// Registers a worker whose checks have passed.
+pub(super) async fn join(registry: &Registry, name: &str, gpus: usize) {
+    let registered = calls::register(registry, call(registration(name, "boot-1", gpus)))
+        .await
+        .unwrap();
+    let request = proto::ActivateWorkerRequest {
+        name: name.to_owned(),
+        generation: registered.seen.worker.generation.try_into().unwrap(),
+        checks: vec![proto::WorkerCheck {
+            name: "check".to_owned(),
+            status: proto::CheckStatus::Passed.into(),
+            ..proto::WorkerCheck::default()
+        }],
+    };
+    calls::activate(registry, call(request)).await.unwrap();
 }
 
 /// Lets that much time pass, in steps that the loops notice.

@@ -8,12 +8,9 @@ use muster_runtime::status::Violations;
 
 use super::enums::known;
 use super::time::{parse_duration, parse_time, render_time};
-use super::{MAX_REASON, parse_count, parse_text, render_count};
-use crate::domain::drain::{AfterDeadline, Block, Cause, Drain, Progress, Terms};
+use super::{MAX_ID, MAX_REASON, check_text, parse_count, parse_text, render_count};
+use crate::domain::drain::{AfterDeadline, Block, Cause, Drain, MAX_BLOCKED, Progress, Terms};
 use crate::domain::text::Text;
-
-/// The most allocations that an owner's report may call blocked.
-const MAX_BLOCKED: usize = 1000;
 
 /// The terms of a drain that begins now.
 pub(crate) fn parse_terms(
@@ -98,12 +95,25 @@ pub(crate) fn parse_blocks(
     if blocks.len() > MAX_BLOCKED {
         violations.add("blocked", format!("must be at most {MAX_BLOCKED}"));
     }
-    let blocks = blocks.into_iter().take(MAX_BLOCKED);
-    let parse = |block: proto::DrainBlock| Block {
-        allocation: block.allocation_id,
-        subject: block.subject,
-        reason: block.reason,
-        message: block.message,
+    let blocks = blocks.into_iter().take(MAX_BLOCKED).enumerate();
+    let parse = |(place, block): (usize, proto::DrainBlock)| {
+        let texts = [
+            ("allocation_id", &block.allocation_id, MAX_ID),
+            ("subject", &block.subject, MAX_REASON),
+            ("reason", &block.reason, MAX_ID),
+        ];
+        for (name, text, most) in texts {
+            if text.len() > most {
+                check_text(&format!("blocked[{place}].{name}"), text, most, violations);
+            }
+        }
+        Block {
+            allocation: block.allocation_id,
+            subject: block.subject,
+            reason: block.reason,
+            // Words for people, as long as they may be: not worth losing a report for.
+            message: block.message.chars().take(MAX_REASON).collect(),
+        }
     };
     blocks.map(parse).collect()
 }

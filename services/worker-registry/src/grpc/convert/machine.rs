@@ -6,13 +6,16 @@ use muster_proto::types::v1 as types;
 use muster_runtime::status::Violations;
 
 use super::enums::{known, parse_arch, parse_vendor, render_arch, render_vendor};
-use super::{parse_count, render_count};
+use super::{check_text, parse_count, render_count};
 use crate::domain::gpus::{Gpu, GpuKind, MAX_UUID};
 use crate::domain::machine::Machine;
 use crate::domain::text::common;
 
 /// The most accelerators of one machine.
 const MAX_GPUS: usize = 256;
+
+/// The longest name of a kind of accelerator, in characters.
+const MAX_KIND: usize = 128;
 
 /// Takes the parts of a machine that `capacity` tells.
 pub(crate) fn parse_machine(
@@ -85,6 +88,9 @@ pub(crate) fn parse_kind(
     if gpu.name.trim().is_empty() {
         violations.add(at("name"), "must be set");
     }
+    check_text(&at("name"), &gpu.name, MAX_KIND, violations);
+    let product = &gpu.product_name;
+    check_text(&at("product_name"), product, MAX_KIND, violations);
     if !gpu.compute_capability.is_empty() {
         let capability = gpu.compute_capability.parse::<ComputeCapability>();
         violations.take(&at("compute_capability"), capability);
@@ -96,7 +102,7 @@ pub(crate) fn parse_kind(
         vendor: vendor.or_else(|| name.vendor()),
         name,
         memory_mib: memory.unwrap_or(0),
-        product_name: common(&gpu.product_name),
+        product_name: common(product),
         compute_capability: common(&gpu.compute_capability),
         simulated: gpu.simulated,
     }

@@ -6,25 +6,9 @@ use muster_proto::workers::v1 as proto;
 use muster_store::{Store, Transaction};
 use tonic::Code;
 
-use super::{Running, ask, call, config, registration};
+use super::{Running, ask, call, config, join};
 use crate::grpc::calls;
 use crate::registry::Registry;
-
-async fn join(registry: &Registry, name: &str, gpus: usize) {
-    let registered = calls::register(registry, call(registration(name, "boot-1", gpus)))
-        .await
-        .unwrap();
-    let request = proto::ActivateWorkerRequest {
-        name: name.to_owned(),
-        generation: registered.seen.worker.generation.try_into().unwrap(),
-        checks: vec![proto::WorkerCheck {
-            name: "check".to_owned(),
-            status: proto::CheckStatus::Passed.into(),
-            ..proto::WorkerCheck::default()
-        }],
-    };
-    calls::activate(registry, call(request)).await.unwrap();
-}
 
 /// Allocates many at once; answers what was given.
 async fn allocate_many(registry: &Registry, prefix: &str, count: usize) -> Vec<proto::Allocation> {
