@@ -1,6 +1,7 @@
 //! Heartbeats: the call that comes most often. It takes the view for a moment and the worker's own lock,
 //! and goes to the book only if something durable changes.
 
+use std::collections::BTreeSet;
 use std::hash::Hasher as _;
 use std::sync::Arc;
 
@@ -58,7 +59,23 @@ pub(crate) async fn heartbeat(
     if message.leaving {
         leave(registry, &found.worker, runs).await?;
     }
-    Ok(answer(registry, &message, registry.terms()))
+    let missing = match message.held.is_empty() {
+        true => Vec::new(),
+        false => missing(registry, &message),
+    };
+    let gone = registry.gone(missing).await;
+    Ok(answer(registry, &message, &gone))
+}
+
+/// The allocations that an agent names and the worker's records do not list.
+fn missing(registry: &Registry, message: &proto::HeartbeatRequest) -> Vec<Text> {
+    let view = registry.view();
+    let Some(entry) = view.worker(&message.name) else {
+        return Vec::new();
+    };
+    let ids = message.held.iter().map(|held| &*held.allocation_id);
+    let is_missing = |id: &&str| !Named::of(entry, id, &registry.epoch).is_listed();
+    ids.filter(is_missing).map(Into::into).collect()
 }
 
 /// The one that judges may take this instance for gone, and so its word for nothing.
@@ -189,8 +206,9 @@ pub(super) async fn end(
 fn answer(
     registry: &Registry,
     message: &proto::HeartbeatRequest,
-    terms: Terms,
+    gone: &BTreeSet<Text>,
 ) -> proto::HeartbeatResponse {
+    let terms = registry.terms();
     let view = registry.view();
     let mut answer = proto::HeartbeatResponse {
         epoch: registry.epoch.to_string(),
@@ -208,6 +226,8 @@ fn answer(
         let has_ended = held.phase() == proto::HeldPhase::Ended;
         match Named::of(entry, &held.allocation_id, &registry.epoch) {
             Named::Known | Named::Taken => {}
+            // It may be there by now, or have been: nothing is said of it until that is sure.
+            Named::Over | Named::Unknown if !gone.contains(&*held.allocation_id) => {}
             Named::Over | Named::Unknown if has_ended => {
                 answer
                     .forgotten_allocations

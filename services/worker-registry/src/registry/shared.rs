@@ -12,7 +12,8 @@ use std::time::{Duration, SystemTime};
 
 use muster_runtime::deadline::Deadline;
 use muster_store::{
-    Batch, Error as StoreError, Leadership, Outcome, Revision, TERM_KEY, Transaction, Watch,
+    Batch, Condition, Error as StoreError, Leadership, MAX_RECORDS, Outcome, Revision, TERM_KEY,
+    Transaction, Watch,
 };
 use tokio::sync::Notify;
 use tracing::{error, warn};
@@ -22,6 +23,7 @@ use super::{At, Error, Registry, load};
 use crate::domain::book::Book;
 use crate::domain::decide::{Decision, Refused};
 use crate::domain::fleet::{Change, Key};
+use crate::domain::text::Text;
 use crate::record::{self, Unreadable};
 
 /// Decisions under way at most: what a cluster works on at once, with some to spare.
@@ -158,6 +160,25 @@ impl Registry {
             }
             freed.await;
         }
+    }
+
+    /// Of allocations that are not shown here those that are not in the store either. One of several instances
+    /// may be behind it: it asks, and answers none of them where it cannot.
+    pub(crate) async fn gone(&self, ids: Vec<Text>) -> BTreeSet<Text> {
+        if !self.shared {
+            return ids.into_iter().collect();
+        }
+        let mut gone = BTreeSet::new();
+        for part in ids.chunks(MAX_RECORDS) {
+            let keys = part.iter().cloned().map(Key::Allocation);
+            let absent = keys.fold(Transaction::new(), |absent, key| {
+                absent.when(record::key_of(&key), Condition::Absent)
+            });
+            if let Ok(Outcome::Committed(_)) = self.store.commit(absent).await {
+                gone.extend(part.iter().cloned());
+            }
+        }
+        gone
     }
 
     /// Waits until this instance shows a revision that its store shows.

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use muster_proto::workers::v1 as proto;
 use muster_runtime::watch::Filter;
 use muster_store::{HistoryLimits, Leases, Link, MemoryCluster, Options, Store};
 use tonic::Code;
 
-use super::{Running, call, config, registration};
+use super::{Running, ask, call, config, join, registration};
 use crate::domain::decide::Decision;
 use crate::domain::fleet::{Change, Draft};
+use crate::domain::state::State;
 use crate::grpc::calls;
 use crate::registry::{Error, Registry};
 
@@ -89,6 +91,55 @@ async fn who_led_before_writes_nothing_and_who_leads_now_does() {
     assert_eq!(first.registry.view().fence(), fence());
     first.crash().await;
     second.crash().await;
+}
+
+#[tokio::test]
+async fn who_is_behind_the_store_stops_nothing_that_was_made_meanwhile() {
+    let cluster = MemoryCluster::new();
+    let (store, link) = cluster
+        .open("/registry/", Options::default())
+        .await
+        .unwrap();
+    let behind = Running::start(config(), store).await;
+    let (store, _link) = cluster
+        .open("/registry/", Options::default())
+        .await
+        .unwrap();
+    let other = Running::start(config(), store).await;
+    join(&other.registry, "w1", 4).await;
+    until("it is known", || {
+        behind
+            .registry
+            .view()
+            .worker("w1")
+            .is_some_and(|entry| entry.worker.state == State::Active)
+    })
+    .await;
+    link.cut();
+    let made = calls::allocate(&other.registry, call(ask("call-1", 1)));
+    let made = made.await.unwrap().allocation.unwrap().id;
+    let beat = |phase: proto::HeldPhase| {
+        call(proto::HeartbeatRequest {
+            name: "w1".to_owned(),
+            generation: 1,
+            held: vec![proto::HeldAllocation {
+                allocation_id: made.clone(),
+                phase: phase.into(),
+                ..proto::HeldAllocation::default()
+            }],
+            ..proto::HeartbeatRequest::default()
+        })
+    };
+    for phase in [proto::HeldPhase::Running, proto::HeldPhase::Ended] {
+        let answer = calls::heartbeat(&behind.registry, beat(phase))
+            .await
+            .unwrap();
+        assert_eq!(answer.notices, []);
+        assert!(answer.forgotten_allocations.is_empty());
+    }
+    link.heal();
+    behind.crash().await;
+    other.crash().await;
 }
 
 #[tokio::test]
