@@ -149,7 +149,10 @@ fn replayed(
     let known = known.or_else(|| made.iter().find(same));
     if let Some(known) = known {
         let body = known.request.as_ref().map(|request| request.body);
-        return match (body == Some(request.body), known.is_held()) {
+        let entry = book.fleet().worker(&known.worker);
+        let revoked_through = entry.map_or(0, |entry| entry.worker.revoked_through);
+        let is_held = known.is_held() && !known.is_revoked_through(revoked_through);
+        return match (body == Some(request.body), is_held) {
             (false, _) => Err(Refused::RequestReused(request.id.clone())),
             (true, false) => Err(Refused::AlreadyReleased(request.id.clone())),
             (true, true) => Ok(Some(Arc::clone(known))),
@@ -189,6 +192,17 @@ fn replaceable<'a>(
     let entry = fleet
         .worker(&old.worker)
         .ok_or_else(|| Refused::NoAllocation(id.clone()))?;
+    if let Some(other) = item
+        .ask
+        .worker
+        .as_ref()
+        .filter(|asked| **asked != old.worker)
+    {
+        return Err(Refused::Unfit(format!(
+            "allocation {id} is on worker {}; its room cannot be taken over on {other}",
+            old.worker
+        )));
+    }
     let revoked = old.is_revoked_through(entry.worker.revoked_through);
     if revoked || matches!(old.life, Life::Revoked(_)) {
         return Err(Refused::Unfit(format!(

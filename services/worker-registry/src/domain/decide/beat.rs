@@ -129,7 +129,7 @@ pub fn heard(
 /// The agent says that it leaves.
 ///
 /// # Errors
-/// `Fenced`, `Reregister`; `StillRunning` while anything is allocated.
+/// `Fenced`, `Reregister`; `StillRunning` while anything is allocated that the agent has not named ended.
 pub fn leave(
     book: &Book,
     name: &Text,
@@ -137,7 +137,8 @@ pub fn leave(
     now: SystemTime,
 ) -> Result<Decision<()>, Refused> {
     let entry = incarnation(book, name, generation)?;
-    if !entry.is_empty() {
+    // What its agent has named ended runs no more, whether or not its owner has given it back.
+    if !entry.counted().all(|one| book.is_ended(&one.id)) {
         return Err(Refused::StillRunning(name.clone()));
     }
     if matches!(entry.worker.presence, Presence::Left { .. }) {

@@ -302,3 +302,40 @@ fn an_agent_cannot_leave_what_is_allocated() {
         Refused::NoCapacity
     );
 }
+
+#[test]
+fn an_agent_may_leave_what_it_has_named_ended() {
+    let mut book = book();
+    join(&mut book, "w1", &[("H100", 4)]);
+    let made = allocate(&mut book, &item("r1", ask("H100", 4))).unwrap();
+    end(&mut book, "w1", &made.id).unwrap();
+    let left = decide::leave(&book, &"w1".into(), 1, at(3)).unwrap();
+    take(left, &mut book);
+    assert!(!worker(&book, "w1").is_expected());
+}
+
+#[test]
+fn room_is_taken_over_only_where_it_is() {
+    let mut book = book();
+    join(&mut book, "w1", &[("H100", 4)]);
+    let made = allocate(&mut book, &item("r1", ask("H100", 4))).unwrap();
+    join(&mut book, "w2", &[("H100", 4)]);
+    let mut elsewhere = replacing("r2", &made.id, 4);
+    elsewhere.ask.worker = Some("w2".into());
+    let refused = allocate(&mut book, &elsewhere).unwrap_err();
+    assert!(matches!(refused, Refused::Unfit(_)), "{refused:?}");
+    assert!(book.fleet().allocation(&made.id).unwrap().is_held());
+}
+
+#[test]
+fn what_force_disabling_took_is_not_given_again_to_a_repeated_call() {
+    let mut book = book();
+    join(&mut book, "w1", &[("H100", 4)]);
+    let made = item("r1", ask("H100", 4));
+    allocate(&mut book, &made).unwrap();
+    lose(&mut book, "w1");
+    let disabled = decide::disable(&book, &"w1".into(), true, &by(), &unconditionally, at(8));
+    take(disabled.unwrap(), &mut book);
+    let refused = allocate(&mut book, &made).unwrap_err();
+    assert_eq!(refused, Refused::AlreadyReleased("r1".into()));
+}
