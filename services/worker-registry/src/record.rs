@@ -61,6 +61,7 @@ pub(crate) fn value_of(change: &Change) -> Option<Bytes> {
             uid: stone.uid.to_string(),
             at: Some(render_time(stone.at)),
             actor: stone.actor.to_string(),
+            earlier: stone.earlier.iter().map(ToString::to_string).collect(),
         }
         .encode_to_vec(),
         Change::Spent(_, spent) => message::Spent {
@@ -115,6 +116,7 @@ fn read_value(key: Parsed, value: &[u8]) -> Option<Change> {
                 uid: stone.uid.into(),
                 at: parse_time(stone.at.as_ref())?,
                 actor: stone.actor.into(),
+                earlier: stone.earlier.into_iter().map(Into::into).collect(),
             };
             Change::Tombstone(name, stone)
         }

@@ -135,10 +135,19 @@ pub struct Tombstone {
     pub generation: u64,
     /// The uid, whose credential opens nothing any more.
     pub uid: Text,
+    /// The uids of those of this name that were deleted before, the newest last.
+    pub earlier: Vec<Text>,
     /// When it was deleted.
     pub at: SystemTime,
     /// By whom.
     pub actor: Text,
+}
+
+impl Tombstone {
+    /// Whether a deleted worker had this uid.
+    pub fn buries(&self, uid: &Text) -> bool {
+        self.uid == *uid || self.earlier.contains(uid)
+    }
 }
 
 /// The scope of a caller's id for a call: (principal, method, id).

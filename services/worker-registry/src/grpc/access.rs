@@ -156,7 +156,7 @@ impl Verify for AgentVerifier {
                 Some(principal)
             }
             // A registry that was restored may not know the worker yet.
-            (None, stone) if stone.is_none_or(|stone| stone.uid != claim.uid) => Some(principal),
+            (None, stone) if stone.is_none_or(|stone| !stone.buries(&claim.uid)) => Some(principal),
             (Some(_) | None, _) => None,
         }
     }

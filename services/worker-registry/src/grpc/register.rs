@@ -136,7 +136,12 @@ fn proof(registry: &Registry, request: &Request<proto::RegisterWorkerRequest>) -
         bad_credential: shown.is_some() && credential.is_none(),
         credential,
         token: join_token.map(|token| {
-            credential::read_join_token(token).unwrap_or_else(|| ("".into(), [0; 32]))
+            let read = credential::read_join_token(token);
+            let read = read.filter(|(id, hash)| {
+                // Also one that was used up, by which a repeated call still proves itself.
+                *hash == credential::hash(&registry.keys.join_secret(id))
+            });
+            read.unwrap_or_else(|| ("".into(), [0; 32]))
         }),
         san: san.map(Text::from),
         insecure: registry.config.insecure_join,

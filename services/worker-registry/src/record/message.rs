@@ -100,6 +100,8 @@ pub(super) struct Tombstone {
     pub(super) at: Option<Timestamp>,
     #[prost(string, tag = "4")]
     pub(super) actor: String,
+    #[prost(string, repeated, tag = "5")]
+    pub(super) earlier: Vec<String>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -78,6 +78,13 @@ async fn a_machine_joins_by_its_token_and_comes_back_by_its_credential() {
         (again.credential.as_str(), again.worker.unwrap().generation),
         (answer.credential.as_str(), 1)
     );
+    // Who knows no more than the token's id gets nothing for it.
+    let (id, _) = made.secret.rsplit_once('.').unwrap();
+    let guessed = with_token("w1", "b1", &format!("{id}.{}", "x".repeat(27)));
+    assert_eq!(
+        reason(client.register_worker(guessed).await),
+        "WORKER_NAME_TAKEN"
+    );
     assert_eq!(
         reason(
             client

@@ -298,6 +298,9 @@ pub fn clear_revoked(book: &Book, name: &Text, now: SystemTime) -> Decision<bool
     }
 }
 
+/// How many uids of earlier workers of a name a tombstone keeps.
+const MAX_EARLIER: usize = 1000;
+
 /// Forgets a disabled worker.
 ///
 /// # Errors
@@ -321,7 +324,14 @@ pub fn delete(
             ));
         }
     }
+    let before = book.fleet().tombstone(name);
+    let mut earlier: Vec<Text> = before
+        .iter()
+        .flat_map(|stone| stone.earlier.iter().chain([&stone.uid]).cloned())
+        .collect();
+    earlier.drain(..earlier.len().saturating_sub(MAX_EARLIER));
     let stone = Tombstone {
+        earlier,
         generation: entry.worker.generation,
         uid: entry.worker.uid.clone(),
         at: now,

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use muster_model::constraints::Labels;
 
+use super::allocate::is_of_epoch;
 use super::{CHUNK, Decision, Refused, change_room, next_state, put_worker};
 use crate::domain::allocation::Allocation;
 use crate::domain::book::Book;
@@ -170,10 +171,15 @@ fn first(
         worker.san = san.clone();
     }
     worker.generation = next_generation(book, 0, arrival);
+    // Whoever disabled what was made ahead is not overruled.
+    let state = match ahead {
+        Some(entry) => next_state(entry, Event::Register)?,
+        None => State::Provisioning,
+    };
     Ok(arrive(
         book,
         worker,
-        State::Provisioning,
+        state,
         arrival,
         draft,
         had_credential,
@@ -194,7 +200,7 @@ fn returning_uid(
     let is_buried = book
         .fleet()
         .tombstone(&arrival.name)
-        .is_some_and(|stone| stone.uid == uid);
+        .is_some_and(|stone| stone.buries(&uid));
     let is_other = ahead.is_some_and(|entry| entry.worker.uid != uid);
     match is_buried || is_other {
         false => Ok(Some(uid)),
@@ -276,7 +282,8 @@ fn arrive(
 /// Whether an agent's word brings back an allocation that this registry does not have: it was made in an
 /// earlier epoch, after the backup, and force-disabling did not take it.
 pub fn recreatable(book: &Book, entry: Option<&Entry>, record: &Allocation) -> bool {
-    let is_earlier = record.fencing.epoch < *book.epoch();
+    let of_now = is_of_epoch(&record.id, book.epoch());
+    let is_earlier = record.fencing.epoch < *book.epoch() && !of_now;
     let is_unknown = book.fleet().allocation(&record.id).is_none();
     let revoked_through = entry.map_or(0, |entry| entry.worker.revoked_through);
     is_earlier && is_unknown && !record.is_revoked_through(revoked_through)

@@ -7,6 +7,7 @@ use crate::domain::drain::Cause;
 use crate::domain::fixture::*;
 use crate::domain::machine::common_labels;
 use crate::domain::state::State;
+use crate::domain::text::Text;
 use crate::domain::token::{JoinToken, Unfit};
 use crate::domain::worker::{CheckStatus, Presence};
 
@@ -279,6 +280,27 @@ fn a_deleted_name_comes_back_above_its_old_generations_and_as_another() {
     };
     let fresh = take(decide::register(&book, &fresh, at(5)).unwrap(), &mut book).worker;
     assert_eq!((fresh.generation, &*fresh.uid), (2, "uid-second"));
+    // Nor does the first one's credential open anything once the second is deleted too.
+    let (name, alice): (Text, Text) = ("w1".into(), "alice".into());
+    let disabled = decide::disable(&book, &name, false, &by(), &unconditionally, at(6)).unwrap();
+    take(disabled, &mut book);
+    let deleted = decide::delete(&book, &name, &alice, &unconditionally, at(7)).unwrap();
+    take(deleted, &mut book);
+    let refused = decide::register(&book, &with_proof("w1", "boot-2", credential("w1")), at(8));
+    assert_eq!(refused.unwrap_err(), Refused::BadCredential("w1".into()));
+}
+
+#[test]
+fn what_was_disabled_ahead_of_its_machine_stays_so() {
+    let mut book = book();
+    let made = decide::create_token(&book, &token("t1", Some("w1")), at(0)).unwrap();
+    take(made, &mut book);
+    let name: Text = "w1".into();
+    let disabled = decide::disable(&book, &name, false, &by(), &unconditionally, at(1)).unwrap();
+    take(disabled, &mut book);
+    let joined = with_proof("w1", "boot-1", by_token("t1", 9));
+    let joined = take(decide::register(&book, &joined, at(2)).unwrap(), &mut book).worker;
+    assert_eq!((joined.generation, joined.state), (1, State::Disabled));
 }
 
 #[test]

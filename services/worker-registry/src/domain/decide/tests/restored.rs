@@ -123,6 +123,12 @@ fn what_was_freed_in_this_epoch_or_taken_by_force_is_not_made_again() {
         &freed
     ));
 
+    // Nor what claims an earlier epoch under an id of this one.
+    let mut invented = Allocation::clone(&freed);
+    invented.fencing.epoch = "0".into();
+    assert!(invented.fencing.epoch < *book.epoch());
+    assert!(!decide::recreatable(&book, None, &invented));
+
     let held = allocate(&mut book, &item("r2", ask("H100", 2))).unwrap();
     lose(&mut book, "w1");
     take(
