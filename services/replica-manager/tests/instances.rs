@@ -471,6 +471,19 @@ async fn until_orphans(several: &mut Several, wanted: &[&str]) {
     }
 }
 
+async fn until_blocked(several: &Several, subject: &str, reason: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let drains = several.registry.drains();
+        let mut blocks = drains.last().into_iter().flat_map(|report| &report.blocked);
+        if blocks.any(|block| block.subject == subject && block.reason == reason) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{drains:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn orphans_are_known_to_all_and_removed_through_any() {
     let mut several = Several::start(3).await;
@@ -520,6 +533,9 @@ async fn orphans_are_known_to_all_and_removed_through_any() {
     several.until_claims(2).await;
     several.managers.remove(0);
     until_orphans(&mut several, &["gone.1.1"]).await;
+    // A drain tells that it waits for somebody to decide about it.
+    several.registry.drain("w1");
+    until_blocked(&several, "gone.1.1", "ORPHAN").await;
     for manager in &several.managers {
         manager.stop().await;
     }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
+use muster_proto::replicas::v1::AttemptReport;
 use muster_proto::workers::v1 as wire;
 use muster_proto::workers::v1::workers_service_client::WorkersServiceClient;
 use muster_runtime::connect::Channel;
@@ -97,7 +98,24 @@ fn on_worker(engine: &Engine, worker: &str, liveness: Liveness) -> Here {
             }
         }
     }
+    for (attempt, report) in view.orphans_on(worker) {
+        here.left += 1;
+        if here.blocked.len() < MOST_BLOCKS {
+            here.blocked.push(orphan_block(attempt, report));
+        }
+    }
     here
+}
+
+/// Nobody moves what no service knows.
+fn orphan_block(attempt: &str, report: &AttemptReport) -> wire::DrainBlock {
+    wire::DrainBlock {
+        allocation_id: report.allocation_id.clone(),
+        subject: attempt.to_owned(),
+        reason: "ORPHAN".to_owned(),
+        message: "no service knows it: `muster orphans` lists it, to be adopted or removed"
+            .to_owned(),
+    }
 }
 
 /// Why a replica cannot be moved now; `None` if it moves, or waits for its turn.

@@ -135,6 +135,16 @@ impl Inner {
         uids.map_or_else(Vec::new, |uids| uids.iter().cloned().collect())
     }
 
+    /// The orphans on a worker, by attempt.
+    pub(crate) fn orphans_on<'a>(
+        &'a self,
+        worker: &'a str,
+    ) -> impl Iterator<Item = (&'a str, &'a Arc<AttemptReport>)> {
+        let from = self.orphans.range((worker.to_owned(), String::new())..);
+        let here = from.take_while(move |((of, _), _)| of == worker);
+        here.map(|((_, attempt), report)| (attempt.as_str(), report))
+    }
+
     /// Services that wait for a place.
     pub(crate) fn waiting(&self) -> Vec<Uid> {
         self.waiting.iter().cloned().collect()
