@@ -62,6 +62,8 @@ pub struct Drain {
     pub total: u32,
     /// When it ended; none while it runs.
     pub ended: Option<SystemTime>,
+    /// Allocations that were left when it ended.
+    pub left: u32,
 }
 
 impl Drain {
@@ -73,6 +75,7 @@ impl Drain {
             forced: false,
             total,
             ended: None,
+            left: 0,
         }
     }
 

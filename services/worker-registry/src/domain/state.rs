@@ -119,7 +119,7 @@ pub struct Rejected {
 
 const EMPTY_IT: &str = "it still holds allocations; drain it first, or disable it by force";
 const NOT_DRAINING: &str = "only a draining worker can be resumed; there is nothing to call off";
-const NOT_DISABLED: &str = "only a disabled worker can be enabled; disable it first";
+const IN_USE: &str = "only a disabled worker can be enabled; this one is in use already";
 const NOT_DELETABLE: &str = "only a disabled worker can be deleted; drain or disable it first";
 
 /// Every pair of state and event, each with a last line that always applies.
@@ -145,7 +145,7 @@ pub static TABLE: &[Rule] = {
         rule(Provisioning, Force, Empty, Go(Disabled)),
         rule(Provisioning, Force, Lost, Go(Disabled)),
         rule(Provisioning, Force, Always, Go(Draining)),
-        rule(Provisioning, Enable, Always, Refuse(NOT_DISABLED)),
+        rule(Provisioning, Enable, Always, Refuse(IN_USE)),
         rule(Provisioning, Delete, Always, Refuse(NOT_DELETABLE)),
         rule(Active, Register, Always, Go(Provisioning)),
         rule(Active, Activate, Always, Go(Active)),
@@ -157,7 +157,7 @@ pub static TABLE: &[Rule] = {
         rule(Active, Force, Empty, Go(Disabled)),
         rule(Active, Force, Lost, Go(Disabled)),
         rule(Active, Force, Always, Go(Draining)),
-        rule(Active, Enable, Always, Refuse(NOT_DISABLED)),
+        rule(Active, Enable, Always, Refuse(IN_USE)),
         rule(Active, Delete, Always, Refuse(NOT_DELETABLE)),
         rule(Draining, Register, Shutdown, Go(Provisioning)),
         rule(Draining, Register, Always, Go(Draining)),
@@ -171,7 +171,12 @@ pub static TABLE: &[Rule] = {
         rule(Draining, Force, Empty, Go(Disabled)),
         rule(Draining, Force, Lost, Go(Disabled)),
         rule(Draining, Force, Always, Go(Draining)),
-        rule(Draining, Enable, Always, Refuse(NOT_DISABLED)),
+        rule(
+            Draining,
+            Enable,
+            Always,
+            Refuse("only a disabled worker can be enabled; resume this one to call its drain off"),
+        ),
         rule(Draining, Delete, Always, Refuse(NOT_DELETABLE)),
         rule(Disabled, Register, Shutdown, Go(Provisioning)),
         rule(Disabled, Register, Always, Go(Disabled)),

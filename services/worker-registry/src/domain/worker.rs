@@ -258,7 +258,7 @@ impl Worker {
         self.state = state;
         self.state_by = Arc::clone(&by);
         if state != State::Draining {
-            self.end_drain(now);
+            self.end_drain(0, now);
         }
         self.remember(Some(from), state, by, now);
     }
@@ -317,10 +317,12 @@ impl Worker {
         };
     }
 
-    fn end_drain(&mut self, now: SystemTime) {
+    /// Ends the drain, if one runs, with so many allocations left.
+    pub fn end_drain(&mut self, left: u32, now: SystemTime) {
         if let Some(drain) = self.drain.as_ref().filter(|drain| drain.is_running()) {
             let mut ended = Drain::clone(drain);
             ended.ended = Some(now);
+            ended.left = left;
             self.drain = Some(Arc::new(ended));
         }
     }

@@ -231,7 +231,7 @@ async fn wrong_states_name_the_state_and_what_to_do_first() {
         ("WRONG_STATE", "ACTIVE")
     );
     assert!(
-        details.message.contains("disable it first"),
+        details.message.contains("in use already"),
         "{}",
         details.message
     );

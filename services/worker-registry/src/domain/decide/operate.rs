@@ -162,6 +162,9 @@ fn step(
         worker.proved_generation = 0;
         worker.unconfirmed = false;
     }
+    if event == Event::Resume {
+        worker.end_drain(entry.usage().allocations, now);
+    }
     worker.go(state, by.clone(), now);
     let mut draft = Draft::new();
     let worker = put_worker(&mut draft, worker, now);
@@ -203,6 +206,7 @@ pub fn disable(
             revoke_all(&mut worker);
         }
         take_over_drain(&mut worker);
+        worker.end_drain(entry.usage().allocations, now);
         worker.go(State::Disabled, by.clone(), now);
     }
     let worker = put_worker(&mut draft, worker, now);
@@ -260,6 +264,7 @@ pub fn call_deadline(book: &Book, name: &Text, now: SystemTime) -> Decision<bool
     }
     if worker.is_lost() {
         revoke_all(&mut worker);
+        worker.end_drain(entry.usage().allocations, now);
         let by = By::system("the drain's deadline has passed, and the worker is lost");
         worker.go(State::Disabled, by, now);
     }

@@ -118,6 +118,9 @@ fn again(
     if !is_same {
         worker.generation = next_generation(book, known.generation, arrival);
     }
+    if state != State::Draining {
+        worker.end_drain(entry.usage().allocations, now);
+    }
     let draft = Draft::new();
     Ok(arrive(
         book,

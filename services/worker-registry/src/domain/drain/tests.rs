@@ -125,6 +125,7 @@ fn a_deadline_is_due_once_and_only_with_force() {
     assert!(
         !Drain {
             ended: Some(at(5)),
+            left: 0,
             ..forced
         }
         .is_due(at(10))

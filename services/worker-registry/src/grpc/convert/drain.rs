@@ -36,9 +36,14 @@ pub(crate) fn parse_terms(
     }
 }
 
-/// A drain with how far it has come.
+/// A drain with how far it has come; once it has ended, with how far it came.
 pub(crate) fn render_drain(drain: &Drain, progress: Option<&Progress>, left: u32) -> proto::Drain {
     let terms = &drain.terms;
+    let told = progress.map_or(0, |progress| progress.moved);
+    let (moved, left) = match drain.is_running() {
+        true => (told, left),
+        false => (drain.total.saturating_sub(drain.left), drain.left),
+    };
     proto::Drain {
         cause: render_cause(terms.cause).into(),
         reason: terms.reason.to_string(),
@@ -49,7 +54,7 @@ pub(crate) fn render_drain(drain: &Drain, progress: Option<&Progress>, left: u32
         after_deadline: render_after(terms.after).into(),
         forced: drain.forced,
         total: render_count(drain.total),
-        moved: progress.map_or(0, |progress| render_count(progress.moved)),
+        moved: render_count(moved),
         left: render_count(left),
         blocked: progress
             .map(|progress| progress.blocked.iter().map(render_block).collect())
@@ -84,6 +89,7 @@ pub(crate) fn parse_drain(drain: &proto::Drain) -> Option<Arc<Drain>> {
         forced: drain.forced,
         total: u32::try_from(drain.total).ok()?,
         ended: parse_time(drain.end_time.as_ref()),
+        left: u32::try_from(drain.left).unwrap_or(0),
     }))
 }
 

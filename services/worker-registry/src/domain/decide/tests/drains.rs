@@ -109,7 +109,11 @@ fn resuming_leads_back_to_what_was_proved() {
         &mut book,
     );
     assert_eq!(resumed.state, State::Active);
-    assert!(!resumed.drain.as_ref().unwrap().is_running());
+    let called_off = resumed.drain.as_ref().unwrap();
+    assert_eq!(
+        (called_off.ended, called_off.total, called_off.left),
+        (Some(at(8)), 1, 1)
+    );
     drain(&mut book, "w1", drain_terms(Cause::Operator)).unwrap();
     let back = take(
         decide::register(&book, &again("boot-2"), at(9)).unwrap(),
