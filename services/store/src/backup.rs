@@ -4,9 +4,10 @@
 //! their CRC-32. Then slices of records, each after its length (8 bytes), as in [`crate::codec`]. It ends
 //! with the last record. All numbers are little endian.
 
-use std::fs::{self, File};
+use std::fs::{self, OpenOptions};
 use std::io::{self, BufWriter, Read, Write};
 use std::iter::Peekable;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::vec;
@@ -71,7 +72,10 @@ impl Backup {
     pub fn write_to(self, path: &Path) -> io::Result<()> {
         let mut part = path.as_os_str().to_owned();
         part.push(".part");
-        let mut file = BufWriter::new(File::create(&part)?);
+        // It holds every secret of its component.
+        let mut options = OpenOptions::new();
+        let options = options.write(true).create(true).truncate(true).mode(0o600);
+        let mut file = BufWriter::new(options.open(&part)?);
         for chunk in self {
             file.write_all(&chunk)?;
         }

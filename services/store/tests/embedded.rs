@@ -120,6 +120,19 @@ async fn what_a_killed_creator_left_is_removed() {
 }
 
 #[tokio::test]
+async fn only_its_user_may_read_a_store_and_its_backups() {
+    let place = place();
+    let store = open(&place.path);
+    let backup = place.path.with_extension("backup");
+    store.backup().await.unwrap().write_to(&backup).unwrap();
+    for path in [&place.path, &backup] {
+        let mode = fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{}: {mode:o}", path.display());
+    }
+    store.close().await;
+}
+
+#[tokio::test]
 async fn a_dropped_store_is_closed_in_the_background() {
     let place = place();
     let store = open(&place.path);

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use redb::backends::FileBackend;
@@ -101,6 +102,8 @@ impl Draft {
             .read(true)
             .write(true)
             .create_new(true)
+            // It holds every secret of its component.
+            .mode(0o600)
             .open(&self.0)?;
         Builder::new().create_with_backend(Unsynced(FileBackend::new(file)?))
     }
