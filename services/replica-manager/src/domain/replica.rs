@@ -169,6 +169,8 @@ pub enum Phase {
     Unready,
     /// Its worker is LOST and it may still run there: `on_disconnect: stop`.
     Unreachable,
+    /// The same, and its room was taken by force: no agent is told to run it any more.
+    Revoked,
 }
 
 /// A wait for the next attempt.

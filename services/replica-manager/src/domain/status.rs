@@ -299,7 +299,7 @@ fn rank(replica: &Replica) -> Option<u8> {
     match &replica.state {
         State::Failed { .. } => Some(0),
         State::Backoff(backoff) if backoff.class != Class::NoCapacity => Some(1),
-        State::Running(Phase::Unready | Phase::Unreachable) => Some(2),
+        State::Running(Phase::Unready | Phase::Unreachable | Phase::Revoked) => Some(2),
         State::Backoff(_) | State::Refused(_) => Some(3),
         _ if replica.ready() => None,
         State::Running(_) if replica.episode.as_ref().is_some_and(|e| e.failures > 0) => Some(4),
@@ -336,7 +336,7 @@ pub fn words(replica: &Replica) -> String {
         State::Running(Phase::Starting) => format!("starts{after}"),
         State::Running(Phase::Ready) => "is ready".to_owned(),
         State::Running(Phase::Unready) => "is not ready any more".to_owned(),
-        State::Running(Phase::Unreachable) => {
+        State::Running(Phase::Unreachable | Phase::Revoked) => {
             "is on a lost worker, and not yet known to have stopped".to_owned()
         }
         State::Ended => format!("ended{last}"),

@@ -61,6 +61,8 @@ pub struct Worker {
     pub liveness: Liveness,
     /// What has to stop on a lost worker has certainly stopped.
     pub fenced: bool,
+    /// Its agent has not said yet that what was revoked on it has ended.
+    pub unconfirmed: bool,
     /// Allocations made at or below this generation are revoked.
     pub revoked_through: u64,
     /// Its drain; `None` unless it is draining.
@@ -120,6 +122,17 @@ impl Worker {
     pub fn placeable(&self) -> bool {
         self.state == WorkerState::Active
             && matches!(self.liveness, Liveness::Alive | Liveness::Unknown)
+    }
+
+    /// Whether what was revoked on it, or what it ran when it was lost, may run on there: neither its fence
+    /// nor its agent has said that it ended.
+    #[must_use]
+    pub fn may_run_on(&self) -> bool {
+        match self.liveness {
+            Liveness::Lost => !self.fenced,
+            Liveness::Unknown | Liveness::Alive | Liveness::Suspect => self.unconfirmed,
+            Liveness::Left => false,
+        }
     }
 }
 

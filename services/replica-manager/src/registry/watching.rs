@@ -280,6 +280,7 @@ fn parse_worker(worker: wire::Worker) -> (String, Worker) {
             wire::WorkerLiveness::Left => Liveness::Left,
         },
         fenced: worker.fenced,
+        unconfirmed: worker.unconfirmed,
         revoked_through: u64::try_from(worker.revoked_through).unwrap_or(0),
         drain: drain.map(|drain| Drain {
             max_parallel: u32::try_from(drain.max_parallel).unwrap_or(1).max(1),

@@ -166,6 +166,11 @@ fn state(before: &Replica, after: &Replica, told: &mut Vec<Happening>) {
             let message = "its worker is lost; the next attempt waits for the fence";
             told.push(about(id, "ReplicaUnreachable", Severity::Warning, message));
         }
+        State::Running(Phase::Revoked) => {
+            let message =
+                "its worker was taken out of use by force; the next attempt waits for the fence";
+            told.push(about(id, "ReplicaUnreachable", Severity::Warning, message));
+        }
         State::Backoff(backoff) => {
             let waits = backoff.class == Class::NoCapacity;
             // Asking again and again for the same room is told once.

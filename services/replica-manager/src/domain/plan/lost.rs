@@ -1,5 +1,6 @@
-//! Attempts whose worker is gone. One ends without its agent's word only at LOST (`keep`), at the fence
-//! (`stop`), or when its worker was taken out of use by force.
+//! Attempts whose worker is gone, or was taken out of use by force. With `keep` one ends without its agent's
+//! word at either; with `stop` only once it has certainly ended there: at the fence, or by the word of the
+//! agent that is back.
 
 use super::Reason;
 use super::draft::Draft;
@@ -20,17 +21,25 @@ pub(super) fn judge(draft: &mut Draft<'_>) {
             // Absence says nothing: the registry may be restored from a backup.
             continue;
         };
-        let known = replica.state.phase();
         match verdict(draft, replica, worker) {
             Verdict::Stays => {}
             Verdict::Unreachable => {
-                draft.explain(Reason::WaitsForFence {
+                wait(
+                    draft,
                     ordinal,
-                    worker: name,
-                });
-                if known != Some(Phase::Unreachable) {
-                    draft.act(Action::Unreachable { ordinal });
-                }
+                    name,
+                    Phase::Unreachable,
+                    Action::Unreachable { ordinal },
+                );
+            }
+            Verdict::Revoked => {
+                wait(
+                    draft,
+                    ordinal,
+                    name,
+                    Phase::Revoked,
+                    Action::Revoked { ordinal },
+                );
             }
             Verdict::Gone(why) => {
                 let message = format!("worker {name} {why}");
@@ -45,28 +54,37 @@ pub(super) fn judge(draft: &mut Draft<'_>) {
     }
 }
 
+/// Until nothing of it can run on its worker any more; `becoming` puts it in `phase`.
+fn wait(draft: &mut Draft<'_>, ordinal: u32, worker: String, phase: Phase, becoming: Action) {
+    draft.explain(Reason::WaitsForFence { ordinal, worker });
+    let known = draft
+        .replica(ordinal)
+        .and_then(|replica| replica.state.phase());
+    if known != Some(phase) {
+        draft.act(becoming);
+    }
+}
+
 enum Verdict {
     Stays,
     Unreachable,
+    Revoked,
     Gone(&'static str),
 }
 
 fn verdict(draft: &Draft<'_>, replica: &Replica, worker: &Worker) -> Verdict {
     let room = replica.attempt.as_ref().and_then(|a| a.allocation.as_ref());
     let revoked = room.is_some_and(|room| room.generation <= worker.revoked_through);
-    if worker.state == WorkerState::Disabled || revoked {
-        return Verdict::Gone("was taken out of use by force");
-    }
+    let taken = worker.state == WorkerState::Disabled || revoked;
+    let spec = draft.service.spec_of(replica.edition.version);
+    let waits = spec.on_disconnect == OnDisconnect::Stop && worker.may_run_on();
     match worker.liveness {
+        _ if taken && waits => Verdict::Revoked,
+        _ if taken => Verdict::Gone("was taken out of use by force"),
         Liveness::Unknown | Liveness::Alive | Liveness::Suspect => Verdict::Stays,
         Liveness::Left => Verdict::Gone("has left"),
-        Liveness::Lost => {
-            let spec = draft.service.spec_of(replica.edition.version);
-            match spec.on_disconnect {
-                OnDisconnect::Keep => Verdict::Gone("is lost"),
-                OnDisconnect::Stop if worker.fenced => Verdict::Gone("is lost, and fenced"),
-                OnDisconnect::Stop => Verdict::Unreachable,
-            }
-        }
+        Liveness::Lost if waits => Verdict::Unreachable,
+        Liveness::Lost if worker.fenced => Verdict::Gone("is lost, and fenced"),
+        Liveness::Lost => Verdict::Gone("is lost"),
     }
 }

@@ -45,6 +45,11 @@ pub enum Action {
         /// The replica.
         ordinal: u32,
     },
+    /// The same, and its room was taken by force.
+    Revoked {
+        /// The replica.
+        ordinal: u32,
+    },
     /// It waits for its next attempt.
     Wait {
         /// The replica.
@@ -135,6 +140,7 @@ impl Action {
             Self::Place { ordinal, .. }
             | Self::GiveUp { ordinal, .. }
             | Self::Unreachable { ordinal }
+            | Self::Revoked { ordinal }
             | Self::Wait { ordinal, .. }
             | Self::Revive { ordinal, .. }
             | Self::Exhaust { ordinal, .. }
@@ -177,6 +183,7 @@ impl Service {
             Action::Delete => {}
             Action::GiveUp { ordinal, .. }
             | Action::Unreachable { ordinal }
+            | Action::Revoked { ordinal }
             | Action::Wait { ordinal, .. }
             | Action::Revive { ordinal, .. }
             | Action::Exhaust { ordinal, .. }
@@ -250,6 +257,7 @@ impl Replica {
                 now,
             ),
             Action::Unreachable { .. } => self.change(State::Running(Phase::Unreachable), now),
+            Action::Revoked { .. } => self.change(State::Running(Phase::Revoked), now),
             Action::Wait { .. } => self.wait(action, room, now),
             Action::Revive { edition, .. } => self.revive(*edition, now),
             Action::Exhaust {

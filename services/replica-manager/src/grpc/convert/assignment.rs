@@ -7,15 +7,24 @@ use super::spec::{
     render_on_disconnect, render_probes, render_run, render_scaling, render_start, render_stop,
 };
 use super::{count, number};
-use crate::domain::replica::{Replica, State};
+use crate::domain::replica::{Phase, Replica, State};
 use crate::domain::service::Service;
 use crate::domain::spec::Metric;
 
-/// What the agent of its worker is told; `None` while it has no place, and once it has ended.
+/// What the agent of its worker is told; `None` while it has no place, and once it has ended or has lost it.
 pub(crate) fn render_assignment(service: &Service, replica: &Replica) -> Option<wire::Assignment> {
-    let State::Running(_) = replica.state else {
-        return None;
-    };
+    match replica.state {
+        // An agent that is back must not start it; what runs of it, the registry tells it to stop.
+        State::Running(Phase::Revoked) => return None,
+        State::Running(_) => {}
+        State::Pending { .. }
+        | State::Placing(_)
+        | State::Refused(_)
+        | State::Ended
+        | State::Backoff(_)
+        | State::Stopped
+        | State::Failed { .. } => return None,
+    }
     let attempt = replica.attempt.as_ref()?;
     let room = attempt.allocation.as_ref()?;
     let spec = service.spec_of(attempt.version);

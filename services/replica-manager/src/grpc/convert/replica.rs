@@ -56,7 +56,7 @@ fn render_phase(replica: &Replica) -> wire::ReplicaPhase {
         State::Running(Phase::Allocated) => Wire::Allocated,
         State::Running(Phase::Starting) => Wire::Starting,
         State::Running(Phase::Ready) => Wire::Ready,
-        State::Running(Phase::Unready | Phase::Unreachable) => Wire::Unready,
+        State::Running(Phase::Unready | Phase::Unreachable | Phase::Revoked) => Wire::Unready,
         State::Ended | State::Backoff(_) => Wire::Backoff,
         State::Stopped => Wire::Stopped,
         State::Failed { .. } => Wire::Failed,

@@ -223,6 +223,7 @@ impl Sim {
             state: WorkerState::Active,
             liveness: Liveness::Alive,
             fenced: false,
+            unconfirmed: false,
             revoked_through: 0,
             drain: None,
             generation: 1,
@@ -274,9 +275,34 @@ impl Sim {
         self.set_worker(name, |worker| worker.fenced = true);
     }
 
+    /// A machine that was cut off is taken out of use by force: its rooms are revoked, and soon forgotten.
+    pub(super) fn force_off(&mut self, name: &str) {
+        self.rooms.retain(|_, room| room.worker != name);
+        self.set_worker(name, |worker| {
+            worker.state = WorkerState::Disabled;
+            worker.drain = None;
+            worker.unconfirmed = true;
+            worker.revoked_through = worker.generation;
+            worker.generation += 1;
+        });
+    }
+
+    /// The agent of such a machine is back, and has yet to stop what runs there.
+    pub(super) fn register_again(&mut self, name: &str) {
+        self.silent.remove(name);
+        self.set_worker(name, |worker| {
+            worker.liveness = Liveness::Alive;
+            worker.fenced = false;
+            worker.generation += 1;
+        });
+    }
+
     /// The machine is back: it stops what its room was taken from, and tells what runs.
     pub(super) fn come_back(&mut self, name: &str) {
         self.silent.remove(name);
+        if self.workers[name].unconfirmed {
+            self.processes.retain(|_, process| process.worker != name);
+        }
         let here = self
             .processes
             .iter()
@@ -303,6 +329,7 @@ impl Sim {
         self.set_worker(name, |worker| {
             worker.liveness = Liveness::Alive;
             worker.fenced = false;
+            worker.unconfirmed = false;
         });
     }
 
@@ -541,10 +568,12 @@ impl Sim {
         }
         let running = after.header.intent == Intent::Run;
         let (was, is) = (before.ready(), after.ready());
-        let asked = planned
-            .actions
-            .iter()
-            .any(|action| matches!(action, Action::GiveUp { .. } | Action::Unreachable { .. }));
+        let asked = planned.actions.iter().any(|action| {
+            matches!(
+                action,
+                Action::GiveUp { .. } | Action::Unreachable { .. } | Action::Revoked { .. }
+            )
+        });
         if running && !asked && is < was {
             assert!(
                 is >= after.floor(),
@@ -623,7 +652,7 @@ impl Sim {
             .allocation
             .as_ref()
             .unwrap();
-        if self.silent.contains(&room.worker) {
+        if self.silent.contains(&room.worker) || replica.state == State::Running(Phase::Revoked) {
             return;
         }
         let key = (ordinal, attempt);
@@ -696,6 +725,7 @@ impl Sim {
                 self.next += 1;
                 let id = format!("a-{}", self.next);
                 let region = self.workers[&worker].region.clone();
+                let generation = self.workers[&worker].generation;
                 self.rooms.insert(
                     id.clone(),
                     Room {
@@ -708,7 +738,7 @@ impl Sim {
                 Observation::Allocated(Allocation {
                     id,
                     worker,
-                    generation: 1,
+                    generation,
                     region,
                     gpu_uuids: Vec::new(),
                     fencing_token: String::new(),

@@ -92,17 +92,82 @@ fn a_worker_that_the_registry_does_not_know_says_nothing() {
 }
 
 #[test]
-fn a_worker_taken_out_by_force_ends_what_it_had() {
+fn keep_a_worker_taken_out_by_force_ends_what_it_had() {
+    let mut sim = two(OnDisconnect::Keep);
+    sim.cut_off("w1");
+    sim.force_off("w1");
+    sim.run(secs(1));
+    sim.run_to_phase(secs(20), ServicePhase::Healthy);
+    assert_eq!(sim.replica(0).worker(), Some("w3"));
+}
+
+#[test]
+fn stop_a_fenced_worker_taken_out_by_force_ends_what_it_had() {
     let mut sim = two(OnDisconnect::Stop);
     sim.cut_off("w1");
     sim.run(secs(5));
     sim.fence("w1");
-    sim.set_worker("w1", |worker| {
-        worker.state = WorkerState::Disabled;
-        worker.revoked_through = 1;
-    });
+    sim.force_off("w1");
     sim.run_to_phase(secs(20), ServicePhase::Healthy);
     assert_eq!(sim.replica(0).worker(), Some("w3"));
+}
+
+/// Taken out by force before its fence passed: nothing is started before something says that the old one
+/// has ended.
+fn taken(before: impl FnOnce(&mut Sim)) -> Sim {
+    let mut sim = two(OnDisconnect::Stop);
+    before(&mut sim);
+    sim.force_off("w1");
+    sim.run(secs(40));
+    assert_eq!(sim.replica(0).state, State::Running(Phase::Revoked));
+    assert_eq!(sim.started(0).len(), 1);
+    assert_eq!(sim.ready(), 1);
+    sim
+}
+
+#[test]
+fn stop_force_before_the_fence_waits_for_it() {
+    let mut sim = taken(|sim| {
+        sim.cut_off("w1");
+        sim.run(secs(5));
+        assert_eq!(sim.replica(0).state, State::Running(Phase::Unreachable));
+    });
+    sim.fence("w1");
+    sim.run_to_phase(secs(20), ServicePhase::Healthy);
+    assert_eq!(sim.replica(0).worker(), Some("w3"));
+}
+
+#[test]
+fn stop_a_forced_deadline_on_a_lost_worker_waits_for_the_fence() {
+    let mut sim = taken(|sim| {
+        // Nowhere to go before the deadline.
+        sim.set_worker("w3", |worker| worker.state = WorkerState::Provisioning);
+        sim.drain("w1", 1);
+        sim.run(secs(5));
+        sim.cut_off("w1");
+        sim.run(secs(5));
+    });
+    sim.resume("w3");
+    sim.run(secs(20));
+    assert_eq!(sim.started(0).len(), 1);
+    sim.fence("w1");
+    sim.run_to_phase(secs(20), ServicePhase::Healthy);
+    assert_eq!(sim.starts.last().unwrap().3, "w3");
+}
+
+#[test]
+fn stop_what_force_took_waits_for_the_word_of_an_agent_that_is_back() {
+    let mut sim = taken(|sim| sim.cut_off("w1"));
+    sim.register_again("w1");
+    // Put back before its agent has said that all has ended.
+    sim.set_worker("w1", |worker| worker.state = WorkerState::Provisioning);
+    sim.run(secs(20));
+    assert_eq!(sim.replica(0).state, State::Running(Phase::Revoked));
+    assert_eq!(sim.started(0).len(), 1);
+    sim.processes.retain(|_, process| process.worker != "w1");
+    sim.set_worker("w1", |worker| worker.unconfirmed = false);
+    sim.run_to_phase(secs(20), ServicePhase::Healthy);
+    assert_eq!(sim.started(0).len(), 2);
 }
 
 #[test]

@@ -27,6 +27,7 @@ enum Step {
     Resume(usize),
     CutOff(usize),
     Fence(usize),
+    Force(usize),
     ComeBack(usize),
     Restart,
     RestartReplica(usize),
@@ -51,6 +52,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..4_usize).prop_map(Step::Resume),
         1 => (0..4_usize).prop_map(Step::CutOff),
         1 => (0..4_usize).prop_map(Step::Fence),
+        1 => (0..4_usize).prop_map(Step::Force),
         2 => (0..4_usize).prop_map(Step::ComeBack),
         1 => Just(Step::Restart),
         1 => (0..8_usize).prop_map(Step::RestartReplica),
@@ -131,6 +133,11 @@ fn take(sim: &mut Sim, step: &Step) {
         Step::Fence(n) => {
             if sim.workers[WORKERS[*n]].liveness == crate::domain::world::Liveness::Lost {
                 sim.fence(WORKERS[*n]);
+            }
+        }
+        Step::Force(n) => {
+            if sim.workers[WORKERS[*n]].liveness == crate::domain::world::Liveness::Lost {
+                sim.force_off(WORKERS[*n]);
             }
         }
         Step::ComeBack(n) => sim.come_back(WORKERS[*n]),
