@@ -55,6 +55,8 @@ pub struct Facts {
     pub proved: bool,
     /// The drain that brought it here, or the one under way, is the agent's own shutdown.
     pub shutdown: bool,
+    /// Nothing says yet that what it ran has ended, neither its fence nor its agent.
+    pub unended: bool,
 }
 
 /// A condition of a rule.
@@ -70,6 +72,8 @@ pub enum When {
     Proved,
     /// A SHUTDOWN drain led here.
     Shutdown,
+    /// What it ran may run still.
+    Unended,
 }
 
 /// What a rule says.
@@ -121,13 +125,15 @@ const EMPTY_IT: &str = "it still holds allocations; drain it first, or disable i
 const NOT_DRAINING: &str = "only a draining worker can be resumed; there is nothing to call off";
 const IN_USE: &str = "only a disabled worker can be enabled; this one is in use already";
 const NOT_DELETABLE: &str = "only a disabled worker can be deleted; drain or disable it first";
+const UNENDED: &str = "what it ran with `on_disconnect: stop` may still run, and its owners wait for its record to \
+     say that it does not; wait until it is marked fenced, or its agent is back and has ended all, then delete it";
 
 /// Every pair of state and event, each with a last line that always applies.
 pub static TABLE: &[Rule] = {
     use Event::{Activate, Delete, Disable, Drain, Emptied, Enable, Force, Register, Resume};
     use State::{Active, Disabled, Draining, Provisioning};
     use Then::{Forget, Go, Refuse};
-    use When::{Always, Empty, Lost, Proved, Shutdown};
+    use When::{Always, Empty, Lost, Proved, Shutdown, Unended};
     &[
         rule(Provisioning, Register, Always, Go(Provisioning)),
         rule(Provisioning, Activate, Always, Go(Active)),
@@ -212,6 +218,7 @@ pub static TABLE: &[Rule] = {
             Refuse("it is out of use already; enable it or delete it"),
         ),
         rule(Disabled, Enable, Always, Go(Provisioning)),
+        rule(Disabled, Delete, Unended, Refuse(UNENDED)),
         rule(Disabled, Delete, Always, Forget),
     ]
 };
@@ -300,6 +307,7 @@ impl When {
             Self::Lost => facts.lost,
             Self::Proved => facts.proved,
             Self::Shutdown => facts.shutdown,
+            Self::Unended => facts.unended,
         }
     }
 }

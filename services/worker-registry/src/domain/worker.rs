@@ -122,7 +122,7 @@ pub struct Worker {
     pub state_since: SystemTime,
     /// Who brought it there, and why.
     pub state_by: Arc<By>,
-    /// DISABLED without the agent's word that what it ran has ended.
+    /// It was disabled without the agent's word that what it ran has ended, and still has not said so.
     pub unconfirmed: bool,
     /// The generation whose start-up checks passed last; 0 is none.
     pub proved_generation: u64,
@@ -224,6 +224,15 @@ impl Worker {
                 .drain
                 .as_ref()
                 .is_some_and(|drain| self.is_led_by_shutdown(drain)),
+            unended: self.is_unended(),
+        }
+    }
+
+    /// Whether nothing says yet that what it ran has ended: its fence if it is LOST, else its agent.
+    fn is_unended(&self) -> bool {
+        match self.presence {
+            Presence::Lost { fenced, .. } => !fenced,
+            Presence::Expected | Presence::Awaited | Presence::Left { .. } => self.unconfirmed,
         }
     }
 

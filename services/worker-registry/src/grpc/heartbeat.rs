@@ -30,6 +30,8 @@ struct Found {
     worker: Arc<Worker>,
     /// Something that its records list has ended.
     ends: bool,
+    /// Something runs on that force-disabling took, or that is not known.
+    unended: bool,
 }
 
 /// The agent is there.
@@ -55,7 +57,7 @@ pub(crate) async fn heartbeat(
         end(registry, &found.worker.name, generation, &ended).await?;
     }
     let runs = message.held.iter().any(runs);
-    hear(registry, &found.worker, runs).await?;
+    hear(registry, &found.worker, found.unended).await?;
     if message.leaving {
         leave(registry, &found.worker, runs).await?;
     }
@@ -112,14 +114,18 @@ fn look(
             .iter()
             .any(|id| Named::of(entry, id, &registry.epoch).is_listed())
     };
+    let is_unended = |one: &proto::HeldAllocation| {
+        runs(one) && Named::of(entry, &one.allocation_id, &registry.epoch) != Named::Known
+    };
     Ok(Found {
         worker: Arc::clone(worker),
         ends: !ended.is_empty() && names_known(),
+        unended: worker.unconfirmed && message.held.iter().any(is_unended),
     })
 }
 
 /// The worker is heard: its silence ends, and whatever durable followed from it. `runs` says whether
-/// anything may still run on it.
+/// anything that force-disabling took may still run on it.
 pub(super) async fn hear(registry: &Registry, worker: &Worker, runs: bool) -> Result<(), Status> {
     let name = &worker.name;
     let beat = registry.lives.beat(name, registry.terms());

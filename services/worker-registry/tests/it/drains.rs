@@ -305,6 +305,32 @@ async fn a_worker_lost_while_it_drains_is_blocked_until_its_deadline_or_force() 
 }
 
 #[tokio::test]
+async fn a_lost_worker_disabled_by_force_is_fenced_still_and_then_deleted() {
+    let registry = Registry::with(quick(), Store::memory()).await;
+    let mut client = registry.client().await;
+    Agent::join(&mut client, "w1").await;
+    allocate(&mut client, "r1", 1).await.unwrap();
+    let lost = async |client: &mut Client| {
+        get(client, "w1").await.unwrap().liveness() == WorkerLiveness::Lost
+    };
+    until("w1 is LOST", async || lost(&mut client.clone()).await).await;
+    let force = proto::DisableWorkerRequest {
+        name: "w1".to_owned(),
+        force: true,
+        ..Default::default()
+    };
+    client.disable_worker(force).await.unwrap();
+    let fenced = async |client: &mut Client| get(client, "w1").await.unwrap().fenced;
+    until("w1 is fenced", async || fenced(&mut client.clone()).await).await;
+    let delete = proto::DeleteWorkerRequest {
+        name: "w1".to_owned(),
+        ..Default::default()
+    };
+    client.delete_worker(delete).await.unwrap();
+    registry.stop().await;
+}
+
+#[tokio::test]
 async fn a_lost_workers_fence_is_marked_and_its_return_ends_it() {
     let registry = Registry::with(quick(), Store::memory()).await;
     let mut client = registry.client().await;

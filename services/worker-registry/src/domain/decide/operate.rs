@@ -160,7 +160,6 @@ fn step(
     let mut worker = Worker::clone(&entry.worker);
     if event == Event::Enable {
         worker.proved_generation = 0;
-        worker.unconfirmed = false;
     }
     if event == Event::Resume {
         worker.end_drain(entry.usage().allocations, now);
@@ -306,7 +305,7 @@ pub fn clear_revoked(book: &Book, name: &Text, now: SystemTime) -> Decision<bool
 /// How many uids of earlier workers of a name a tombstone keeps.
 const MAX_EARLIER: usize = 1000;
 
-/// Forgets a disabled worker.
+/// Forgets a disabled worker, once what it ran has ended: owners learn that from its record alone.
 ///
 /// # Errors
 /// `NoWorker`, `StaleEtag`, `WrongState`; `NotEmpty` while what force-disabling took is being forgotten.

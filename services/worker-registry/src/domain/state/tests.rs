@@ -3,11 +3,12 @@ use super::State::{Active, Disabled, Draining, Provisioning};
 use super::*;
 
 fn all_facts() -> impl Iterator<Item = Facts> {
-    (0..16).map(|bits| Facts {
+    (0..32).map(|bits| Facts {
         empty: bits & 1 != 0,
         lost: bits & 2 != 0,
         proved: bits & 4 != 0,
         shutdown: bits & 8 != 0,
+        unended: bits & 16 != 0,
     })
 }
 
@@ -40,7 +41,7 @@ fn expected(from: State, on: Event, facts: Facts) -> Option<Next> {
             Draining
         }),
         Enable => (from == Disabled).then_some(Next::State(Provisioning)),
-        Delete => (from == Disabled).then_some(Next::Deleted),
+        Delete => (from == Disabled && !facts.unended).then_some(Next::Deleted),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Draining, resuming, disabling.
 
+use crate::domain::book::Book;
 use crate::domain::decide::{self, Arrival, Proof, Refused};
 use crate::domain::drain::{AfterDeadline, Cause, Terms};
 use crate::domain::fixture::*;
@@ -233,6 +234,67 @@ fn a_lost_worker_disabled_by_force_is_empty_by_one_write() {
         (back.state, back.generation, back.unconfirmed),
         (State::Disabled, 3, false)
     );
+}
+
+fn delete(book: &Book) -> Result<decide::Decision<()>, Refused> {
+    decide::delete(book, &w1(), &"alice".into(), &unconditionally, at(12))
+}
+
+fn force(book: &mut Book) {
+    let decision = decide::disable(book, &w1(), true, &by(), &unconditionally, at(8)).unwrap();
+    take(decision, book);
+    while take(decide::clear_revoked(book, &w1(), at(9)), book) {}
+}
+
+#[track_caller]
+fn assert_kept(book: &Book) {
+    let refused = delete(book).unwrap_err();
+    assert!(matches!(refused, Refused::WrongState(_)), "{refused}");
+    let text = refused.to_string();
+    assert!(text.contains("wait until it is marked fenced"), "{text}");
+}
+
+#[test]
+fn a_lost_worker_is_deleted_only_once_it_is_fenced() {
+    let mut book = book();
+    join(&mut book, "w1", &[("H100", 8)]);
+    allocate(&mut book, &item("r1", ask("H100", 1))).unwrap();
+    lose(&mut book, "w1");
+    force(&mut book);
+    assert_kept(&book);
+    let fenced = decide::fenced(&book, &[w1()], at(11));
+    assert_eq!(take(fenced, &mut book), [w1()]);
+    take(delete(&book).unwrap(), &mut book);
+    assert!(book.fleet().worker(&w1()).is_none());
+}
+
+#[test]
+fn a_worker_that_is_back_is_deleted_only_once_what_it_ran_has_ended() {
+    let mut book = book();
+    join(&mut book, "w1", &[("H100", 8)]);
+    allocate(&mut book, &item("r1", ask("H100", 1))).unwrap();
+    lose(&mut book, "w1");
+    force(&mut book);
+    // Put back and taken out again in between, which is no word of the agent.
+    take(
+        decide::enable(&book, &w1(), &by(), &unconditionally, at(9)).unwrap(),
+        &mut book,
+    );
+    let runs = Arrival {
+        runs: true,
+        ..again("boot-2")
+    };
+    take(decide::register(&book, &runs, at(10)).unwrap(), &mut book);
+    take(
+        decide::disable(&book, &w1(), false, &by(), &unconditionally, at(10)).unwrap(),
+        &mut book,
+    );
+    assert_kept(&book);
+    take(
+        decide::heard(&book, &w1(), 3, false, at(11)).unwrap(),
+        &mut book,
+    );
+    assert!(delete(&book).is_ok());
 }
 
 #[test]
