@@ -24,7 +24,9 @@ pub(crate) use enums::{
 pub(crate) use event::{parse_event, parse_severity, render_event};
 pub(crate) use history::{leave_out_told, render_history};
 pub(crate) use machine::{parse_kind, parse_machine, parse_price, render_price};
-pub(crate) use time::{parse_duration, parse_time, render_duration, render_time};
+pub(crate) use time::{
+    parse_duration, parse_later, parse_named_time, parse_time, render_duration, render_time,
+};
 pub(crate) use token::render_token;
 pub(crate) use worker::{
     parse_checks, parse_worker_record, render_check, render_record_around, render_seen_drain,

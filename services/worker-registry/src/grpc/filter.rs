@@ -10,7 +10,7 @@ use muster_runtime::status::Violations;
 use muster_runtime::watch;
 
 use super::convert::{
-    known, parse_allocation_state, parse_liveness, parse_severity, parse_state, parse_time,
+    known, parse_allocation_state, parse_liveness, parse_named_time, parse_severity, parse_state,
 };
 use crate::domain::allocation::Life;
 use crate::domain::event::{Event, Severity};
@@ -198,7 +198,7 @@ impl Events {
                 filter.min_severity,
                 violations,
             )),
-            since: parse_time(filter.since_time.as_ref()),
+            since: parse_named_time("filter.since_time", filter.since_time.as_ref(), violations),
         }
     }
 

@@ -14,7 +14,7 @@ use tonic::{Code, Request, Status};
 use super::access::REPORT_DRAIN;
 use super::convert::{
     MAX_ID, MAX_REASON, parse_blocks, parse_count, parse_duration, parse_item, parse_name,
-    parse_required, parse_term, parse_text, parse_time, render_allocation, render_refusal,
+    parse_named_time, parse_required, parse_term, parse_text, render_allocation, render_refusal,
     render_term,
 };
 use super::failure::{check, class, status_of};
@@ -304,7 +304,7 @@ pub(super) fn report_drain_here(
     let report = Report {
         moved: parse_count("moved", message.moved, &mut violations),
         blocked: parse_blocks(message.blocked, &mut violations),
-        eta: parse_time(message.eta_time.as_ref()),
+        eta: parse_named_time("eta_time", message.eta_time.as_ref(), &mut violations),
         at: registry.clock.now(),
     };
     parse_count("left", message.left, &mut violations);

@@ -13,8 +13,8 @@ use tonic::{Request, Status};
 
 use super::access::actor;
 use super::convert::{
-    MAX_ID, parse_count, parse_duration, parse_labels, parse_name, parse_required, parse_text,
-    render_token,
+    MAX_ID, parse_count, parse_duration, parse_labels, parse_later, parse_name, parse_required,
+    parse_text, render_token,
 };
 use super::failure::{check, status_of};
 use super::readers::{DEFAULT_WAIT, cursor};
@@ -69,6 +69,10 @@ fn parse_new(
     let bound = Some(&message.worker_name).filter(|name| !name.is_empty());
     let most = parse_count("max_uses", message.max_uses.unwrap_or(1), violations);
     let ttl = parse_duration("ttl", message.ttl.as_ref(), violations).unwrap_or(DEFAULT_TTL);
+    let expires = match ttl.is_zero() {
+        true => None,
+        false => parse_later("ttl", now, ttl, violations),
+    };
     let request_id = parse_text("request_id", &message.request_id, MAX_ID, violations);
     let body: [u8; 32] = Sha256::digest(message.encode_to_vec()).into();
     let body = body
@@ -81,7 +85,7 @@ fn parse_new(
             worker: bound.map(|name| parse_name("worker_name", name, violations)),
             max_uses: (most > 0).then_some(most),
             uses: 0,
-            expires: (!ttl.is_zero()).then(|| now + ttl),
+            expires,
             created: now,
             actor,
             labels: parse_labels("labels", message.labels.clone(), violations),

@@ -3,10 +3,11 @@
 use muster_proto::types::v1 as types;
 use muster_proto::workers::v1 as proto;
 use muster_runtime::status::Details;
+use prost_types::{Duration, Timestamp};
 use tonic::Code;
 
 use crate::support::{
-    Agent, OWNER, Registry, allocate, ask, get, reason, registration, release, spec, term,
+    Agent, OWNER, Registry, allocate, ask, get, passed, reason, registration, release, spec, term,
 };
 
 #[tokio::test]
@@ -68,6 +69,100 @@ async fn every_wrong_field_is_named_at_once() {
         "spec.requirements.gpu_any_of[0].count",
     ];
     assert_eq!(fields, expected);
+    registry.stop().await;
+}
+
+/// The only field that a call is refused for.
+fn refused_field<T: std::fmt::Debug>(result: Result<T, tonic::Status>) -> String {
+    let details = Details::of(&result.unwrap_err());
+    assert_eq!(details.code, Code::InvalidArgument, "{details:?}");
+    let fields: Vec<_> = details.violations.iter().map(|one| &*one.field).collect();
+    fields.join(" ")
+}
+
+fn lasting(seconds: i64) -> Option<Duration> {
+    Some(Duration { seconds, nanos: 0 })
+}
+
+fn at(seconds: i64) -> Option<Timestamp> {
+    Some(Timestamp { seconds, nanos: 0 })
+}
+
+#[tokio::test]
+async fn what_ends_past_the_calendar_is_refused_and_breaks_nothing() {
+    let registry = Registry::start().await;
+    let mut client = registry.client().await;
+    Agent::join(&mut client, "w1").await;
+    // The longest duration that there is ends after the last year that there is.
+    for seconds in [i64::MAX, i64::MAX - 2_000_000_000, 1 << 62, 315_576_000_000] {
+        let request = proto::CreateJoinTokenRequest {
+            ttl: lasting(seconds),
+            ..Default::default()
+        };
+        assert_eq!(
+            refused_field(client.create_join_token(request).await),
+            "ttl"
+        );
+        let request = proto::DrainWorkerRequest {
+            name: "w1".to_owned(),
+            deadline: lasting(seconds),
+            after_deadline: proto::AfterDeadline::Force.into(),
+            ..Default::default()
+        };
+        assert_eq!(
+            refused_field(client.drain_worker(request).await),
+            "deadline"
+        );
+    }
+    allocate(&mut client, "r1", 1).await.unwrap();
+    assert!(get(&mut client, "w1").await.unwrap().drain.is_none());
+    registry.stop().await;
+}
+
+#[tokio::test]
+async fn times_that_the_contract_cannot_tell_are_refused() {
+    let registry = Registry::start().await;
+    let mut client = registry.client().await;
+    let worker = Agent::join(&mut client, "w1").await;
+    let mut checks = passed();
+    checks[0].duration = lasting(1 << 62);
+    checks[0].end_time = at(253_402_300_800);
+    let request = proto::ActivateWorkerRequest {
+        name: "w1".to_owned(),
+        generation: worker.generation,
+        checks,
+    };
+    assert_eq!(
+        refused_field(client.activate_worker(request).await),
+        "checks[0].duration checks[0].end_time"
+    );
+    let mut long = ask("r1", 1);
+    long.spec.as_mut().unwrap().stop_grace = lasting(1 << 62);
+    assert_eq!(
+        refused_field(client.allocate(long).await),
+        "spec.stop_grace"
+    );
+    let report = proto::ReportDrainRequest {
+        owner: OWNER.to_owned(),
+        owner_term: term(1),
+        worker: "w1".to_owned(),
+        eta_time: at(i64::MAX),
+        ..Default::default()
+    };
+    assert_eq!(refused_field(client.report_drain(report).await), "eta_time");
+    let filter = proto::WorkerEventFilter {
+        since_time: at(-62_135_596_801),
+        ..Default::default()
+    };
+    let request = proto::ListWorkerEventsRequest {
+        filter: Some(filter),
+        ..Default::default()
+    };
+    assert_eq!(
+        refused_field(client.list_worker_events(request).await),
+        "filter.since_time"
+    );
+
     registry.stop().await;
 }
 

@@ -6,7 +6,7 @@ use std::time::UNIX_EPOCH;
 use muster_proto::workers::v1 as proto;
 use muster_runtime::status::Violations;
 
-use super::time::{parse_duration, parse_time, render_duration, render_time};
+use super::time::{parse_duration, parse_named_time, render_duration, render_time};
 use super::{
     MAX_ID, parse_count, parse_generation, parse_required, parse_text, render_count,
     render_generation,
@@ -115,10 +115,15 @@ pub(crate) fn parse_allocation(
     violations: &mut Violations,
 ) -> Arc<Allocation> {
     let path = |name: &str| format!("{field}.{name}");
-    let life = parse_life(&record, &path("state"), violations);
+    let life = parse_life(&record, field, violations);
     let fencing = violations.take(&path("fencing_token"), record.fencing_token.parse());
     let term = parse_known_term(&path("owner_term"), record.owner_term.as_ref(), violations);
     let grace = parse_duration(&path("stop_grace"), record.stop_grace.as_ref(), violations);
+    let created = parse_named_time(
+        &path("create_time"),
+        record.create_time.as_ref(),
+        violations,
+    );
     let ports = record
         .host_ports
         .iter()
@@ -157,18 +162,21 @@ pub(crate) fn parse_allocation(
         attributes: record.attributes,
         fails_if_forced: record.fails_if_forced,
         stop_grace: grace.unwrap_or(DEFAULT_STOP_GRACE),
-        created: parse_time(record.create_time.as_ref()).unwrap_or(UNIX_EPOCH),
+        created: created.unwrap_or(UNIX_EPOCH),
         project: record.project.into(),
         request: None,
     })
 }
 
 fn parse_life(record: &proto::Allocation, field: &str, violations: &mut Violations) -> Life {
+    let asked = record.end_request_time.as_ref();
+    let asked = parse_named_time(&format!("{field}.end_request_time"), asked, violations);
+    let field = format!("{field}.state");
     let end = End {
-        at: parse_time(record.end_request_time.as_ref()).unwrap_or(UNIX_EPOCH),
+        at: asked.unwrap_or(UNIX_EPOCH),
         reason: record.end_reason.as_str().into(),
     };
-    match super::known(field, record.state, violations) {
+    match super::known(&field, record.state, violations) {
         proto::AllocationState::Held => Life::Held,
         proto::AllocationState::Releasing => Life::Releasing(end),
         proto::AllocationState::Revoked => Life::Revoked(end),

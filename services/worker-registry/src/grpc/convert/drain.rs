@@ -7,7 +7,7 @@ use muster_proto::workers::v1 as proto;
 use muster_runtime::status::Violations;
 
 use super::enums::known;
-use super::time::{parse_duration, parse_time, render_time};
+use super::time::{parse_duration, parse_later, parse_time, render_time};
 use super::{MAX_ID, MAX_REASON, check_text, parse_count, parse_text, render_count};
 use crate::domain::drain::{AfterDeadline, Block, Cause, Drain, MAX_BLOCKED, Progress, Terms};
 use crate::domain::text::Text;
@@ -30,7 +30,7 @@ pub(crate) fn parse_terms(
         cause,
         reason: parse_text("reason", &request.reason, MAX_REASON, violations),
         actor,
-        deadline: deadline.and_then(|deadline| now.checked_add(deadline)),
+        deadline: deadline.and_then(|wait| parse_later("deadline", now, wait, violations)),
         max_parallel: max_parallel.max(1),
         after,
     }

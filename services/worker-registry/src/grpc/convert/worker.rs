@@ -14,7 +14,7 @@ use super::enums::{
 };
 use super::history::{parse_transition, take_told};
 use super::machine::{parse_machine, parse_price, render_capacity, render_price};
-use super::time::{parse_duration, parse_time, render_duration, render_time};
+use super::time::{parse_duration, parse_named_time, parse_time, render_duration, render_time};
 use super::{MAX_ID, MAX_REASON, parse_required, parse_text, render_count, render_generation};
 use crate::domain::machine::{Machine, common_labels};
 use crate::domain::room::Usage;
@@ -173,6 +173,7 @@ pub(crate) fn parse_checks(
             }
         };
         let duration = parse_duration(&path("duration"), check.duration.as_ref(), violations);
+        let ended = parse_named_time(&path("end_time"), check.end_time.as_ref(), violations);
         parsed.push(Check {
             // Every machine runs the same checks, and most find the same.
             name: common(&parse_required(
@@ -189,7 +190,7 @@ pub(crate) fn parse_checks(
                 violations,
             )),
             duration: duration.unwrap_or(Duration::ZERO),
-            ended: parse_time(check.end_time.as_ref()).filter(|end| *end > UNIX_EPOCH),
+            ended: ended.filter(|end| *end > UNIX_EPOCH),
         });
     }
     parsed
