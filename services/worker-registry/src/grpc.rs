@@ -12,6 +12,7 @@ mod owners;
 mod peer;
 pub(crate) mod peers;
 mod readers;
+pub(crate) mod refusals;
 mod register;
 mod service;
 mod tokens;

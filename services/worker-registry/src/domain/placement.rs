@@ -10,7 +10,7 @@ mod search;
 
 pub use ask::{Ask, Taken};
 pub use index::Index;
-pub use refusal::{Refusal, refusals, summary};
+pub use refusal::{Refusal, Survey, summary};
 pub use search::{Site, find};
 
 #[cfg(test)]

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use futures_util::future::join_all;
+use futures_util::{StreamExt as _, stream};
 use muster_proto::types::v1::{ErrorReason, ItemError};
 use muster_proto::workers::v1 as proto;
 use muster_runtime::auth::Principal;
 use muster_runtime::status::{self, Violations};
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
+use tokio::task::yield_now;
 use tonic::{Code, Request, Status};
 
 use super::access::REPORT_DRAIN;
@@ -19,10 +20,11 @@ use super::convert::{
 };
 use super::failure::{check, class, status_of};
 use super::peers::pass_on;
+use super::refusals::{Reasons, refusals};
 use crate::domain::allocation::{Allocation, Request as Call};
 use crate::domain::decide::{self, Item, Refused};
 use crate::domain::drain::Report;
-use crate::domain::placement::{self, Refusal};
+use crate::domain::placement;
 use crate::domain::text::Text;
 use crate::registry::{At, Error, Registry};
 
@@ -57,7 +59,7 @@ pub(crate) async fn allocate(
     violations.extend_under("spec", inner);
     check(violations)?;
     if asks_only {
-        return Ok(answer_question(registry, &item));
+        return Ok(answer_question(registry, &item).await);
     }
     let items = std::slice::from_ref(&item);
     let make = |book: &_, now| {
@@ -74,7 +76,7 @@ pub(crate) async fn allocate(
             refusals: Vec::new(),
             resume_token: registry.token(revision),
         }),
-        Err(Error::Refused(Refused::NoCapacity)) => Err(no_capacity(registry, &item)),
+        Err(Error::Refused(Refused::NoCapacity)) => Err(no_capacity(registry, &item).await),
         Err(error) => Err(status_of(error)),
     }
 }
@@ -118,10 +120,10 @@ fn checksum(owner: &str, spec: &proto::AllocationSpec) -> u64 {
 }
 
 /// Where it would go, and why each other worker is refused.
-fn answer_question(registry: &Registry, item: &Item) -> proto::AllocateResponse {
+async fn answer_question(registry: &Registry, item: &Item) -> proto::AllocateResponse {
     let now = registry.clock.now();
     let decided = registry.with_book(|book| decide::allocate_in_question(book, item, now));
-    let refusals = refusals(registry, item);
+    let refusals = refusals(registry, &item.ask).await;
     proto::AllocateResponse {
         allocation: decided.map(|allocation| render_allocation(&allocation, None)),
         refusals: refusals.iter().map(render_refusal).collect(),
@@ -129,18 +131,9 @@ fn answer_question(registry: &Registry, item: &Item) -> proto::AllocateResponse 
     }
 }
 
-fn refusals(registry: &Registry, item: &Item) -> Vec<Refusal> {
-    let view = registry.view();
-    placement::refusals(&view, &item.ask, &registry.epoch, |name| {
-        registry.liveness_of(&view, name)
-    })
-}
-
-fn no_capacity(registry: &Registry, item: &Item) -> Status {
-    let message = format!(
-        "no worker fits now: {}",
-        placement::summary(&refusals(registry, item))
-    );
+async fn no_capacity(registry: &Registry, item: &Item) -> Status {
+    let refusals = refusals(registry, &item.ask).await;
+    let message = format!("no worker fits now: {}", placement::summary(&refusals));
     status::error(Code::ResourceExhausted, ErrorReason::NoCapacity, message).into_status()
 }
 
@@ -173,22 +166,30 @@ pub(crate) async fn batch_allocate(
         violations.extend_under(&format!("specs[{place}]"), inner);
     }
     check(violations)?;
-    // Chunk after chunk is decided at once; all of them wait for the disk together.
-    let chunks = items.chunks(MAX_TOGETHER).map(|chunk| async move {
-        registry
-            .decide(|book, now| Ok(decide::allocate(book, chunk, together, now)))
-            .await
+    // One chunk is decided after another, each in a turn of its own; all of them wait for the disk together.
+    let chunks: Vec<_> = items.chunks(MAX_TOGETHER).collect();
+    let in_turn = stream::iter(0..chunks.len()).then(async |place| {
+        yield_now().await;
+        place
     });
+    let decide = async |place: usize| {
+        registry
+            .decide(|book, now| Ok(decide::allocate(book, chunks[place], together, now)))
+            .await
+    };
+    let decided: Vec<_> = in_turn.map(decide).buffered(MAX_BATCH).collect().await;
     let mut results = Vec::with_capacity(items.len());
+    let mut reasons = Reasons::new(registry);
     let mut revision = 0;
-    for (chunk, decided) in items.chunks(MAX_TOGETHER).zip(join_all(chunks).await) {
+    for (chunk, decided) in chunks.iter().zip(decided) {
         let decided = decided.map_err(status_of)?;
         revision = revision.max(decided.revision);
         if together && let Some(Err(refused)) = decided.value.last() {
-            return Err(batch_refused(registry, chunk, decided.value.len(), refused));
+            return Err(batch_refused(registry, chunk, decided.value.len(), refused).await);
         }
-        let rendered = chunk.iter().zip(decided.value);
-        results.extend(rendered.map(|(item, result)| render_result(registry, item, result)));
+        for (item, result) in chunk.iter().zip(decided.value) {
+            results.push(render_result(&mut reasons, item, result).await);
+        }
     }
     Ok(proto::BatchAllocateResponse {
         results,
@@ -197,16 +198,21 @@ pub(crate) async fn batch_allocate(
 }
 
 /// The first refusal refuses a batch of all or nothing.
-fn batch_refused(registry: &Registry, items: &[Item], count: usize, refused: &Refused) -> Status {
+async fn batch_refused(
+    registry: &Registry,
+    items: &[Item],
+    count: usize,
+    refused: &Refused,
+) -> Status {
     let place = count.saturating_sub(1);
     match (refused, items.get(place)) {
-        (Refused::NoCapacity, Some(item)) => no_capacity(registry, item),
+        (Refused::NoCapacity, Some(item)) => no_capacity(registry, item).await,
         (refused, _) => super::failure::refusal(refused),
     }
 }
 
-fn render_result(
-    registry: &Registry,
+async fn render_result(
+    reasons: &mut Reasons<'_>,
     item: &Item,
     result: Result<Arc<Allocation>, Refused>,
 ) -> proto::AllocationResult {
@@ -221,13 +227,9 @@ fn render_result(
                 reason: class(&refused).1.into(),
                 message: refused.to_string(),
             })),
-            refusals: if refused == Refused::NoCapacity {
-                refusals(registry, item)
-                    .iter()
-                    .map(render_refusal)
-                    .collect()
-            } else {
-                Vec::new()
+            refusals: match refused == Refused::NoCapacity {
+                true => reasons.of(&item.ask).await,
+                false => Vec::new(),
             },
         },
     }

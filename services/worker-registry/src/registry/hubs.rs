@@ -7,10 +7,9 @@ use std::time::SystemTime;
 use muster_runtime::watch::{Hub, Options, Update};
 
 use super::live::Lives;
-use super::{Registry, observed, seen};
+use super::{Registry, seen};
 use crate::domain::event::{self, Event};
 use crate::domain::fleet::{Change, Fleet};
-use crate::domain::liveness::Liveness;
 use crate::domain::text::{Text, each_once};
 use crate::domain::worker::Worker;
 use crate::seen::{Seen, SeenAllocation, SeenEvent};
@@ -228,13 +227,6 @@ impl Registry {
             let changed = known.observed != fresh.observed || known.progress != fresh.progress;
             (same_record && changed).then_some(fresh)
         });
-    }
-
-    /// What is known of a worker's being there, by name.
-    pub(crate) fn liveness_of(&self, fleet: &Fleet, name: &Text) -> Liveness {
-        fleet.worker(name).map_or(Liveness::Lost, |entry| {
-            observed(&entry.worker, &self.lives).liveness
-        })
     }
 }
 

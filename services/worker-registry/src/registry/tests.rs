@@ -14,6 +14,7 @@ use super::Registry;
 use crate::config::Config;
 use crate::grpc::calls;
 
+mod batches;
 mod events;
 mod expiry;
 mod model;

@@ -12,7 +12,7 @@ use crate::domain::room::{self, Room};
 use crate::domain::text::Text;
 
 /// What to allocate, and where.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Ask {
     /// What the workload needs; it is given exactly this.
     pub requirements: Requirements,

@@ -7,10 +7,11 @@ use muster_model::requirements;
 use muster_model::shortfall::Shortfall;
 
 use super::Ask;
-use crate::domain::fleet::{Entry, Fleet};
+use crate::domain::fleet::Entry;
 use crate::domain::liveness::Liveness;
 use crate::domain::state::State;
 use crate::domain::text::Text;
+use crate::domain::worker::Worker;
 
 /// How many workers of a group are named.
 const NAMED: usize = 5;
@@ -30,37 +31,48 @@ pub struct Refusal {
     pub shortfall: Option<Shortfall>,
 }
 
-/// Why each worker that does not do was refused, the largest group first.
-pub fn refusals(
-    fleet: &Fleet,
-    ask: &Ask,
-    epoch: &str,
-    liveness: impl Fn(&Text) -> Liveness,
-) -> Vec<Refusal> {
-    let mut groups: BTreeMap<&'static str, Refusal> = BTreeMap::new();
-    let considered = fleet.workers().filter(|entry| {
-        ask.worker
-            .as_ref()
-            .is_none_or(|only| entry.worker.name == *only)
-    });
-    for entry in considered {
-        if let Some((reason, shortfall)) = refuse(entry, ask, epoch, &liveness) {
-            let group = groups.entry(reason).or_insert_with(|| Refusal {
-                reason,
-                message: String::new(),
-                count: 0,
-                workers: Vec::new(),
-                shortfall: None,
-            });
-            group.add(&entry.worker.name, shortfall);
+/// Why workers do not do, in the making: they are looked at one after another.
+#[derive(Debug)]
+pub struct Survey<'a> {
+    ask: &'a Ask,
+    epoch: &'a str,
+    groups: BTreeMap<&'static str, Refusal>,
+}
+
+impl<'a> Survey<'a> {
+    /// Nobody has been looked at.
+    pub fn new(ask: &'a Ask, epoch: &'a str) -> Self {
+        Self {
+            ask,
+            epoch,
+            groups: BTreeMap::new(),
         }
     }
-    let mut refusals: Vec<_> = groups.into_values().collect();
-    refusals.sort_by_key(|group| std::cmp::Reverse(group.count));
-    for group in &mut refusals {
-        group.message = group.words();
+
+    /// Looks at the next worker, in order of name.
+    pub fn look_at(&mut self, entry: &Entry, liveness: impl FnOnce(&Worker) -> Liveness) {
+        let Some((reason, shortfall)) = refuse(entry, self.ask, self.epoch, liveness) else {
+            return;
+        };
+        let group = self.groups.entry(reason).or_insert_with(|| Refusal {
+            reason,
+            message: String::new(),
+            count: 0,
+            workers: Vec::new(),
+            shortfall: None,
+        });
+        group.add(&entry.worker.name, shortfall);
     }
-    refusals
+
+    /// Why those who were looked at and do not do were refused, the largest group first.
+    pub fn refusals(self) -> Vec<Refusal> {
+        let mut refusals: Vec<_> = self.groups.into_values().collect();
+        refusals.sort_by_key(|group| std::cmp::Reverse(group.count));
+        for group in &mut refusals {
+            group.message = group.words();
+        }
+        refusals
+    }
 }
 
 /// All of them in one sentence.
@@ -80,13 +92,13 @@ fn refuse(
     entry: &Entry,
     ask: &Ask,
     epoch: &str,
-    liveness: &impl Fn(&Text) -> Liveness,
+    liveness: impl FnOnce(&Worker) -> Liveness,
 ) -> Option<(&'static str, Option<Shortfall>)> {
     let worker = &entry.worker;
     if worker.state != State::Active || *worker.epoch != *epoch {
         return Some(("WRONG_STATE", None));
     }
-    match liveness(&worker.name) {
+    match liveness(worker) {
         Liveness::Unknown | Liveness::Alive => {}
         Liveness::Suspect => return Some(("SUSPECT", None)),
         Liveness::Lost | Liveness::Left => return Some(("LOST", None)),

@@ -13,7 +13,7 @@ use crate::domain::fixture::{
 };
 use crate::domain::liveness::Liveness;
 use crate::domain::machine::{Machine, common_labels};
-use crate::domain::text::Text;
+use crate::domain::worker::Worker;
 
 fn found(book: &Book, ask: &Ask) -> Option<String> {
     find(book.fleet(), book.index(), ask, &[]).map(|site| site.worker.to_string())
@@ -168,11 +168,15 @@ fn refusals_are_grouped_with_what_the_closest_lacks() {
         decide::disable(&book, &"off".into(), false, &by(), &unconditionally, at(9)).unwrap();
     take(disabled, &mut book);
     join(&mut book, "quiet", &[("H100", 8)]);
-    let liveness = |name: &Text| match &**name {
+    let liveness = |worker: &Worker| match &*worker.name {
         "quiet" => Liveness::Suspect,
         _ => Liveness::Alive,
     };
-    let refusals = refusals(book.fleet(), &ask("H100", 4), EPOCH, liveness);
+    let asked = ask("H100", 4);
+    let mut survey = Survey::new(&asked, EPOCH);
+    let workers = book.fleet().workers();
+    workers.for_each(|entry| survey.look_at(entry, liveness));
+    let refusals = survey.refusals();
     let counts: Vec<_> = refusals
         .iter()
         .map(|group| (group.reason, group.count))
