@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::leadership::TERM_KEY;
+
 /// A position in the history of one store: each transaction that changed something has the next number.
 ///
 /// Revisions of different epochs are not comparable.
@@ -79,4 +81,19 @@ pub struct Listing {
     pub records: Vec<Arc<Record>>,
     /// The revision; a watch from here misses nothing and repeats nothing.
     pub revision: Revision,
+}
+
+impl Listing {
+    /// The oldest revision after which nothing came but the record of a start or an election, as far as a
+    /// listing of everything tells: whoever knew all of it then knows all that is listed.
+    #[must_use]
+    pub fn unchanged_since(&self) -> Revision {
+        let is_term = |record: &Arc<Record>| &*record.key == TERM_KEY;
+        match self.records.iter().rfind(|record| is_term(record)) {
+            Some(term) if term.modified == self.revision => {
+                Revision(self.revision.0.saturating_sub(1))
+            }
+            Some(_) | None => self.revision,
+        }
+    }
 }

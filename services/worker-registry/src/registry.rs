@@ -169,7 +169,7 @@ impl Registry {
         let store = instances.store().clone();
         let shared = store.is_shared();
         let keys = Keys::open(&store).await?;
-        let fleet = load::fleet(&store).await?;
+        let (fleet, since) = load::first(&store).await?;
         let epoch: Text = store.epoch().to_string().into();
         let revision = fleet.revision();
         let sealer = Sealer::random().map_err(|error| StartError::Key(error.to_string()))?;
@@ -177,7 +177,7 @@ impl Registry {
             .rules
             .terms(fleet.worker_count(), fleet.fence().unwrap_or_default());
         let lives = Lives::start(&fleet, terms, &config, &context.clock);
-        let hubs = Hubs::start(&fleet, &lives, &epoch, context.clock.now());
+        let hubs = Hubs::start(&fleet, since, &lives, &epoch, context.clock.now());
         let (queue, flights) = mpsc::channel(IN_FLIGHT);
         let book = Book::new(fleet.clone(), epoch.clone(), revision + 1);
         let book = match shared {

@@ -41,12 +41,19 @@ struct News {
 }
 
 impl Hubs {
-    pub(super) fn start(fleet: &Fleet, lives: &Lives, epoch: &str, now: SystemTime) -> Self {
+    /// Hubs of a fleet that has not changed since a revision: who watched it up to there, before a restart,
+    /// goes on from there.
+    pub(super) fn start(
+        fleet: &Fleet,
+        since: u64,
+        lives: &Lives,
+        epoch: &str,
+        now: SystemTime,
+    ) -> Self {
         let options = Options {
             history_bytes: HISTORY_BYTES,
             ..Options::default()
         };
-        let revision = fleet.revision();
         let workers = fleet
             .workers()
             .map(|entry| (entry.worker.name.clone(), Arc::new(seen(entry, lives, now))));
@@ -63,11 +70,26 @@ impl Hubs {
             history_bytes: HISTORY_BYTES,
             ..Options::default()
         };
-        Self {
-            workers: Hub::new(epoch, revision, workers, options.clone()),
-            allocations: Hub::new(epoch, revision, allocations, options),
-            events: Hub::new(epoch, revision, recorded_events(fleet), of_events),
+        let hubs = Self {
+            workers: Hub::new(epoch, since, workers, options.clone()),
+            allocations: Hub::new(epoch, since, allocations, options),
+            events: Hub::new(epoch, since, recorded_events(fleet), of_events),
+        };
+        hubs.begin(fleet);
+        hubs
+    }
+
+    /// Moves on to the fleet's revision. What was in memory before the start is not known any more, so it
+    /// is news to those who go on.
+    fn begin(&self, fleet: &Fleet) {
+        for entry in fleet.workers() {
+            let name = &entry.worker.name;
+            self.workers.observe(name, |known| Some(known.clone()));
         }
+        let revision = fleet.revision();
+        self.workers.publish(revision, []);
+        self.allocations.publish(revision, []);
+        self.events.publish(revision, []);
     }
 
     /// Ends every watch.

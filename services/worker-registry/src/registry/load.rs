@@ -8,7 +8,18 @@ use crate::record;
 
 /// Every record of the store, as one fleet.
 pub(super) async fn fleet(store: &Store) -> Result<Fleet, StartError> {
-    let Listing { records, revision } = store.list("").await?;
+    read(store.list("").await?)
+}
+
+/// The same at the start, and the revision since which nothing of it has changed.
+pub(super) async fn first(store: &Store) -> Result<(Fleet, u64), StartError> {
+    let listing = store.list("").await?;
+    let since = listing.unchanged_since();
+    Ok((read(listing)?, since.0))
+}
+
+fn read(listing: Listing) -> Result<Fleet, StartError> {
+    let Listing { records, revision } = listing;
     let mut workers = Vec::new();
     let mut others = Vec::new();
     for stored in records {

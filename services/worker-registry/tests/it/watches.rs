@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use muster_proto::workers::v1 as proto;
 use muster_proto::workers::v1::HeldPhase::Ended;
-use muster_proto::workers::v1::WorkerLiveness::{Alive, Lost, Suspect};
+use muster_proto::workers::v1::WorkerLiveness::{Alive, Lost, Suspect, Unknown};
 use tonic::Streaming;
 
 use crate::support::{Agent, Client, Registry, allocate, reason, registration, release};
@@ -251,6 +251,54 @@ async fn a_restarted_registry_resumes_its_latest_position_and_refuses_older_ones
         fold.take_allocations(stream.message().await.unwrap().unwrap());
     }
     assert_eq!(fold.allocations.into_values().collect::<Vec<_>>(), [made]);
+    registry.stop().await.close().await;
+}
+
+#[tokio::test]
+async fn watchers_go_on_after_a_restart_and_are_told_what_is_in_memory_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || {
+        muster_store::Store::embedded(folder.path().join("r.db"), muster_store::Options::default())
+            .unwrap()
+    };
+    let registry = Registry::with(crate::support::config(), open()).await;
+    let mut client = registry.client().await;
+    let agent = Agent::join(&mut client, "w1").await;
+    agent.beat(&mut client, &[]).await.unwrap();
+    let first = allocate(&mut client, "r1", 1).await.unwrap();
+    let (mut workers, mut allocations) = (Fold::default(), Fold::default());
+    let mut stream = watch_workers(&mut client, None).await;
+    while !workers.synced {
+        workers.take_workers(stream.message().await.unwrap().unwrap());
+    }
+    assert_eq!(workers.workers["w1"].liveness(), Alive);
+    let mut stream = watch_allocations(&mut client, "").await;
+    while !allocations.synced {
+        allocations.take_allocations(stream.message().await.unwrap().unwrap());
+    }
+    registry.stop().await.close().await;
+
+    let registry = Registry::with(crate::support::config(), open()).await;
+    let mut client = registry.client().await;
+    let request = proto::WatchWorkersRequest {
+        resume_token: workers.token.clone(),
+        ..Default::default()
+    };
+    let mut stream = client.watch_workers(request).await.unwrap().into_inner();
+    workers.synced = false;
+    while !workers.synced {
+        let message = stream.message().await.unwrap().unwrap();
+        assert!(!message.changes.is_empty() || message.synced, "{message:?}");
+        workers.take_workers(message);
+    }
+    assert_eq!(workers.workers["w1"].liveness(), Unknown);
+    let mut stream = watch_allocations(&mut client, &allocations.token).await;
+    let second = allocate(&mut client, "r2", 1).await.unwrap();
+    while !allocations.allocations.contains_key(&second.id) {
+        allocations.take_allocations(stream.message().await.unwrap().unwrap());
+    }
+    let known: Vec<_> = allocations.allocations.into_values().collect();
+    assert!(known == [first.clone(), second.clone()] || known == [second, first]);
     registry.stop().await.close().await;
 }
 
