@@ -297,6 +297,16 @@ impl Fleet {
         over.filter_map(|(_, key)| Some((key, self.spent(key)?)))
     }
 
+    /// The calls that are kept until `from` or later, the latest first.
+    pub fn spent_from(&self, from: SystemTime) -> impl Iterator<Item = (&RequestKey, &Spent)> {
+        let later = self
+            .spent_until
+            .iter()
+            .rev()
+            .take_while(move |(until, _)| *until >= from);
+        later.filter_map(|(_, key)| Some((key, self.spent(key)?)))
+    }
+
     /// Events that have a record of their own, oldest first.
     pub fn events(&self) -> impl ExactSizeIterator<Item = &Arc<Event>> {
         self.events.values().map(|held| &held.value)

@@ -151,7 +151,7 @@ pub(super) async fn revoke(
     let mut violations = Violations::new();
     let id = parse_required("id", &request.get_ref().id, MAX_ID, &mut violations);
     check(violations)?;
-    let make = |book: &_, _| decide::revoke_token(book, &id);
+    let make = |book: &_, now| decide::revoke_token(book, &id, now);
     let revoked = registry.decide(make).await.map_err(status_of)?;
     Ok(proto::RevokeJoinTokenResponse {
         resume_token: registry.token(revoked.revision),

@@ -1,7 +1,7 @@
 //! Join tokens.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::{Decision, REQUEST_KEPT, Refused, put_worker};
 use crate::domain::book::Book;
@@ -12,6 +12,10 @@ use crate::domain::worker::{By, Worker};
 
 /// The method's word in the scope of request ids.
 const METHOD: &str = "create-join-token";
+
+/// The end of the year 9999, as far as the contract tells times: until then the call is kept that made a
+/// token without an end, or until that is revoked.
+const LAST: Duration = Duration::from_secs(253_402_300_799);
 
 /// A join token to make.
 #[derive(Clone, Debug)]
@@ -58,8 +62,10 @@ pub fn create_token(
             principal: principal.clone(),
             id: id.clone(),
         };
-        // A token that expires is kept no longer than its call is remembered after it.
-        let until = new.token.expires.unwrap_or(now) + REQUEST_KEPT;
+        let until = match new.token.expires {
+            Some(end) => end.checked_add(REQUEST_KEPT).unwrap_or(end),
+            None => UNIX_EPOCH + LAST,
+        };
         let spent = Spent {
             body: *body,
             made: new.token.id.clone(),
@@ -94,14 +100,23 @@ fn replayed(book: &Book, new: &NewToken) -> Result<Option<Arc<JoinToken>>, Refus
     }
 }
 
-/// Ends a token. Workers that came by it stay.
+/// Ends a token. Workers that came by it stay; the call that made it is kept for a while.
 ///
 /// # Errors
 /// `NoToken`.
-pub fn revoke_token(book: &Book, id: &Text) -> Result<Decision<()>, Refused> {
-    book.fleet()
+pub fn revoke_token(book: &Book, id: &Text, now: SystemTime) -> Result<Decision<()>, Refused> {
+    let fleet = book.fleet();
+    fleet
         .token(id)
         .ok_or_else(|| Refused::NoToken(id.clone()))?;
-    let draft = Draft::of(Change::TokenGone(id.clone()));
+    let mut draft = Draft::of(Change::TokenGone(id.clone()));
+    let mut endless = fleet.spent_from(UNIX_EPOCH + LAST);
+    if let Some((key, spent)) = endless.find(|(_, spent)| spent.made == *id) {
+        let spent = Spent {
+            until: now + REQUEST_KEPT,
+            ..spent.clone()
+        };
+        draft.put(Change::Spent(key.clone(), spent));
+    }
     Ok(Decision { draft, answer: () })
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::domain::book::Book;
 use crate::domain::decide::{self, Arrival, NewToken, Proof, Refused};
 use crate::domain::drain::Cause;
 use crate::domain::fixture::*;
@@ -147,6 +148,27 @@ fn a_bound_token_makes_the_record_ahead() {
     assert_eq!((joined.generation, &*joined.uid), (1, "uid-ahead"));
     let taken = decide::create_token(&book, &token("t2", Some("w1")), at(3));
     assert_eq!(taken.unwrap_err(), Refused::WorkerExists("w1".into()));
+}
+
+#[test]
+fn the_call_of_a_token_is_kept_for_a_while_after_the_token() {
+    for expires in [None, Some(at(10_000))] {
+        let mut book = book();
+        let mut new = token("t1", None);
+        new.token.expires = expires;
+        new.request = Some(("alice".into(), "r1".into(), 1));
+        take(decide::create_token(&book, &new, at(0)).unwrap(), &mut book);
+        let swept = |book: &Book, now| decide::sweep(book, 100, now).draft.changes;
+        assert!(swept(&book, at(9_999_999)).is_empty());
+        take(
+            decide::revoke_token(&book, &"t1".into(), at(10_000)).unwrap(),
+            &mut book,
+        );
+        let again = decide::create_token(&book, &new, at(10_001));
+        assert_eq!(again.unwrap_err(), Refused::AlreadyReleased("r1".into()));
+        assert!(swept(&book, at(10_599)).is_empty());
+        assert_eq!(swept(&book, at(10_600)).len(), 1);
+    }
 }
 
 #[test]
