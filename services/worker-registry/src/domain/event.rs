@@ -257,5 +257,15 @@ fn of_forced(before: Option<&Worker>, after: &Worker) -> Option<Event> {
 
 fn id(at: SystemTime, subject: &str, kind: &str) -> Text {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-    format!("{:017}-{subject}-{kind}", since.as_micros()).into()
+    let place = place_of(kind);
+    format!("{:017}-{subject}-{place}-{kind}", since.as_micros()).into()
+}
+
+/// Where an event comes among those of its subject that one decision makes, all at the same time: what a
+/// worker becomes DISABLED by comes before that.
+fn place_of(kind: &str) -> u8 {
+    match kind {
+        "WorkerDisabled" | "WorkerForceDisabled" => 2,
+        _ => 1,
+    }
 }

@@ -36,16 +36,13 @@ impl Workers {
     pub(super) fn parse(filter: Option<proto::WorkerFilter>, violations: &mut Violations) -> Self {
         let filter = filter.unwrap_or_default();
         let states = filter.states.iter().filter_map(|state| {
-            said(
-                "filter.states",
-                parse_state(known("filter.states", *state, violations)),
-                violations,
-            )
+            said("filter.states", *state, violations);
+            parse_state(known("filter.states", *state, violations))
         });
         let states = states.collect();
         let livenesses = filter.livenesses.iter().filter_map(|liveness| {
-            let liveness = parse_liveness(known("filter.livenesses", *liveness, violations));
-            said("filter.livenesses", liveness, violations)
+            said("filter.livenesses", *liveness, violations);
+            parse_liveness(known("filter.livenesses", *liveness, violations))
         });
         Self {
             states,
@@ -134,8 +131,8 @@ impl Allocations {
     ) -> Self {
         let filter = filter.unwrap_or_default();
         let states = filter.states.iter().filter_map(|state| {
-            let state = parse_allocation_state(known("filter.states", *state, violations));
-            said("filter.states", state, violations)
+            said("filter.states", *state, violations);
+            parse_allocation_state(known("filter.states", *state, violations))
         });
         Self {
             states: states.collect(),
@@ -217,9 +214,9 @@ impl Events {
 }
 
 /// A value of a list must be said.
-fn said<T>(field: &str, value: Option<T>, violations: &mut Violations) -> Option<T> {
-    if value.is_none() && violations.is_empty() {
+fn said(field: &str, value: i32, violations: &mut Violations) {
+    // The value that every enum of the contract calls UNSPECIFIED.
+    if value == 0 {
         violations.add(field, "must not hold UNSPECIFIED");
     }
-    value
 }

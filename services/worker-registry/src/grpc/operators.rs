@@ -16,6 +16,7 @@ use super::convert::{
 };
 use super::failure::{check, status_of};
 use super::peers::pass_on;
+use super::register::MAX_PLACE;
 use crate::domain::book::Book;
 use crate::domain::decide::{self, Decision, DrainAsked, Edit, Refused};
 use crate::domain::fleet::Entry;
@@ -231,13 +232,14 @@ pub(super) async fn release_mass_loss_here(
     let actor = actor(&request);
     let message = request.into_inner();
     let mut violations = Violations::new();
+    let zone = parse_text("zone", &message.zone, MAX_PLACE, &mut violations);
     let by = By::new(
         actor,
         parse_text("reason", &message.reason, MAX_REASON, &mut violations),
     );
     check(violations)?;
     let held = registry
-        .release_mass_loss(message.zone.into(), by)
+        .release_mass_loss(zone, by)
         .await
         .map_err(status_of)?;
     Ok(proto::ReleaseMassLossResponse {

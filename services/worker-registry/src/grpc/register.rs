@@ -29,7 +29,7 @@ use crate::registry::Registry;
 use crate::seen::Seen;
 
 /// The longest address, label of a place, or version, in characters.
-const MAX_PLACE: usize = 253;
+pub(super) const MAX_PLACE: usize = 253;
 
 /// The field of the answer that holds the worker.
 const WORKER: u32 = 1;

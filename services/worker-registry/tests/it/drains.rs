@@ -76,6 +76,28 @@ fn quick() -> worker_registry::Config {
 }
 
 #[tokio::test]
+async fn an_empty_worker_is_told_to_drain_before_it_is_disabled() {
+    let registry = Registry::start().await;
+    let mut client = registry.client().await;
+    Agent::join(&mut client, "w1").await;
+    client.drain_worker(request("w1")).await.unwrap();
+    let answer = client
+        .list_worker_events(proto::ListWorkerEventsRequest::default())
+        .await
+        .unwrap();
+    let events = answer.into_inner().events;
+    let kinds: Vec<_> = events.iter().map(|event| event.kind.as_str()).collect();
+    let expected = [
+        "WorkerRegistered",
+        "WorkerActivated",
+        "WorkerDraining",
+        "WorkerDisabled",
+    ];
+    assert_eq!(kinds, expected);
+    registry.stop().await;
+}
+
+#[tokio::test]
 async fn a_drain_is_followed_to_its_end() {
     let registry = Registry::start().await;
     let mut client = registry.client().await;

@@ -167,6 +167,34 @@ async fn times_that_the_contract_cannot_tell_are_refused() {
 }
 
 #[tokio::test]
+async fn what_a_filter_leaves_unsaid_is_named_beside_what_is_wrong() {
+    let registry = Registry::start().await;
+    let mut client = registry.client().await;
+    let filter = proto::WorkerFilter {
+        states: vec![99, 0],
+        livenesses: vec![0],
+        ..Default::default()
+    };
+    let request = proto::ListWorkersRequest {
+        filter: Some(filter),
+        ..Default::default()
+    };
+    assert_eq!(
+        refused_field(client.list_workers(request).await),
+        "filter.states filter.states filter.livenesses"
+    );
+    let request = proto::ReleaseMassLossRequest {
+        zone: "z".repeat(254),
+        reason: "r".repeat(257),
+    };
+    assert_eq!(
+        refused_field(client.release_mass_loss(request).await),
+        "zone reason"
+    );
+    registry.stop().await;
+}
+
+#[tokio::test]
 async fn a_question_tells_why_each_worker_is_refused() {
     let registry = Registry::start().await;
     let mut client = registry.client().await;
