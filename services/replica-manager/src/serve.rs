@@ -133,7 +133,9 @@ fn assemble(
 ) -> Result<(Engine, Hubs), Error> {
     let view = View::load(listing)?;
     let fleet = Fleet::new(Time::from(context.clock.now()));
-    let hubs = Hubs::new(&view.read(), &store.epoch().to_string(), fleet.clone());
+    let since = listing.unchanged_since().0;
+    let epoch = store.epoch().to_string();
+    let hubs = Hubs::new(&view.read(), since, &epoch, fleet.clone());
     let parts = Parts {
         progress: Progress::new(listing.revision.0),
         view,

@@ -98,8 +98,20 @@ async fn what_was_acknowledged_is_there_after_a_kill() {
     kill(&sandbox).await;
     sandbox.store.close().await;
     sandbox.store = Store::embedded(&path, Options::default()).unwrap();
+    // The newest is the record of this start.
+    let latest = sandbox.store.revision().await.unwrap().0 - 1;
+    let epoch = sandbox.store.epoch().to_string();
     again(&mut sandbox).await;
     assert_eq!(sandbox.service("chat").await.uid, created.uid);
+    // Who has seen all of it goes on; who has not has to list.
+    for (revision, resumes) in [(latest, true), (latest - 1, false)] {
+        let request = WatchServicesRequest {
+            resume_token: muster_runtime::resume::token(&epoch, revision),
+            ..Default::default()
+        };
+        let watched = sandbox.client.watch_services(request).await;
+        assert_eq!(watched.is_ok(), resumes, "{watched:?}");
+    }
     sandbox.until_phase("chat", ServicePhase::Healthy).await;
     sandbox.stop().await;
 }

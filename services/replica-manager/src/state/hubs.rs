@@ -35,8 +35,9 @@ pub(crate) struct Hubs {
 }
 
 impl Hubs {
-    /// Hubs that know what the view holds.
-    pub(crate) fn new(view: &Inner, epoch: &str, fleet: Fleet) -> Self {
+    /// Hubs that know what the view holds, which has not changed since a revision: who watched up to there,
+    /// before a restart, goes on from there.
+    pub(crate) fn new(view: &Inner, since: u64, epoch: &str, fleet: Fleet) -> Self {
         let mut all = Folded {
             events: view.events.values().cloned().collect(),
             ..Folded::default()
@@ -48,7 +49,6 @@ impl Hubs {
                 after: Some(Arc::clone(service)),
             });
         }
-        let revision = view.revision;
         let options = Options::default;
         let hubs = Self {
             services: Hub::new(epoch, 0, [], options()),
@@ -60,12 +60,18 @@ impl Hubs {
             fleet,
         };
         let state = hubs.render(&all);
-        hubs.services.reset(revision, put_only(state.services));
-        hubs.replicas.reset(revision, put_only(state.replicas));
-        hubs.endpoints.reset(revision, put_only(state.endpoints));
-        hubs.assignments
-            .reset(revision, put_only(state.assignments));
-        hubs.events.reset(revision, put_only(state.events));
+        let endpoints = put_only(state.endpoints);
+        let keys: Vec<_> = endpoints.iter().map(|(key, _)| Arc::clone(key)).collect();
+        hubs.services.reset(since, put_only(state.services));
+        hubs.replicas.reset(since, put_only(state.replicas));
+        hubs.endpoints.reset(since, endpoints);
+        hubs.assignments.reset(since, put_only(state.assignments));
+        hubs.events.reset(since, put_only(state.events));
+        // What was known of workers before the start is not known any more, so it is news to those who go on.
+        for key in keys {
+            hubs.endpoints.observe(&key, |known| Some(known.clone()));
+        }
+        hubs.publish(view.revision, &Folded::default());
         hubs
     }
 
