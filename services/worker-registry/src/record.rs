@@ -17,8 +17,8 @@ use crate::domain::gpus::Gpus;
 use crate::domain::text::{Text, common};
 use crate::domain::worker::{Presence, Worker};
 use crate::grpc::convert::{
-    parse_allocation, parse_event, parse_kind, parse_term, parse_time, parse_worker_record,
-    render_allocation, render_event, render_term, render_time,
+    is_told, parse_allocation, parse_event, parse_kind, parse_term, parse_time,
+    parse_worker_record, read_duration, render_allocation, render_event, render_term, render_time,
 };
 use crate::grpc::wire::{put_gpus, put_record};
 
@@ -150,7 +150,11 @@ fn read_term(value: &[u8]) -> Option<OwnerTerm> {
 fn read_allocation(value: &[u8]) -> Option<Arc<crate::domain::allocation::Allocation>> {
     let record = message::Allocation::decode(value).ok()?;
     let mut violations = Violations::new();
-    let mut allocation = parse_allocation("allocation", record.allocation?, &mut violations);
+    let mut told = record.allocation?;
+    // They were taken when callers were not held to a range.
+    told.stop_grace = told.stop_grace.filter(|one| read_duration(one).is_some());
+    told.create_time = told.create_time.filter(is_told);
+    let mut allocation = parse_allocation("allocation", told, &mut violations);
     if record.has_request {
         Arc::make_mut(&mut allocation).request = Some(Request {
             principal: record.principal.into(),

@@ -23,9 +23,10 @@ pub(crate) use enums::{
 };
 pub(crate) use event::{parse_event, parse_severity, render_event};
 pub(crate) use history::{leave_out_told, render_history};
-pub(crate) use machine::{parse_kind, parse_machine, parse_price, render_price};
+pub(crate) use machine::{check_names, parse_kind, parse_machine, parse_price, render_price};
 pub(crate) use time::{
-    parse_duration, parse_later, parse_named_time, parse_time, render_duration, render_time,
+    is_told, parse_duration, parse_later, parse_named_time, parse_time, read_duration,
+    render_duration, render_time,
 };
 pub(crate) use token::render_token;
 pub(crate) use worker::{

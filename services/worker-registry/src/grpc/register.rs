@@ -11,7 +11,7 @@ use tonic::{Request, Response, Status};
 
 use super::access::{bearer, speaks_for};
 use super::convert::{
-    MAX_ID, check_text, known, parse_allocation, parse_capacity_type, parse_checks,
+    MAX_ID, check_names, check_text, known, parse_allocation, parse_capacity_type, parse_checks,
     parse_generation, parse_labels, parse_machine, parse_name, parse_price, parse_required,
 };
 use super::failure::{check, status_of};
@@ -177,6 +177,7 @@ fn parse_arrival(
         advertise_host: place("advertise_host", &message.advertise_host, violations),
         ..Machine::default()
     };
+    check_names("capacity", message.capacity.as_ref(), violations);
     match message.capacity {
         Some(capacity) => parse_machine("capacity", capacity, &mut machine, violations),
         None => violations.add("capacity", "must be set"),

@@ -173,6 +173,38 @@ fn a_record_of_an_earlier_release_is_read() {
 }
 
 #[test]
+fn what_was_taken_before_callers_were_held_to_it_is_read() {
+    use muster_proto::workers::v1::WorkerCheck;
+    let mut before = render_as_before(&worker());
+    let told = before.worker.as_mut().unwrap();
+    told.checks = vec![WorkerCheck {
+        name: "gpus".to_owned(),
+        status: 1,
+        duration: Some(prost_types::Duration {
+            seconds: 1 << 62,
+            nanos: 0,
+        }),
+        end_time: Some(prost_types::Timestamp {
+            seconds: i64::MAX,
+            nanos: 0,
+        }),
+        ..WorkerCheck::default()
+    }];
+    let gpus = &mut told.capacity.as_mut().unwrap().gpus;
+    for gpu in gpus {
+        gpu.product_name = "p".repeat(500);
+    }
+    let read = read_worker(&before.encode_to_vec()).unwrap();
+    assert_eq!(read.checks[0].duration, Duration::ZERO);
+    assert!(
+        read.machine
+            .gpus
+            .kinds()
+            .all(|kind| kind.product_name.len() == 500)
+    );
+}
+
+#[test]
 fn a_record_that_lost_the_history_it_rests_on_is_refused() {
     let value = value_of(&Change::Worker(worker())).unwrap();
     let mut record = message::Worker::decode(&*value).unwrap();

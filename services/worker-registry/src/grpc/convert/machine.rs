@@ -17,6 +17,23 @@ const MAX_GPUS: usize = 256;
 /// The longest name of a kind of accelerator, in characters.
 const MAX_KIND: usize = 128;
 
+/// Refuses accelerators whose names are too long, which only callers are held to: records were taken before.
+pub(crate) fn check_names(
+    field: &str,
+    capacity: Option<&types::MachineCapacity>,
+    violations: &mut Violations,
+) {
+    let gpus = capacity.iter().flat_map(|capacity| &capacity.gpus);
+    for (place, gpu) in gpus.enumerate().take(MAX_GPUS) {
+        for (name, text) in [("name", &gpu.name), ("product_name", &gpu.product_name)] {
+            if text.len() > MAX_KIND {
+                let field = format!("{field}.gpus[{place}].{name}");
+                check_text(&field, text, MAX_KIND, violations);
+            }
+        }
+    }
+}
+
 /// Takes the parts of a machine that `capacity` tells.
 pub(crate) fn parse_machine(
     field: &str,
@@ -88,9 +105,6 @@ pub(crate) fn parse_kind(
     if gpu.name.trim().is_empty() {
         violations.add(at("name"), "must be set");
     }
-    check_text(&at("name"), &gpu.name, MAX_KIND, violations);
-    let product = &gpu.product_name;
-    check_text(&at("product_name"), product, MAX_KIND, violations);
     if !gpu.compute_capability.is_empty() {
         let capability = gpu.compute_capability.parse::<ComputeCapability>();
         violations.take(&at("compute_capability"), capability);
@@ -102,7 +116,7 @@ pub(crate) fn parse_kind(
         vendor: vendor.or_else(|| name.vendor()),
         name,
         memory_mib: memory.unwrap_or(0),
-        product_name: common(product),
+        product_name: common(&gpu.product_name),
         compute_capability: common(&gpu.compute_capability),
         simulated: gpu.simulated,
     }

@@ -38,11 +38,16 @@ pub(crate) fn parse_named_time(
     violations: &mut Violations,
 ) -> Option<SystemTime> {
     let time = time?;
-    let parsed = parse_time(Some(time)).filter(|_| CALENDAR.contains(&time.seconds));
+    let parsed = parse_time(Some(time).filter(|time| is_told(time)));
     if parsed.is_none() {
         violations.add(field, "must be a time of the years 1 to 9999");
     }
     parsed
+}
+
+/// Whether a time is of the years that the contract tells.
+pub(crate) fn is_told(time: &Timestamp) -> bool {
+    CALENDAR.contains(&time.seconds) && parse_time(Some(time)).is_some()
 }
 
 /// The time that comes so long after another as a caller asks; none if it is past the calendar.
@@ -75,17 +80,21 @@ pub(crate) fn parse_duration(
     duration: Option<&prost_types::Duration>,
     violations: &mut Violations,
 ) -> Option<Duration> {
-    let duration = duration?;
-    let seconds = u64::try_from(duration.seconds).ok();
-    let nanos = u32::try_from(duration.nanos).ok();
-    let parsed = seconds
-        .zip(nanos.filter(|nanos| *nanos < NANOS))
-        .map(|(seconds, nanos)| Duration::new(seconds, nanos))
-        .filter(|parsed| *parsed <= Duration::from_secs(LONGEST));
+    let parsed = read_duration(duration?);
     if parsed.is_none() {
         violations.add(field, format!("must be a duration of 0 to {LONGEST} s"));
     }
     parsed
+}
+
+/// A duration of the contract's range; none if it is not one.
+pub(crate) fn read_duration(duration: &prost_types::Duration) -> Option<Duration> {
+    let seconds = u64::try_from(duration.seconds).ok();
+    let nanos = u32::try_from(duration.nanos).ok();
+    seconds
+        .zip(nanos.filter(|nanos| *nanos < NANOS))
+        .map(|(seconds, nanos)| Duration::new(seconds, nanos))
+        .filter(|read| *read <= Duration::from_secs(LONGEST))
 }
 
 #[cfg(test)]

@@ -14,7 +14,10 @@ use super::enums::{
 };
 use super::history::{parse_transition, take_told};
 use super::machine::{parse_machine, parse_price, render_capacity, render_price};
-use super::time::{parse_duration, parse_named_time, parse_time, render_duration, render_time};
+use super::time::{
+    is_told, parse_duration, parse_named_time, parse_time, read_duration, render_duration,
+    render_time,
+};
 use super::{MAX_ID, MAX_REASON, parse_required, parse_text, render_count, render_generation};
 use crate::domain::machine::{Machine, common_labels};
 use crate::domain::room::Usage;
@@ -125,7 +128,13 @@ pub(crate) fn parse_worker_record(mut record: proto::Worker) -> Option<Worker> {
     worker.drain = record.drain.as_ref().and_then(parse_drain);
     worker.history = record.history.iter().filter_map(parse_transition).collect();
     worker.set_labels(record.labels.clone());
-    worker.checks = parse_checks(record.checks.clone(), &mut violations).into();
+    let mut checks = record.checks.clone();
+    for check in &mut checks {
+        // They were taken when callers were not held to a range.
+        check.duration = check.duration.filter(|one| read_duration(one).is_some());
+        check.end_time = check.end_time.filter(is_told);
+    }
+    worker.checks = parse_checks(checks, &mut violations).into();
     worker.set_machine(Arc::new(parse_record_machine(record, &mut violations)));
     violations.is_empty().then_some(worker)
 }
