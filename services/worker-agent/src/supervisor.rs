@@ -6,6 +6,7 @@
 //! `PROGRAM SUBCOMMAND launch FOLDER PID`, which prepares itself and becomes the replica.
 
 use std::ffi::OsString;
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -53,11 +54,8 @@ fn check() -> ExitCode {
     }
 }
 
-/// Says what is wrong on standard error, which the agent points at a file.
-#[expect(
-    clippy::print_stderr,
-    reason = "a supervisor has no log of its own; the agent keeps its standard error"
-)]
+/// Says what is wrong on standard error, which the agent points at a file. A full disk takes no
+/// complaints, and must not end what complains of it.
 fn complain(text: &str) {
-    eprintln!("supervisor: {text}");
+    let _ = io::stderr().write_all(format!("supervisor: {text}\n").as_bytes());
 }

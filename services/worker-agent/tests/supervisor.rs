@@ -1,6 +1,7 @@
 //! The supervisor with real processes: what it leaves on disk, and what it leaves running.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -124,8 +125,14 @@ fn supervise(dir: &AttemptDir) -> Child {
         .arg(dir.path())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
+        .stderr(full())
         .spawn()
         .unwrap()
+}
+
+/// A file on a disk that is full.
+fn full() -> File {
+    File::options().write(true).open("/dev/full").unwrap()
 }
 
 fn pause(millis: u64) {
@@ -285,6 +292,22 @@ fn a_supervisor_whose_folder_is_gone_does_not_stay_when_its_replica_ends() {
 }
 
 #[test]
+fn an_exit_that_the_disk_does_not_take_is_kept_until_it_does() {
+    let mut attempt = Attempt::start("while ! [ -e go ]; do sleep 0.01; done; exit 7");
+    let (go, blocked) = (
+        attempt._folder.path().join("go"),
+        attempt.dir.path().join("exit.new"),
+    );
+    attempt.launched();
+    std::fs::create_dir(&blocked).unwrap();
+    std::fs::write(go, "").unwrap();
+    pause(300);
+    assert_eq!(attempt.supervisor.try_wait().unwrap(), None, "it waits");
+    std::fs::remove_dir(&blocked).unwrap();
+    assert_eq!(attempt.exit().code, Some(7));
+}
+
+#[test]
 fn a_replica_dies_with_its_supervisor() {
     let mut attempt = Attempt::start("while :; do sleep 0.05; done");
     let pid = attempt.launched().process();
@@ -410,7 +433,7 @@ fn bad_usage_is_refused() {
     ] {
         let status = Command::new(PROGRAM)
             .args(args)
-            .stderr(Stdio::null())
+            .stderr(full())
             .status()
             .unwrap();
         assert_eq!(status.code(), Some(2), "{args:?}");
