@@ -268,6 +268,23 @@ async fn a_replica_without_its_supervisor_is_ended_and_told() {
 }
 
 #[tokio::test]
+async fn a_machine_that_cannot_start_a_replica_blames_itself() {
+    let fleet = Fleet::start().await;
+    let agent = Agent::start(fleet.config()).await;
+    until("it beats", || !fleet.registry().beats.is_empty()).await;
+    std::fs::write(fleet.data().join("attempts/full.0.1"), "").unwrap();
+    fleet.assign(assignment("full.0.1", FOREVER));
+    let ended = fleet.until_phase("full.0.1", AttemptPhase::Ended).await;
+    assert_eq!(ended.failure_class(), FailureClass::Interruption);
+    assert!(
+        ended.message.contains("cannot make the folder"),
+        "{}",
+        ended.message
+    );
+    agent.stop().await;
+}
+
+#[tokio::test]
 async fn a_drain_at_the_end_waits_for_the_moves_then_leaves() {
     let fleet = Fleet::start().await;
     let _cleared = Cleared(&["drain.0.1"]);

@@ -212,15 +212,13 @@ fn class_of(cause: ExitCause, out_of_memory: bool) -> FailureClass {
     match cause {
         ExitCause::NotExecutable => FailureClass::Config,
         ExitCause::NoImage => FailureClass::Image,
-        ExitCause::MachineRestarted => FailureClass::Interruption,
+        ExitCause::NotStarted | ExitCause::MachineRestarted => FailureClass::Interruption,
         ExitCause::Exited | ExitCause::Stopped | ExitCause::Fenced if out_of_memory => {
             FailureClass::OutOfMemory
         }
-        ExitCause::Exited
-        | ExitCause::Stopped
-        | ExitCause::Fenced
-        | ExitCause::NotStarted
-        | ExitCause::Abandoned => FailureClass::Error,
+        ExitCause::Exited | ExitCause::Stopped | ExitCause::Fenced | ExitCause::Abandoned => {
+            FailureClass::Error
+        }
     }
 }
 
@@ -286,7 +284,7 @@ mod tests {
             (ExitCause::Exited, FailureClass::Error),
             (ExitCause::NotExecutable, FailureClass::Config),
             (ExitCause::NoImage, FailureClass::Image),
-            (ExitCause::NotStarted, FailureClass::Error),
+            (ExitCause::NotStarted, FailureClass::Interruption),
             (ExitCause::Abandoned, FailureClass::Error),
             (ExitCause::MachineRestarted, FailureClass::Interruption),
         ] {

@@ -265,6 +265,7 @@ fn classify(message: &str) -> ExitCause {
         "address already in use",
         "port is already allocated",
         "context deadline",
+        "no space left on device",
     ]) {
         ExitCause::NotStarted
     } else if says(&[
@@ -372,6 +373,10 @@ mod tests {
             ),
             (
                 "driver failed programming external connectivity: Bind for 0.0.0.0:80 failed: port is already allocated",
+                ExitCause::NotStarted,
+            ),
+            (
+                "mkdir /var/lib/docker/overlay2/ab-init: no space left on device",
                 ExitCause::NotStarted,
             ),
             (
