@@ -110,6 +110,17 @@ pub struct Stop {
     pub cause: StopCause,
 }
 
+impl Stop {
+    /// The same, with the attempt killed no later than `kill_at`.
+    #[must_use]
+    pub fn by(self, kill_at: Duration) -> Self {
+        Self {
+            kill_at: self.kill_at.min(kill_at),
+            ..self
+        }
+    }
+}
+
 /// Whoever holds it speaks for the attempt. Given back when dropped, and by any death.
 #[derive(Debug)]
 pub struct Lock {
@@ -206,10 +217,7 @@ impl AttemptDir {
     /// that it was first asked for.
     pub fn set_stop(&self, stop: &Stop) -> io::Result<()> {
         let sooner = match self.stop() {
-            Ok(Some(asked)) => Stop {
-                kill_at: asked.kill_at.min(stop.kill_at),
-                ..asked
-            },
+            Ok(Some(asked)) => asked.by(stop.kill_at),
             Ok(None) | Err(_) => stop.clone(),
         };
         files::replace_json(&self.0.join("stop.json"), &sooner, Durability::Kernel)?;

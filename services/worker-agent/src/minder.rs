@@ -18,7 +18,7 @@ use muster_runtime::shutdown::Phase;
 use rustix::process::{Signal, kill_process};
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::agent::{Heard, Inbox};
 use crate::attempt_dir::{AttemptDir, Lock, Running, Spec, Stop};
@@ -41,7 +41,8 @@ const REMOVE_TRIES: u32 = 3;
 const REMOVE_TIME: Duration = Duration::from_secs(10);
 /// Lines of output that a failure is told with.
 const LAST_LINES: usize = 20;
-
+/// Between tries to pass on a stop that cannot be written.
+const STOP_RETRY: Duration = Duration::from_secs(1);
 /// Stops that wait to be passed on: a first, and a sooner one; more change nothing.
 const STOPS: usize = 4;
 
@@ -120,22 +121,17 @@ impl Minder {
         Orders(sender)
     }
 
-    async fn mind(self, task: Task, mut stops: mpsc::Receiver<(StopCause, Duration)>) {
+    async fn mind(self, task: Task, stops: mpsc::Receiver<(StopCause, Duration)>) {
         if let Task::Start(start) = task
             && let Err(error) = self.make(start).await
         {
             let why = format!("cannot make the folder of the attempt: {error}");
             return self.tell_end(self.failure(why)).await;
         }
-        let minding = self.until_the_end();
-        tokio::pin!(minding);
-        let exit = loop {
-            tokio::select! {
-                exit = &mut minding => break exit,
-                Some((cause, grace)) = stops.recv() => self.pass_on(cause, grace),
-            }
-        };
-        self.tell_end(exit).await;
+        tokio::select! {
+            exit = self.until_the_end() => self.tell_end(exit).await,
+            () = self.pass_on(stops) => {}
+        }
     }
 
     async fn make(&self, start: Box<Start>) -> io::Result<()> {
@@ -143,13 +139,38 @@ impl Minder {
         blocking(move || start.make(&dir)).await
     }
 
-    fn pass_on(&self, cause: StopCause, grace: Duration) {
-        let stop = Stop {
-            kill_at: machine::since_boot().saturating_add(grace),
-            cause,
-        };
-        if let Err(error) = self.dir.set_stop(&stop) {
-            tracing::error!(attempt = %self.id, %error, "cannot pass on that an attempt is to stop");
+    /// Passes on every stop that comes, for ever. What cannot be written is tried again: the agent
+    /// asks once.
+    async fn pass_on(&self, mut stops: mpsc::Receiver<(StopCause, Duration)>) {
+        let mut unwritten: Option<Stop> = None;
+        let mut failed = false;
+        loop {
+            tokio::select! {
+                Some((cause, grace)) = stops.recv() => {
+                    let kill_at = machine::since_boot().saturating_add(grace);
+                    let first = unwritten.unwrap_or(Stop { kill_at, cause });
+                    unwritten = Some(first.by(kill_at));
+                }
+                () = sleep(STOP_RETRY), if unwritten.is_some() => {}
+                else => std::future::pending().await,
+            }
+            let Some(stop) = unwritten.clone() else {
+                continue;
+            };
+            let dir = self.dir.clone();
+            match blocking(move || dir.set_stop(&stop)).await {
+                Ok(()) => {
+                    unwritten = None;
+                    if std::mem::take(&mut failed) {
+                        tracing::info!(attempt = %self.id, "passed on that an attempt is to stop");
+                    }
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut failed, true) {
+                        tracing::error!(attempt = %self.id, %error, "cannot pass on yet that an attempt is to stop");
+                    }
+                }
+            }
         }
     }
 
@@ -160,13 +181,13 @@ impl Minder {
                 Ok(standing) => standing,
                 Err(error) => {
                     tracing::error!(attempt = %self.id, %error, "cannot read the folder of an attempt");
-                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    sleep(Duration::from_secs(1)).await;
                     continue;
                 }
             };
             match standing {
                 Standing::Ended(exit) => return exit,
-                Standing::Supervised(None) => tokio::time::sleep(BEGIN_PAUSE).await,
+                Standing::Supervised(None) => sleep(BEGIN_PAUSE).await,
                 Standing::Supervised(Some(running)) => self.watch(&running).await,
                 Standing::Unstarted if starts == STARTS => {
                     return self
@@ -214,7 +235,7 @@ impl Minder {
             self.until_it_dies().await;
         }
         // It has ended, or is just beginning or ending.
-        tokio::time::sleep(BEGIN_PAUSE).await;
+        sleep(BEGIN_PAUSE).await;
     }
 
     async fn until_it_dies(&self) {
@@ -230,7 +251,7 @@ impl Minder {
 
     async fn complain_of(&self, error: &io::Error) {
         tracing::error!(attempt = %self.id, %error, "cannot wait for a supervisor");
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        sleep(Duration::from_secs(1)).await;
     }
 
     async fn tell_launch(&self) {
@@ -277,7 +298,7 @@ impl Minder {
                 Ok(Err(error)) => tracing::warn!(attempt = %self.id, %error, "a container is left"),
                 Err(_) => tracing::warn!(attempt = %self.id, "a container is left: no answer"),
             }
-            tokio::time::sleep(KILL_PAUSE).await;
+            sleep(KILL_PAUSE).await;
         }
     }
 
@@ -289,7 +310,7 @@ impl Minder {
             if left.unwrap_or(0) == 0 {
                 return;
             }
-            tokio::time::sleep(KILL_PAUSE).await;
+            sleep(KILL_PAUSE).await;
         }
     }
 

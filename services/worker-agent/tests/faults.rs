@@ -285,6 +285,31 @@ async fn a_machine_that_cannot_start_a_replica_blames_itself() {
 }
 
 #[tokio::test]
+async fn a_stop_that_cannot_be_written_is_passed_on_once_it_can() {
+    let fleet = Fleet::start().await;
+    let _cleared = Cleared(&["unwritten.0.1"]);
+    let agent = Agent::start(fleet.config()).await;
+    fleet.assign(assignment("unwritten.0.1", FOREVER));
+    fleet
+        .until_phase("unwritten.0.1", AttemptPhase::Ready)
+        .await;
+    let folder = fleet.data().join("attempts/unwritten.0.1");
+    std::fs::create_dir(folder.join("stop.new")).unwrap();
+    fleet.stop("unwritten.0.1");
+    fleet
+        .until_phase("unwritten.0.1", AttemptPhase::Stopping)
+        .await;
+    pause(1500).await;
+    assert!(runs("unwritten.0.1"), "nobody has told it");
+    std::fs::remove_dir(folder.join("stop.new")).unwrap();
+    let ended = fleet
+        .until_phase("unwritten.0.1", AttemptPhase::Ended)
+        .await;
+    assert!(ended.stopped && !ended.interrupted);
+    agent.stop().await;
+}
+
+#[tokio::test]
 async fn a_drain_at_the_end_waits_for_the_moves_then_leaves() {
     let fleet = Fleet::start().await;
     let _cleared = Cleared(&["drain.0.1"]);
