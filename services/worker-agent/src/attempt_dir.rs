@@ -121,6 +121,21 @@ impl Stop {
     }
 }
 
+/// Before the time of a stop, where the fifo brings one.
+const CALL: &str = "stop ";
+
+/// The soonest stop that the fifo has brought, rather than the disk: when the attempt is killed.
+pub fn called_stop(bytes: &[u8]) -> Option<Duration> {
+    bytes
+        .split_inclusive(|byte| *byte == b'\n')
+        // A time that was cut would be a sooner one.
+        .filter_map(|line| std::str::from_utf8(line.strip_suffix(b"\n")?).ok())
+        .filter_map(|line| line.trim_start_matches('\u{1}').strip_prefix(CALL))
+        .filter_map(|millis| millis.parse().ok())
+        .map(Duration::from_millis)
+        .min()
+}
+
 /// Whoever holds it speaks for the attempt. Given back when dropped, and by any death.
 #[derive(Debug)]
 pub struct Lock {
@@ -214,26 +229,30 @@ impl AttemptDir {
     }
 
     /// Asks its supervisor, if there is one, to stop it. Again: to stop it sooner, for the reason
-    /// that it was first asked for.
+    /// that it was first asked for. On an error only a supervisor that is there now may know of it.
     pub fn set_stop(&self, stop: &Stop) -> io::Result<()> {
         let sooner = match self.stop() {
             Ok(Some(asked)) => asked.by(stop.kill_at),
             Ok(None) | Err(_) => stop.clone(),
         };
-        files::replace_json(&self.0.join("stop.json"), &sooner, Durability::Kernel)?;
-        self.wake();
-        Ok(())
+        let written = files::replace_json(&self.0.join("stop.json"), &sooner, Durability::Kernel);
+        match &written {
+            Ok(()) => self.wake(&[1]),
+            // The fifo needs no room on the disk.
+            Err(_) => self.wake(format!("{CALL}{}\n", sooner.kill_at.as_millis()).as_bytes()),
+        }
+        written
     }
 
     /// Has the supervisor look at the files. No supervisor, no harm: the next one looks by itself.
-    fn wake(&self) {
+    fn wake(&self, by: &[u8]) {
         let opened = OpenOptions::new()
             .write(true)
             .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
             .open(self.wake_path());
         if let Ok(mut fifo) = opened {
             // Full is as good: there is something to wake by.
-            let _ = fifo.write(&[1]);
+            let _ = fifo.write(by);
         }
     }
 
@@ -334,5 +353,26 @@ mod tests {
         dir.set_stop(&at(7)).unwrap();
         assert_eq!(dir.stop().unwrap(), Some(at(5)));
         assert_eq!(wake.read(&mut [0; 8]).unwrap(), 2);
+    }
+
+    #[test]
+    fn a_stop_that_the_disk_does_not_take_goes_by_the_fifo() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = AttemptDir::new(folder.path().join("a"));
+        dir.make().unwrap();
+        fs::create_dir(dir.path().join("stop.new")).unwrap();
+        let mut wake = dir.wake_end().unwrap();
+        dir.wake(&[1]);
+        for secs in [9, 5, 7] {
+            let kill_at = Duration::from_secs(secs);
+            let cause = StopCause::Released;
+            assert!(dir.set_stop(&Stop { kill_at, cause }).is_err());
+        }
+        let mut bytes = [0; 64];
+        let read = wake.read(&mut bytes).unwrap();
+        assert_eq!(called_stop(&bytes[..read]), Some(Duration::from_secs(5)));
+        for nothing in [&b""[..], &[1, 1], b"stop x\n", b"stop 50"] {
+            assert_eq!(called_stop(nothing), None);
+        }
     }
 }

@@ -294,6 +294,8 @@ async fn a_stop_that_cannot_be_written_is_passed_on_once_it_can() {
         .until_phase("unwritten.0.1", AttemptPhase::Ready)
         .await;
     let folder = fleet.data().join("attempts/unwritten.0.1");
+    let (wake, away) = (folder.join("wake"), folder.join("away"));
+    std::fs::rename(&wake, &away).unwrap();
     std::fs::create_dir(folder.join("stop.new")).unwrap();
     fleet.stop("unwritten.0.1");
     fleet
@@ -302,9 +304,25 @@ async fn a_stop_that_cannot_be_written_is_passed_on_once_it_can() {
     pause(1500).await;
     assert!(runs("unwritten.0.1"), "nobody has told it");
     std::fs::remove_dir(folder.join("stop.new")).unwrap();
+    std::fs::rename(&away, &wake).unwrap();
     let ended = fleet
         .until_phase("unwritten.0.1", AttemptPhase::Ended)
         .await;
+    assert!(ended.stopped && !ended.interrupted);
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_stop_that_is_never_written_is_obeyed() {
+    let fleet = Fleet::start().await;
+    let _cleared = Cleared(&["called.0.1"]);
+    let agent = Agent::start(fleet.config()).await;
+    fleet.assign(assignment("called.0.1", FOREVER));
+    fleet.until_phase("called.0.1", AttemptPhase::Ready).await;
+    let folder = fleet.data().join("attempts/called.0.1");
+    std::fs::create_dir(folder.join("stop.new")).unwrap();
+    fleet.stop("called.0.1");
+    let ended = fleet.until_phase("called.0.1", AttemptPhase::Ended).await;
     assert!(ended.stopped && !ended.interrupted);
     agent.stop().await;
 }

@@ -14,7 +14,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use super::complain;
 use super::output::STACK;
 use super::run::timespec;
-use crate::attempt_dir::{AttemptDir, Fence, Stop};
+use crate::attempt_dir::{AttemptDir, Fence, called_stop};
 use crate::domain::lease::{Lease, Verdict};
 use crate::files;
 
@@ -27,7 +27,8 @@ const LEASE_EVERY: Duration = Duration::from_millis(500);
 /// What is asked now.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Orders {
-    pub(super) stop: Option<Stop>,
+    /// When it is killed, since boot.
+    pub(super) stop: Option<Duration>,
     pub(super) lease: Option<Lease>,
 }
 
@@ -57,9 +58,9 @@ pub(super) enum Due {
 impl Orders {
     /// What is due at `now`. `fence` is the grace of an attempt that ends with its lease.
     pub(super) fn due(&self, boot_id: &str, now: Duration, fence: Option<Duration>) -> Due {
-        let told = self.stop.as_ref().map(|stop| End {
+        let told = self.stop.map(|kill_at| End {
             why: Why::Told,
-            kill_at: stop.kill_at,
+            kill_at,
         });
         let fenced = match (fence, &self.lease) {
             (None, _) => Verdict::RunsUntil(Duration::MAX),
@@ -103,16 +104,14 @@ impl Shared {
             .clone()
     }
 
-    /// Reads the files; true if anything is different.
-    pub(super) fn read(&self, dir: &AttemptDir, fence: Option<&Fence>) -> bool {
-        let stop = dir.stop();
+    /// Reads the files; true if anything is different. `called` is a stop that came without one.
+    fn read(&self, dir: &AttemptDir, fence: Option<&Fence>, called: Option<Duration>) -> bool {
+        let stop = dir.stop().ok().flatten().map(|stop| stop.kill_at);
         let lease = fence.map(|fence| files::read(&fence.lease));
         let mut orders = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let before = orders.clone();
         // What cannot be read leaves what was read before: a stop is never called off.
-        if let Ok(Some(stop)) = stop {
-            orders.stop = Some(stop);
-        }
+        orders.stop = [orders.stop, stop, called].into_iter().flatten().min();
         if let Some(Ok(Some(bytes))) = lease
             && let Some(lease) = std::str::from_utf8(&bytes).ok().and_then(Lease::parse)
         {
@@ -130,7 +129,7 @@ pub(super) fn begin(dir: &AttemptDir, fence: Option<&Fence>) -> io::Result<(Shar
     changed_end.set_nonblocking(true)?;
     let orders = Shared::default();
     let wake = dir.wake_end()?;
-    orders.read(dir, fence);
+    orders.read(dir, fence, None);
     let (shared, dir, fence) = (orders.clone(), dir.clone(), fence.cloned());
     thread::Builder::new().stack_size(STACK).spawn(move || {
         if let Err(error) = watch(&shared, &dir, fence.as_ref(), &wake, changed_end) {
@@ -154,8 +153,9 @@ fn watch(
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
-        let _ = wake.read(&mut [0; 64]);
-        if shared.read(dir, fence) {
+        let mut bytes = [0; 1024];
+        let read = wake.read(&mut bytes).unwrap_or(0);
+        if shared.read(dir, fence, called_stop(&bytes[..read])) {
             changed.write_all(&[1])?;
         }
     }
@@ -164,7 +164,6 @@ fn watch(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::end::StopCause;
 
     const fn secs(secs: u64) -> Duration {
         Duration::from_secs(secs)
@@ -172,10 +171,7 @@ mod tests {
 
     fn orders(stop: Option<u64>, deadline: Option<u64>) -> Orders {
         Orders {
-            stop: stop.map(|at| Stop {
-                kill_at: secs(at),
-                cause: StopCause::Released,
-            }),
+            stop: stop.map(secs),
             lease: deadline.map(|at| Lease {
                 boot_id: "b".into(),
                 deadline: secs(at),
