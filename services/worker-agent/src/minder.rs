@@ -128,10 +128,11 @@ impl Minder {
             let why = format!("cannot make the folder of the attempt: {error}");
             return self.tell_end(self.failure(why)).await;
         }
-        tokio::select! {
-            exit = self.until_the_end() => self.tell_end(exit).await,
-            () = self.pass_on(stops) => {}
-        }
+        let exit = tokio::select! {
+            exit = self.until_the_end() => exit,
+            () = self.pass_on(stops) => self.give_up().await,
+        };
+        self.tell_end(exit).await;
     }
 
     async fn make(&self, start: Box<Start>) -> io::Result<()> {
@@ -139,8 +140,8 @@ impl Minder {
         blocking(move || start.make(&dir)).await
     }
 
-    /// Passes on every stop that comes, for ever. What cannot be written is tried again: the agent
-    /// asks once.
+    /// Passes on every stop that comes, until the folder is gone. What cannot be written is tried
+    /// again: the agent asks once.
     async fn pass_on(&self, mut stops: mpsc::Receiver<(StopCause, Duration)>) {
         let mut unwritten: Option<Stop> = None;
         let mut failed = false;
@@ -165,6 +166,7 @@ impl Minder {
                         tracing::info!(attempt = %self.id, "passed on that an attempt is to stop");
                     }
                 }
+                Err(_) if self.folder_is_gone() => return,
                 Err(error) => {
                     if !std::mem::replace(&mut failed, true) {
                         tracing::error!(attempt = %self.id, %error, "cannot pass on yet that an attempt is to stop");
@@ -179,6 +181,7 @@ impl Minder {
         loop {
             let standing = match self.look().await {
                 Ok(standing) => standing,
+                Err(_) if self.folder_is_gone() => return self.give_up().await,
                 Err(error) => {
                     tracing::error!(attempt = %self.id, %error, "cannot read the folder of an attempt");
                     sleep(Duration::from_secs(1)).await;
@@ -281,6 +284,21 @@ impl Minder {
             ..self.failure(message.to_owned())
         };
         self.conclude(lock, exit).await
+    }
+
+    fn folder_is_gone(&self) -> bool {
+        matches!(self.dir.path().try_exists(), Ok(false))
+    }
+
+    /// Ends what is left of a replica whose folder is gone: nobody can be asked to, and nobody will
+    /// say how it ended.
+    async fn give_up(&self) -> Exit {
+        tracing::error!(attempt = %self.id, "the folder of an attempt is gone: it is ended");
+        self.kill_remains().await;
+        Exit {
+            cause: ExitCause::FolderGone,
+            ..self.failure("its folder is gone, and it was ended with it".to_owned())
+        }
     }
 
     /// Has the engine remove the attempt's container, if it has one. An engine that is away is not

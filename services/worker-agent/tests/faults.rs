@@ -328,6 +328,39 @@ async fn a_stop_that_is_never_written_is_obeyed() {
 }
 
 #[tokio::test]
+async fn a_replica_whose_folder_is_gone_can_be_stopped_and_ends_with_its_supervisor() {
+    let fleet = Fleet::start().await;
+    let ids = ["gone.0.1", "gone.1.1"];
+    let _cleared = Cleared(&ids);
+    let mut agent = Agent::start(fleet.config()).await;
+    for id in ids {
+        fleet.assign(assignment(id, FOREVER));
+        fleet.until_phase(id, AttemptPhase::Ready).await;
+    }
+    let told = agent.about().await;
+    for id in ids {
+        std::fs::remove_dir_all(fleet.data().join("attempts").join(id)).unwrap();
+    }
+    pause(300).await;
+    assert!(ids.iter().all(|id| runs(id)), "nothing ends for it alone");
+    fleet.stop(ids[0]);
+    let stopped = fleet.until_phase(ids[0], AttemptPhase::Ended).await;
+    assert!(stopped.stopped && !stopped.interrupted && !runs(ids[0]));
+    let mut attempts = told.attempts.iter();
+    let supervisor = attempts.find(|one| one.attempt_id == ids[1]).unwrap();
+    kill_process(
+        Pid::from_raw(supervisor.supervisor_pid).unwrap(),
+        Signal::KILL,
+    )
+    .unwrap();
+    let lost = fleet.until_phase(ids[1], AttemptPhase::Ended).await;
+    assert_eq!(lost.failure_class(), FailureClass::Interruption);
+    assert!(lost.message.contains("folder is gone"), "{}", lost.message);
+    assert!(!runs(ids[1]));
+    agent.stop().await;
+}
+
+#[tokio::test]
 async fn a_drain_at_the_end_waits_for_the_moves_then_leaves() {
     let fleet = Fleet::start().await;
     let _cleared = Cleared(&["drain.0.1"]);

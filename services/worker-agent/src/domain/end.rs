@@ -64,6 +64,15 @@ pub enum ExitCause {
     Abandoned,
     /// The machine was restarted.
     MachineRestarted,
+    /// Its folder was removed while it ran, and the agent ended what was left.
+    FolderGone,
+}
+
+impl ExitCause {
+    /// Whether no folder may be there to say so once more.
+    pub fn is_unrecorded(self) -> bool {
+        matches!(self, Self::NotStarted | Self::FolderGone)
+    }
 }
 
 /// What is known of the exit itself.
@@ -212,7 +221,9 @@ fn class_of(cause: ExitCause, out_of_memory: bool) -> FailureClass {
     match cause {
         ExitCause::NotExecutable => FailureClass::Config,
         ExitCause::NoImage => FailureClass::Image,
-        ExitCause::NotStarted | ExitCause::MachineRestarted => FailureClass::Interruption,
+        ExitCause::NotStarted | ExitCause::MachineRestarted | ExitCause::FolderGone => {
+            FailureClass::Interruption
+        }
         ExitCause::Exited | ExitCause::Stopped | ExitCause::Fenced if out_of_memory => {
             FailureClass::OutOfMemory
         }
@@ -287,6 +298,7 @@ mod tests {
             (ExitCause::NotStarted, FailureClass::Interruption),
             (ExitCause::Abandoned, FailureClass::Error),
             (ExitCause::MachineRestarted, FailureClass::Interruption),
+            (ExitCause::FolderGone, FailureClass::Interruption),
         ] {
             let (found, stopped, interrupted, _) = check(&exit(cause), None);
             assert_eq!(

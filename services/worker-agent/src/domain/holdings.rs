@@ -350,7 +350,9 @@ impl Holdings {
             held.attempt.said().to_owned(),
         );
         // No folder will say how it ended.
-        let unrun = *held.attempt.phase() == Phase::Waiting || matches!(event, Event::Misfit(_));
+        let unrecorded = *held.attempt.phase() == Phase::Waiting
+            || matches!(&event, Event::Misfit(_))
+            || matches!(&event, Event::Exited(exit) if exit.cause.is_unrecorded());
         let Ok(changed) = held.attempt.apply(event, now) else {
             return;
         };
@@ -371,7 +373,7 @@ impl Holdings {
                 actions.push(Action::Stop(id.clone(), cause.clone(), grace));
             }
             Phase::Ready | Phase::Unready => actions.push(Action::RememberReadiness(id.clone())),
-            Phase::Ended(_) if unrun => {
+            Phase::Ended(_) if unrecorded => {
                 let allocation = assignment.allocation.clone();
                 self.remember_ended(&allocation, actions);
             }

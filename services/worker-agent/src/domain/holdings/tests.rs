@@ -81,10 +81,14 @@ fn replacing(id: &str, replaced: &str) -> Input {
 }
 
 fn exited(id: &str) -> Input {
+    exited_by(ExitCause::Exited, id)
+}
+
+fn exited_by(cause: ExitCause, id: &str) -> Input {
     Input::Exited(
         attempt(id),
         Exit {
-            cause: ExitCause::Exited,
+            cause,
             code: Some(1),
             signal: None,
             out_of_memory: false,
@@ -151,6 +155,16 @@ fn what_is_assigned_to_stop_is_stopped_and_never_started() {
     assert_eq!(holdings.apply(stop("x2"), at(0)), [remember("a-x2")]);
     assert_eq!(holdings.apply(run("x2"), at(0)), []);
     assert!(holdings.get(&attempt("x2")).unwrap().is_ended());
+}
+
+#[test]
+fn an_end_that_no_folder_may_keep_is_remembered() {
+    for cause in [ExitCause::NotStarted, ExitCause::FolderGone] {
+        let mut holdings = after([run("x1")]);
+        let ended = holdings.apply(exited_by(cause, "x1"), at(1));
+        assert_eq!(ended, [remember("a-x1")], "{cause:?}");
+        assert_eq!(held(&holdings), [("a-x1", HeldPhase::Ended)]);
+    }
 }
 
 #[test]
