@@ -136,6 +136,13 @@ pub fn called_stop(bytes: &[u8]) -> Option<Duration> {
         .min()
 }
 
+/// How an attempt ended, if a supervisor has told it by the fifo.
+pub fn told_exit(bytes: &[u8]) -> Option<Exit> {
+    bytes
+        .split(|byte| *byte == b'\n')
+        .find_map(|line| serde_json::from_slice(line).ok())
+}
+
 /// Whoever holds it speaks for the attempt. Given back when dropped, and by any death.
 #[derive(Debug)]
 pub struct Lock {
@@ -266,7 +273,17 @@ impl AttemptDir {
         open_fifo(&self.alive_path())
     }
 
-    /// A pipe that comes to its end when the supervisor dies; nothing if none lives.
+    /// Tells by what [`AttemptDir::alive_end`] gave how it ended, without the disk. Told again as
+    /// often as it may have been missed.
+    pub fn tell_exit(mut alive: &File, exit: &Exit) {
+        if let Ok(json) = serde_json::to_string(exit) {
+            // The first line end may be read as a sign of life. Full is as good: it is there.
+            let _ = alive.write(format!("\n{json}\n").as_bytes());
+        }
+    }
+
+    /// A pipe that comes to its end when the supervisor dies, and may bring [`told_exit`] before;
+    /// nothing if none lives.
     pub fn life(&self) -> io::Result<Option<File>> {
         let mut fifo = OpenOptions::new()
             .read(true)
@@ -276,7 +293,8 @@ impl AttemptDir {
         // of an end only if there was a writer first.
         match fifo.read(&mut [0]) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Some(fifo)),
-            Ok(_) => Ok(None),
+            Ok(0) => Ok(None),
+            Ok(_) => Ok(Some(fifo)),
             Err(error) => Err(error),
         }
     }
@@ -335,6 +353,31 @@ mod tests {
         drop(held);
         assert_eq!(life.read(&mut [0]).unwrap(), 0);
         assert!(dir.life().unwrap().is_none());
+    }
+
+    #[test]
+    fn an_exit_is_told_without_the_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = AttemptDir::new(folder.path().join("a"));
+        dir.make().unwrap();
+        let exit = Exit {
+            cause: crate::domain::end::ExitCause::Exited,
+            code: Some(7),
+            signal: None,
+            out_of_memory: false,
+            time: SystemTime::UNIX_EPOCH,
+            message: "two\nlines".into(),
+        };
+        let alive = dir.alive_end().unwrap();
+        AttemptDir::tell_exit(&alive, &exit);
+        for _ in 0..2 {
+            let mut life = dir.life().unwrap().unwrap();
+            let mut bytes = [0; 1024];
+            let read = life.read(&mut bytes).unwrap();
+            assert_eq!(told_exit(&bytes[..read]), Some(exit.clone()));
+            assert_eq!(told_exit(&bytes[..read - 2]), None);
+            AttemptDir::tell_exit(&alive, &exit);
+        }
     }
 
     #[test]

@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use crate::agent::{Heard, Inbox};
-use crate::attempt_dir::{AttemptDir, Lock, Running, Spec, Stop};
+use crate::attempt_dir::{AttemptDir, Lock, Running, Spec, Stop, told_exit};
 use crate::domain::end::{Exit, ExitCause, StopCause};
 use crate::domain::ids::AttemptId;
 use crate::engine::Engine;
@@ -244,7 +244,13 @@ impl Minder {
     async fn until_it_dies(&self) {
         match self.dir.life() {
             Ok(Some(alive)) => match pipe::Receiver::from_file(alive) {
-                Ok(alive) => end_of(&alive).await,
+                Ok(alive) => {
+                    // It lives on to write that down.
+                    if let Some(exit) = exit_or_end_of(&alive).await {
+                        self.tell_end(exit).await;
+                        end_of(&alive).await;
+                    }
+                }
                 Err(error) => self.complain_of(&error).await,
             },
             Ok(None) => {}
@@ -429,15 +435,27 @@ fn kill_all(variable: &str) -> usize {
 
 /// Waits until the other end of a pipe is closed.
 async fn end_of(pipe: &pipe::Receiver) {
-    let mut byte = [0];
+    while exit_or_end_of(pipe).await.is_some() {}
+}
+
+/// Waits until a pipe brings how an attempt ended, or its other end is closed.
+async fn exit_or_end_of(pipe: &pipe::Receiver) -> Option<Exit> {
+    let mut heard = Vec::new();
+    let mut bytes = [0; 1024];
     while pipe.readable().await.is_ok() {
-        match pipe.try_read(&mut byte) {
-            Ok(0) => return,
-            Ok(_) => {}
+        match pipe.try_read(&mut bytes) {
+            Ok(0) => return None,
+            Ok(read) => {
+                heard.extend_from_slice(&bytes[..read]);
+                if let Some(exit) = told_exit(&heard) {
+                    return Some(exit);
+                }
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(_) => return,
+            Err(_) => return None,
         }
     }
+    None
 }
 
 /// Does what may block away from the event loop.

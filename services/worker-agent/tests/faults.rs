@@ -361,6 +361,40 @@ async fn a_replica_whose_folder_is_gone_can_be_stopped_and_ends_with_its_supervi
 }
 
 #[tokio::test]
+async fn an_end_is_told_while_the_disk_does_not_take_it_and_once_it_has() {
+    let fleet = Fleet::start().await;
+    let _cleared = Cleared(&["late.0.1"]);
+    fleet.registry().keeps_ended = true;
+    fleet.manager().keeps_ended = true;
+    let mut first = Agent::start(fleet.config()).await;
+    fleet.assign(assignment("late.0.1", FOREVER));
+    fleet.until_phase("late.0.1", AttemptPhase::Ready).await;
+    let supervisor = first.about().await.attempts[0].supervisor_pid;
+    let supervisor = Pid::from_raw(supervisor).unwrap();
+    let lives = || rustix::process::test_kill_process(supervisor).is_ok();
+    let folder = fleet.data().join("attempts/late.0.1");
+    std::fs::create_dir(folder.join("exit.new")).unwrap();
+    kill_all("late.0.1");
+    let check = |ended: &AttemptReport| {
+        assert_eq!(ended.failure_class(), FailureClass::Error);
+        assert_eq!(ended.message, "killed by SIGKILL");
+    };
+    check(&fleet.until_phase("late.0.1", AttemptPhase::Ended).await);
+    assert!(lives(), "it waits for the disk");
+    first.stop().await;
+    fleet.manager().latest.clear();
+    let second = Agent::start(fleet.config()).await;
+    check(&fleet.until_phase("late.0.1", AttemptPhase::Ended).await);
+    std::fs::remove_dir(folder.join("exit.new")).unwrap();
+    until("it is written", || folder.join("exit.json").exists()).await;
+    second.stop().await;
+    fleet.manager().latest.clear();
+    let third = Agent::start(fleet.config()).await;
+    check(&fleet.until_phase("late.0.1", AttemptPhase::Ended).await);
+    third.stop().await;
+}
+
+#[tokio::test]
 async fn a_drain_at_the_end_waits_for_the_moves_then_leaves() {
     let fleet = Fleet::start().await;
     let _cleared = Cleared(&["drain.0.1"]);

@@ -2,6 +2,7 @@
 //! order, end everything, and leave the exit status on disk. One thread decides and signals; it
 //! touches the disk only before the start and after the end.
 
+use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -52,7 +53,7 @@ fn supervise(dir: &AttemptDir) -> io::Result<()> {
         return Ok(());
     }
     let spec = dir.spec()?;
-    let _alive = dir.alive_end()?;
+    let alive = dir.alive_end()?;
     detach();
     let running = Running {
         boot_id: machine::boot_id(),
@@ -67,7 +68,7 @@ fn supervise(dir: &AttemptDir) -> io::Result<()> {
         Some(container) => container::run(dir, &spec, container, running, orders, changed)?,
     };
     remove_cgroup(&spec);
-    leave_exit(dir, &lock, &exit);
+    leave_exit(dir, &lock, &alive, &exit);
     Ok(())
 }
 
@@ -89,8 +90,9 @@ fn detach() {
     let _ = std::env::set_current_dir("/");
 }
 
-/// The exit status has to get to disk: a full disk is waited for.
-fn leave_exit(dir: &AttemptDir, lock: &Lock, exit: &Exit) {
+/// The exit status has to get to disk: a full disk is waited for. The agent hears of it meanwhile,
+/// so that it does not take for running what has ended.
+fn leave_exit(dir: &AttemptDir, lock: &Lock, alive: &File, exit: &Exit) {
     let mut wait = Duration::from_millis(50);
     while let Err(error) = dir.set_exit(lock, exit) {
         complain(&format!("cannot write the exit status: {error}"));
@@ -98,6 +100,7 @@ fn leave_exit(dir: &AttemptDir, lock: &Lock, exit: &Exit) {
             // Whoever removed it will not ask.
             return;
         }
+        AttemptDir::tell_exit(alive, exit);
         pause(wait);
         wait = (wait * 2).min(Duration::from_secs(5));
     }
@@ -306,7 +309,7 @@ fn was_out_of_memory(cgroup: &Path) -> bool {
 
 /// Tells the agent, which waits for the end of our output, to look at the folder.
 pub(super) fn close_stdout() {
-    if let Ok(null) = std::fs::File::options().write(true).open("/dev/null") {
+    if let Ok(null) = File::options().write(true).open("/dev/null") {
         let _ = rustix::stdio::dup2_stdout(null);
     }
 }
