@@ -181,6 +181,11 @@ impl AttemptDir {
         files::sync_folder(&self.0)
     }
 
+    /// Takes back what is to be run: what was never begun is not begun by a later agent either.
+    pub fn remove_spec(&self) -> io::Result<()> {
+        fs::remove_file(self.spec_path())
+    }
+
     /// The folder itself.
     pub fn path(&self) -> &Path {
         &self.0

@@ -346,10 +346,17 @@ impl Minder {
             .filter(|part| !part.is_empty())
             .collect::<Vec<_>>();
         let exit = self.failure(why.join(": "));
-        match self.dir.try_lock() {
-            Ok(Some(lock)) => self.conclude(lock, exit).await,
-            Ok(None) | Err(_) => exit,
+        let Ok(Some(lock)) = self.dir.try_lock() else {
+            return exit;
+        };
+        let exit = self.conclude(lock, exit).await;
+        // A full disk takes no exit, but gives back what says that it is to be run.
+        if !matches!(self.dir.exit(), Ok(Some(_)))
+            && let Err(error) = self.dir.remove_spec()
+        {
+            tracing::error!(attempt = %self.id, %error, "a later agent may start what has ended");
         }
+        exit
     }
 
     async fn conclude(&self, lock: Lock, exit: Exit) -> Exit {

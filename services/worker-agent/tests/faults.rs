@@ -395,6 +395,33 @@ async fn an_end_is_told_while_the_disk_does_not_take_it_and_once_it_has() {
 }
 
 #[tokio::test]
+async fn what_could_not_be_started_nor_written_is_not_started_by_the_next_agent() {
+    let fleet = Fleet::start().await;
+    let _cleared = Cleared(&["never.0.1"]);
+    fleet.registry().keeps_ended = true;
+    fleet.manager().keeps_ended = true;
+    let mut config = fleet.config();
+    config.supervisor_command = vec!["/no/such/program".into(), "supervise".into()];
+    let first = Agent::start(config).await;
+    until("it beats", || !fleet.registry().beats.is_empty()).await;
+    let blocked = fleet.data().join("attempts/never.0.1/exit.new");
+    std::fs::create_dir_all(blocked).unwrap();
+    fleet.assign(assignment("never.0.1", FOREVER));
+    let ended = fleet.until_phase("never.0.1", AttemptPhase::Ended).await;
+    assert_eq!(ended.failure_class(), FailureClass::Interruption);
+    first.stop().await;
+    let registrations = fleet.registry().registrations.len();
+    let second = Agent::start(fleet.config()).await;
+    until("it registers", || {
+        fleet.registry().registrations.len() > registrations
+    })
+    .await;
+    pause(500).await;
+    assert!(!runs("never.0.1"));
+    second.stop().await;
+}
+
+#[tokio::test]
 async fn a_drain_at_the_end_waits_for_the_moves_then_leaves() {
     let fleet = Fleet::start().await;
     let _cleared = Cleared(&["drain.0.1"]);
