@@ -312,7 +312,7 @@ impl Agent {
             Action::RememberEnded(_) | Action::RememberToken(..) => Ok(()),
             Action::Start(id) => match self.start(&id) {
                 Ok(()) => Ok(()),
-                Err(why) => self.decide(Input::Misfit(id, why)),
+                Err(input) => self.decide(*input),
             },
             Action::Stop(id, cause, grace) => {
                 self.stop(&id, cause, grace);
@@ -337,11 +337,19 @@ impl Agent {
         }
     }
 
-    fn start(&mut self, id: &AttemptId) -> Result<(), String> {
+    /// Has it started, or says what has come of it instead.
+    fn start(&mut self, id: &AttemptId) -> Result<(), Box<Input>> {
+        let misfit = |why: String| Box::new(Input::Misfit(id.clone(), why));
         let taken: BTreeSet<u16> = self.real_ports();
-        let local = self.locals.get_mut(id).ok_or("its assignment is gone")?;
-        let wanted = plan::wanted_ports(&local.assignment)?;
-        local.ports = choose_ports(&self.config, id, &wanted, &taken)?;
+        let Some(local) = self.locals.get_mut(id) else {
+            return Err(misfit("its assignment is gone".to_owned()));
+        };
+        let wanted = plan::wanted_ports(&local.assignment).map_err(misfit)?;
+        // Another machine may have them.
+        local.ports = choose_ports(&self.config, id, &wanted, &taken).map_err(|why| {
+            let exit = Exit::not_started(why, self.context.clock.now());
+            Box::new(Input::Exited(id.clone(), exit))
+        })?;
         let dir = self.data.attempt(id);
         let spec = spec_of(
             &self.config,
@@ -349,7 +357,8 @@ impl Agent {
             &dir,
             &local.assignment,
             &local.ports,
-        )?;
+        )
+        .map_err(misfit)?;
         let start = Start {
             spec,
             assignment: Arc::clone(&local.assignment),

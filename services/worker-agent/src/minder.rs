@@ -126,7 +126,7 @@ impl Minder {
             && let Err(error) = self.make(start).await
         {
             let why = format!("cannot make the folder of the attempt: {error}");
-            return self.tell_end(self.failure(why)).await;
+            return self.tell_end(failure(why)).await;
         }
         let exit = tokio::select! {
             exit = self.until_the_end() => exit,
@@ -287,7 +287,7 @@ impl Minder {
         };
         let exit = Exit {
             cause,
-            ..self.failure(message.to_owned())
+            ..failure(message.to_owned())
         };
         self.conclude(lock, exit).await
     }
@@ -303,7 +303,7 @@ impl Minder {
         self.kill_remains().await;
         Exit {
             cause: ExitCause::FolderGone,
-            ..self.failure("its folder is gone, and it was ended with it".to_owned())
+            ..failure("its folder is gone, and it was ended with it".to_owned())
         }
     }
 
@@ -345,7 +345,7 @@ impl Minder {
             .into_iter()
             .filter(|part| !part.is_empty())
             .collect::<Vec<_>>();
-        let exit = self.failure(why.join(": "));
+        let exit = failure(why.join(": "));
         let Ok(Some(lock)) = self.dir.try_lock() else {
             return exit;
         };
@@ -368,17 +368,6 @@ impl Minder {
         exit
     }
 
-    fn failure(&self, message: String) -> Exit {
-        Exit {
-            cause: ExitCause::NotStarted,
-            code: None,
-            signal: None,
-            out_of_memory: false,
-            time: machine::wall_time(),
-            message,
-        }
-    }
-
     async fn tell_end(&self, exit: Exit) {
         let dir = self.dir.clone();
         let lines = blocking(move || reader::last(dir.path(), LAST_LINES))
@@ -392,6 +381,10 @@ impl Minder {
         // Closed: the agent ends, and its successor will look for itself.
         let _ = self.inbox.send(heard).await;
     }
+}
+
+fn failure(message: String) -> Exit {
+    Exit::not_started(message, machine::wall_time())
 }
 
 fn look(dir: &AttemptDir) -> io::Result<Standing> {

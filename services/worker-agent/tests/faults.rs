@@ -422,6 +422,24 @@ async fn what_could_not_be_started_nor_written_is_not_started_by_the_next_agent(
 }
 
 #[tokio::test]
+async fn a_port_that_this_machine_has_given_away_is_no_fault_of_the_replica() {
+    let fleet = Fleet::start().await;
+    let agent = Agent::start(fleet.config()).await;
+    let stranger = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    let mut wanted = assignment("port.0.1", FOREVER);
+    wanted.run.as_mut().unwrap().ports = vec![Port {
+        number: stranger.local_addr().unwrap().port().into(),
+        host_port: true,
+        ..Default::default()
+    }];
+    fleet.assign(wanted);
+    let ended = fleet.until_phase("port.0.1", AttemptPhase::Ended).await;
+    assert_eq!(ended.failure_class(), FailureClass::Interruption);
+    assert!(ended.message.contains("is in use"), "{}", ended.message);
+    agent.stop().await;
+}
+
+#[tokio::test]
 async fn a_drain_at_the_end_waits_for_the_moves_then_leaves() {
     let fleet = Fleet::start().await;
     let _cleared = Cleared(&["drain.0.1"]);

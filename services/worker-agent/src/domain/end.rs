@@ -92,6 +92,20 @@ pub struct Exit {
     pub message: String,
 }
 
+impl Exit {
+    /// Of something that the machine could not start, for a reason of its own.
+    pub fn not_started(message: String, time: SystemTime) -> Self {
+        Self {
+            cause: ExitCause::NotStarted,
+            code: None,
+            signal: None,
+            out_of_memory: false,
+            time,
+            message,
+        }
+    }
+}
+
 /// An attempt's end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct End {
