@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use muster_proto::types::v1::ErrorReason;
 use muster_proto::workers::v1 as wire;
 use muster_proto::workers::v1::allocation_change::Change as AllocationChange;
 use muster_proto::workers::v1::worker_change::Change as WorkerChange;
@@ -13,6 +14,7 @@ use muster_proto::workers::v1::workers_service_client::WorkersServiceClient;
 use muster_runtime::backoff::{Backoff, Policy};
 use muster_runtime::connect::Channel;
 use muster_runtime::health::Check;
+use muster_runtime::status::Details;
 use tokio::sync::watch;
 use tonic::{Code, Status};
 
@@ -62,16 +64,15 @@ impl Follower {
                 _ = duty.changed() => continue,
                 followed = self.follow_workers(&mut place, &check, &mut backoff) => followed,
             };
-            let error = match followed {
-                Ok(()) => "the watch ended".to_owned(),
+            check.failed(match followed {
+                Ok(()) => "the worker-registry is away: the watch ended".to_owned(),
                 Err(status) => {
                     if status.code() == Code::OutOfRange {
                         place.token.clear();
                     }
-                    status.message().to_owned()
+                    trouble(&status)
                 }
-            };
-            check.failed(format!("the worker-registry is away: {error}"));
+            });
             tokio::select! {
                 _ = duty.changed() => {}
                 () = tokio::time::sleep(backoff.next_delay()) => {}
@@ -297,4 +298,35 @@ fn parse_worker(worker: wire::Worker) -> (String, Worker) {
         agent_address: worker.agent_address,
     };
     (worker.name, parsed)
+}
+
+/// Why the registry cannot be followed. One that refuses our term is there, and would refuse it for ever.
+fn trouble(status: &Status) -> String {
+    let message = status.message();
+    match Details::of(status).is(ErrorReason::StaleOwner) {
+        true => format!(
+            "the worker-registry is owned by another replica-manager, whose store was made later: is this the right --store? ({message})"
+        ),
+        false => format!("the worker-registry is away: {message}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use muster_runtime::status;
+
+    use super::*;
+
+    #[test]
+    fn a_registry_that_another_owns_is_not_called_away() {
+        let code = Code::FailedPrecondition;
+        let refused = status::error(code, ErrorReason::StaleOwner, "term 1 is stale").into_status();
+        let said = trouble(&refused);
+        assert!(
+            said.contains("--store") && said.contains("term 1 is stale"),
+            "{said}"
+        );
+        let away = trouble(&Status::unavailable("no route"));
+        assert_eq!(away, "the worker-registry is away: no route");
+    }
 }
