@@ -22,6 +22,7 @@ use muster_runtime::{
     status::Details,
 };
 use prost::{Message, Name};
+use serde_json::Value;
 use tonic::{Code, Response, Status, metadata::MetadataMap};
 
 use crate::{
@@ -195,7 +196,12 @@ impl Session {
 
     /// Whether a person reads the output.
     pub(crate) fn is_terminal(&self) -> bool {
-        io::stdout().is_terminal() && matches!(self.format, Format::Table | Format::Wide)
+        io::stdout().is_terminal() && self.is_for_people()
+    }
+
+    /// Whether sentences and tables are asked for, not documents or names.
+    fn is_for_people(&self) -> bool {
+        matches!(self.format, Format::Table | Format::Wide)
     }
 
     /// Whether to wait for the end of what was begun.
@@ -213,21 +219,66 @@ impl Session {
         self.print_json(message, Layout::Pretty)
     }
 
-    /// The same on one line, for streams.
+    /// Prints the answers of one command as one document: a list, unless only one was asked for; false if
+    /// a table or names are asked for.
+    pub(crate) fn print_messages<M: Message + Name>(
+        &self,
+        messages: &[M],
+        asked: usize,
+    ) -> Result<bool, Failure> {
+        match messages {
+            [message] if asked == 1 => self.print_message(message),
+            _ => {
+                let values = messages.iter().map(json::value);
+                let values = values.collect::<Result<Vec<_>, _>>()?;
+                self.print_value(&values.into(), Layout::Pretty)
+            }
+        }
+    }
+
+    /// Prints what became of something: the whole answer, its name, or a sentence, as is asked for.
+    pub(crate) fn print_answer<M: Message + Name>(
+        &self,
+        answer: &M,
+        name: &str,
+        sentence: &str,
+    ) -> Result<(), Failure> {
+        match self.format {
+            Format::Json | Format::Yaml => self.print_message(answer).map(drop),
+            Format::Name => self.print(&format!("{name}\n")),
+            Format::Table | Format::Wide => self.print(sentence),
+        }
+    }
+
+    /// Says what comes after the answer, on stderr where a program reads stdout.
+    pub(crate) fn say(&self, sentence: &str) -> Result<(), Failure> {
+        if self.is_for_people() {
+            return self.print(sentence);
+        }
+        // Nowhere is left to say that stderr is closed.
+        let _ = io::stderr().write_all(sentence.as_bytes());
+        Ok(())
+    }
+
+    /// A message on one line, for streams; false if a table or names are asked for.
     pub(crate) fn print_line<M: Message + Name>(&self, message: &M) -> Result<bool, Failure> {
         self.print_json(message, Layout::Line)
     }
 
     fn print_json<M: Message + Name>(&self, message: &M, layout: Layout) -> Result<bool, Failure> {
-        let value = match self.format {
-            Format::Table | Format::Wide | Format::Name => return Ok(false),
-            Format::Json | Format::Yaml => json::value(message)?,
-        };
+        match self.format {
+            Format::Table | Format::Wide | Format::Name => Ok(false),
+            Format::Json | Format::Yaml => self.print_value(&json::value(message)?, layout),
+        }
+    }
+
+    fn print_value(&self, value: &Value, layout: Layout) -> Result<bool, Failure> {
         let text = match (self.format, layout) {
-            (Format::Yaml, Layout::Pretty) => json::yaml(&value),
-            (Format::Yaml, Layout::Line) => format!("---\n{}", json::yaml(&value)),
-            (_, Layout::Line) => format!("{value}\n"),
-            (_, Layout::Pretty) => format!("{value:#}\n"),
+            (Format::Table | Format::Wide | Format::Name, _) => return Ok(false),
+            (Format::Yaml, Layout::Pretty) => json::yaml(value),
+            (Format::Yaml, Layout::Line) => format!("---\n{}", json::yaml(value)),
+            (Format::Json, Layout::Line) => format!("{value}\n"),
+            (Format::Json, Layout::Pretty) => format!("{value:#}\n"),
         };
         self.print(&text)?;
         Ok(true)

@@ -14,7 +14,7 @@ use super::{
     services,
 };
 use crate::{
-    args::Apply,
+    args::{Apply, Format},
     failure::Failure,
     output::json,
     session::{Component, Session},
@@ -27,12 +27,42 @@ const MAX_FILE: u64 = 4 << 20;
 /// Applies every service of a file, in order.
 pub(crate) async fn run(session: &Session, args: &Apply) -> Result<(), Failure> {
     let specs = read(&args.file)?;
-    let mut applied = Vec::new();
+    let asked = specs.len();
+    let mut answers = Vec::new();
+    let applied = Box::pin(apply(session, args, specs, &mut answers)).await;
+    // Also where one was refused: those before it are applied.
+    if !answers.is_empty() {
+        session.print_messages(&answers, asked)?;
+    }
+    applied?;
+    if args.dry_run || args.no_start || !session.follows(&args.following) {
+        return Ok(());
+    }
+    for service in answers.iter().filter_map(|answer| answer.service.as_ref()) {
+        let goal = Goal::Healthy {
+            version: service.version,
+        };
+        follow::service(session, service, goal, &args.following).await?;
+        if session.is_terminal() {
+            session.print(&format!("{} is HEALTHY\n", service.name))?;
+        }
+    }
+    Ok(())
+}
+
+/// Applies these until one is refused. A person is told of each at once.
+async fn apply(
+    session: &Session,
+    args: &Apply,
+    specs: Vec<ServiceSpec>,
+    answers: &mut Vec<UpdateServiceResponse>,
+) -> Result<(), Failure> {
     for spec in specs {
         let before = match args.dry_run {
             true => current(session, &spec.name).await?,
             false => None,
         };
+        let name = spec.name.clone();
         let request = UpdateServiceRequest {
             spec: Some(spec),
             update_mask: Some(FieldMask {
@@ -49,22 +79,15 @@ pub(crate) async fn run(session: &Session, args: &Apply) -> Result<(), Failure> 
                 session.replicas().update_service(request),
             )
             .await?;
-        if !session.print_message(&answer)? {
-            session.print(&words(&answer, before.as_ref(), args.dry_run)?)?;
+        match session.format {
+            // Printed together.
+            Format::Json | Format::Yaml => {}
+            Format::Name => session.print(&format!("{name}\n"))?,
+            Format::Table | Format::Wide => {
+                session.print(&words(&answer, before.as_ref(), args.dry_run)?)?;
+            }
         }
-        applied.push(answer.service.unwrap_or_default());
-    }
-    if args.dry_run || args.no_start || !session.follows(&args.following) {
-        return Ok(());
-    }
-    for service in &applied {
-        let goal = Goal::Healthy {
-            version: service.version,
-        };
-        follow::service(session, service, goal, &args.following).await?;
-        if session.is_terminal() {
-            session.print(&format!("{} is HEALTHY\n", service.name))?;
-        }
+        answers.push(answer);
     }
     Ok(())
 }

@@ -81,10 +81,14 @@ pub(crate) async fn restart(session: &Session, args: &Follow) -> Result<(), Fail
 
 /// Shows a replica that is being restarted, until its service has as many ready as it wants again.
 async fn restarting(session: &Session, replica: &Replica, args: &Follow) -> Result<(), Failure> {
-    let shown = session.print_message(replica)?;
-    if !session.follows(&args.following) {
-        let words = format!("{} is being restarted\n", replica.id);
-        return if shown { Ok(()) } else { session.print(&words) };
+    let follows = session.follows(&args.following);
+    let sentence = match follows {
+        true => String::new(),
+        false => format!("{} is being restarted\n", replica.id),
+    };
+    session.print_answer(replica, &replica.id, &sentence)?;
+    if !follows {
+        return Ok(());
     }
     let service = services::get(session, &replica.service).await?;
     let running = service.status.as_ref().map(|now| now.running_version);
@@ -96,8 +100,7 @@ async fn restarting(session: &Session, replica: &Replica, args: &Follow) -> Resu
         &args.following,
     )
     .await?;
-    let words = format!("{} has been restarted\n", replica.id);
-    if shown { Ok(()) } else { session.print(&words) }
+    session.say(&format!("{} has been restarted\n", replica.id))
 }
 
 /// Sets a service's number of replicas.
@@ -144,17 +147,23 @@ pub(crate) async fn rm(session: &Session, args: &Rm) -> Result<(), Failure> {
         reason: reason(None),
         ..DeleteServiceRequest::default()
     };
-    session
+    let answer = session
         .call(
             Component::Manager,
             session.replicas().delete_service(request),
         )
         .await?;
-    if session.follows(&args.following) {
-        follow::service(session, &service, Goal::Gone, &args.following).await?;
-        return session.print(&format!("{} is gone\n", args.name));
+    let follows = session.follows(&args.following);
+    let sentence = match follows {
+        true => String::new(),
+        false => format!("{} is being removed\n", args.name),
+    };
+    session.print_answer(&answer, &args.name, &sentence)?;
+    if !follows {
+        return Ok(());
     }
-    session.print(&format!("{} is being removed\n", args.name))
+    follow::service(session, &service, Goal::Gone, &args.following).await?;
+    session.say(&format!("{} is gone\n", args.name))
 }
 
 fn confirmed(service: &Service) -> Result<bool, Failure> {
@@ -191,12 +200,14 @@ async fn to(
     following: &Following,
 ) -> Result<(), Failure> {
     let service = service.unwrap_or_default();
-    if session.print_message(&service)? {
-        // A program reads the answer.
-    } else if !session.follows(following) {
-        return session.print(&sentence(&service));
-    }
-    if !session.follows(following) {
+    let follows = session.follows(following);
+    let words = if follows {
+        String::new()
+    } else {
+        sentence(&service)
+    };
+    session.print_answer(&service, &service.name, &words)?;
+    if !follows {
         return Ok(());
     }
     follow::service(session, &service, goal, following).await?;

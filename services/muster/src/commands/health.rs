@@ -296,12 +296,10 @@ pub(crate) async fn maintenance(
         .call(component, session.ops(component).set_maintenance(request))
         .await?;
     let maintenance = answer.maintenance.unwrap_or_default();
-    if session.print_message(&maintenance)? {
-        return Ok(());
-    }
     let name = component.name();
-    session.print(&match maintenance.on {
+    let sentence = match maintenance.on {
         true => format!("maintenance of {name} is on: it is not ready, and still serves\n"),
         false => format!("maintenance of {name} is off\n"),
-    })
+    };
+    session.print_answer(&maintenance, name, &sentence)
 }

@@ -91,10 +91,8 @@ async fn adopt(session: &Session, id: &str, service: &str) -> Result<(), Failure
     let asked = manager.adopt_orphan(request);
     let answer = session.call(Component::Manager, asked).await?;
     let replica = answer.replica.unwrap_or_default();
-    if session.print_message(&replica)? {
-        return Ok(());
-    }
-    session.print(&format!("{id} runs on as {}\n", replica.id))
+    let sentence = format!("{id} runs on as {}\n", replica.id);
+    session.print_answer(&replica, &replica.id, &sentence)
 }
 
 async fn remove(session: &Session, id: &str) -> Result<(), Failure> {
@@ -105,8 +103,6 @@ async fn remove(session: &Session, id: &str) -> Result<(), Failure> {
     let mut manager = session.replicas();
     let asked = manager.remove_orphan(request);
     let answer = session.call(Component::Manager, asked).await?;
-    if session.print_message(&answer)? {
-        return Ok(());
-    }
-    session.print(&format!("{id} is being stopped, and its room freed\n"))
+    let sentence = format!("{id} is being stopped, and its room freed\n");
+    session.print_answer(&answer, id, &sentence)
 }

@@ -37,13 +37,13 @@ pub(crate) async fn run(session: &Session, args: &Token) -> Result<(), Failure> 
         Token::List => list(session).await,
         Token::Revoke { id } => {
             let request = RevokeJoinTokenRequest { id: id.clone() };
-            session
+            let answer = session
                 .call(
                     Component::Registry,
                     session.workers().revoke_join_token(request),
                 )
                 .await?;
-            session.print(&format!("{id} is revoked\n"))
+            session.print_answer(&answer, id, &format!("{id} is revoked\n"))
         }
     }
 }

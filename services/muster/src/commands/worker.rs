@@ -38,22 +38,17 @@ pub(crate) async fn drain(session: &Session, args: &args::Drain) -> Result<(), F
         .call(Component::Registry, session.workers().drain_worker(request))
         .await?;
     let worker = answer.worker.clone().unwrap_or_default();
-    if session.print_message(&answer)? {
-        // A program reads the answer; what follows is for a person.
-    } else if args.dry_run {
-        let left = worker.usage.unwrap_or_default().allocations;
-        session.print(&format!(
+    let sentence = match (args.dry_run, worker.usage.unwrap_or_default().allocations) {
+        (false, _) => format!("{} is {}\n", args.name, state(&worker)),
+        (true, 1) => format!("{} would be drained: 1 replica would move\n", args.name),
+        (true, left) => format!(
             "{} would be drained: {left} replicas would move\n",
             args.name
-        ))?;
-    } else {
-        session.print(&format!("{} is {}\n", args.name, state(&worker)))?;
-    }
-    if !answer.would_fail.is_empty() {
-        let names = answer.would_fail.join(", ");
-        session.print(&format!(
-            "a forced end would fail {names}, which have no retry policy\n"
-        ))?;
+        ),
+    };
+    session.print_answer(&answer, &args.name, &sentence)?;
+    if after_deadline == AfterDeadline::Force && !answer.would_fail.is_empty() {
+        session.say(&forced(&answer.would_fail))?;
     }
     if args.dry_run || !session.follows(&args.following) {
         return Ok(());
@@ -96,7 +91,14 @@ async fn until_disabled(session: &Session, name: &str, timeout: Duration) -> Res
         }
     }
     ended.unwrap_or(Ok(()))?;
-    session.print(&format!("{name} is DISABLED\n"))
+    session.say(&format!("{name} is DISABLED\n"))
+}
+
+/// What a forced end would do to these replicas.
+fn forced(would_fail: &[String]) -> String {
+    let names = would_fail.join(", ");
+    let have = if would_fail.len() == 1 { "has" } else { "have" };
+    format!("a forced end would fail {names}, which {have} no retry policy\n")
 }
 
 fn line(session: &Session, worker: &Worker) -> String {
@@ -183,10 +185,8 @@ pub(crate) async fn enable(session: &Session, args: &Reasoned) -> Result<(), Fai
 
 fn tell(session: &Session, worker: Option<Worker>) -> Result<(), Failure> {
     let worker = worker.unwrap_or_default();
-    if session.print_message(&worker)? {
-        return Ok(());
-    }
-    session.print(&format!("{} is {}\n", worker.name, state(&worker)))
+    let sentence = format!("{} is {}\n", worker.name, state(&worker));
+    session.print_answer(&worker, &worker.name, &sentence)
 }
 
 /// The reason given, or who asks.
@@ -202,4 +202,21 @@ pub(crate) fn actor() -> String {
         .to_string_lossy()
         .into_owned();
     format!("{}@{host}", user.unwrap_or_else(|_| "unknown".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_forced_end_is_told_of_one_replica_and_of_several() {
+        let said = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+            forced(&names)
+        };
+        let one = "a forced end would fail a/0, which has no retry policy\n";
+        assert_eq!(said(&["a/0"]), one);
+        let two = "a forced end would fail a/0, a/1, which have no retry policy\n";
+        assert_eq!(said(&["a/0", "a/1"]), two);
+    }
 }

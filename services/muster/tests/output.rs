@@ -1,0 +1,158 @@
+//! What `muster` writes, as a process against a registry: documents alone on stdout, and what is said
+//! to people.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::{process::Output, time::Duration};
+
+use muster_proto::{
+    types::v1::{CpuArchitecture, MachineCapacity},
+    workers::v1::{
+        ActivateWorkerRequest, CheckStatus, CreateJoinTokenRequest, RegisterWorkerRequest,
+        WorkerCheck, workers_service_client::WorkersServiceClient,
+    },
+};
+use muster_runtime::{context::Context, server::Listeners, shutdown::Cause};
+use muster_store::Store;
+use serde_json::Value;
+use tokio::{process::Command, time::timeout};
+use worker_registry::Config;
+
+/// What every command has ended within.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// A registry, and where it is.
+struct Registry {
+    context: Context,
+    url: String,
+}
+
+impl Registry {
+    /// One that expects the worker `w1`, which is never heard.
+    async fn begin() -> Self {
+        let context = Context::for_tests("worker-registry");
+        let listeners = Listeners::loopback().await.unwrap();
+        let url = format!("http://{}", listeners.grpc_address());
+        let store = Store::memory();
+        let config = Config {
+            insecure_join: true,
+            ..Config::default()
+        };
+        let serving = worker_registry::serve(config, context.clone(), store, listeners);
+        let _serving = context
+            .tasks
+            .spawn("registry", async move { serving.await.unwrap() });
+        context.health.until_ready().await;
+        let registry = Self { context, url };
+        registry.expect_worker("w1").await;
+        registry
+    }
+
+    /// Makes a token for a worker, and so its record.
+    async fn expect_worker(&self, name: &str) {
+        let mut client = WorkersServiceClient::connect(self.url.clone())
+            .await
+            .unwrap();
+        let request = CreateJoinTokenRequest {
+            worker_name: name.to_owned(),
+            max_uses: Some(0),
+            ..CreateJoinTokenRequest::default()
+        };
+        client.create_join_token(request).await.unwrap();
+    }
+
+    /// Registers and activates a worker, on which nothing runs.
+    async fn join(&self, name: &str) {
+        let mut client = WorkersServiceClient::connect(self.url.clone())
+            .await
+            .unwrap();
+        let request = RegisterWorkerRequest {
+            name: name.to_owned(),
+            boot_id: "boot-1".to_owned(),
+            capacity: Some(MachineCapacity {
+                cpu_milli: 1000,
+                memory_mib: 1024,
+                architecture: CpuArchitecture::X8664.into(),
+                ..MachineCapacity::default()
+            }),
+            ..RegisterWorkerRequest::default()
+        };
+        let answer = client.register_worker(request).await.unwrap().into_inner();
+        let request = ActivateWorkerRequest {
+            name: name.to_owned(),
+            generation: answer.worker.unwrap().generation,
+            checks: vec![WorkerCheck {
+                name: "gpu-inventory".to_owned(),
+                status: CheckStatus::Passed.into(),
+                ..WorkerCheck::default()
+            }],
+        };
+        client.activate_worker(request).await.unwrap();
+    }
+
+    /// Ends it as a process would.
+    async fn end(self) {
+        self.context
+            .shutdown
+            .begin(Cause::asked("the test is over"));
+        self.context.shutdown.finished().await;
+    }
+
+    /// The command line, told where the registry is.
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_muster"));
+        command.args(["--workers-addr", &self.url]).args(words);
+        command.kill_on_drop(true);
+        command
+    }
+
+    /// What a command ends with.
+    async fn muster(&self, words: &[&str]) -> Said {
+        let output = timeout(DEADLINE, self.command(words).output()).await;
+        Said::from(output.expect("it does not end").unwrap())
+    }
+}
+
+/// What a command has said.
+#[derive(Debug)]
+struct Said {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+impl From<Output> for Said {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_document_stands_alone_on_stdout() {
+    let registry = Registry::begin().await;
+    registry.join("w2").await;
+    let drained = registry
+        .muster(&["drain", "w2", "--wait", "-o", "json"])
+        .await;
+    assert_eq!(drained.code, Some(0), "{drained:?}");
+    let document: Value = serde_json::from_str(&drained.stdout).unwrap();
+    assert_eq!(document["worker"]["name"], "w2");
+    assert!(drained.stderr.ends_with("w2 is DISABLED\n"), "{drained:?}");
+
+    let enabled = registry.muster(&["enable", "w2", "-o", "name"]).await;
+    assert_eq!(enabled.stdout, "w2\n", "{enabled:?}");
+
+    let tokens = registry.muster(&["token", "list", "-o", "json"]).await;
+    let tokens: Value = serde_json::from_str(&tokens.stdout).unwrap();
+    let id = tokens["joinTokens"][0]["id"].as_str().unwrap();
+    let revoked = registry
+        .muster(&["token", "revoke", id, "-o", "json"])
+        .await;
+    let document: Value = serde_json::from_str(&revoked.stdout).unwrap();
+    assert!(document.is_object(), "{revoked:?}");
+    registry.end().await;
+}
