@@ -22,7 +22,10 @@ mod stack;
 mod text;
 mod up;
 
-use std::process::ExitCode;
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
 
 use clap::{CommandFactory as _, FromArgMatches as _};
 use muster_runtime::{
@@ -72,24 +75,23 @@ pub fn main() -> ExitCode {
     }
 }
 
-#[expect(
-    clippy::print_stderr,
-    reason = "a command line tells its user what went wrong"
-)]
 fn report(failure: &Failure, format: Format) {
-    match format {
-        Format::Json => eprintln!("{}", failure.as_json()),
+    // Nowhere is left to say that stderr is closed.
+    let _ = match format {
+        Format::Json => writeln!(io::stderr(), "{}", failure.as_json()),
         Format::Table | Format::Wide | Format::Yaml | Format::Name => {
-            eprintln!("muster: {failure}");
+            writeln!(io::stderr(), "muster: {failure}")
         }
-    }
+    };
 }
 
 fn begin(cli: Cli, name: &str) -> Result<ExitCode, Failure> {
     let format = cli.global.output;
     match cli.command {
         Command::Local(Local::Completions { shell }) => {
-            clap_complete::generate(shell, &mut Cli::command(), "muster", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "muster", &mut script);
+            session::print(&String::from_utf8_lossy(&script))?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Local(Local::Certs(Certs::Init(args))) => {

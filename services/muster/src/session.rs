@@ -22,6 +22,7 @@ use muster_runtime::{
     status::Details,
 };
 use prost::{Message, Name};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::Value;
 use tonic::{Code, Response, Status, metadata::MetadataMap};
 
@@ -297,13 +298,22 @@ impl Session {
     }
 }
 
-/// Prints a text. A reader that has gone, such as `head`, is no failure.
+/// Prints a text. A reader that has gone, such as `head`, is no failure: what was begun is ended.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => Ok(result?),
     }
+}
+
+/// Whether whoever read the output has gone.
+pub(crate) fn is_unread() -> bool {
+    let stdout = io::stdout();
+    // Nothing is asked for: that the other end is closed is told in any case.
+    let mut asked = [PollFd::new(&stdout, PollFlags::empty())];
+    let told = poll(&mut asked, Some(&Timespec::default()));
+    told.is_ok_and(|told| told > 0)
 }
 
 /// How JSON stands on the page.

@@ -3,7 +3,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::{process::Output, time::Duration};
+use std::{
+    process::{Output, Stdio},
+    time::Duration,
+};
 
 use muster_proto::{
     types::v1::{CpuArchitecture, MachineCapacity},
@@ -154,5 +157,24 @@ async fn a_document_stands_alone_on_stdout() {
         .await;
     let document: Value = serde_json::from_str(&revoked.stdout).unwrap();
     assert!(document.is_object(), "{revoked:?}");
+    registry.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_reads_and_it_ends_quietly() {
+    let registry = Registry::begin().await;
+    for words in [
+        &["workers", "-w"][..],
+        &["workers", "-w", "-o", "json"],
+        &["completions", "bash"],
+    ] {
+        let mut command = registry.command(words);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        drop(child.stdout.take());
+        let output = timeout(DEADLINE, child.wait_with_output()).await;
+        let said = Said::from(output.expect("it does not end").unwrap());
+        assert_eq!((said.code, &*said.stderr), (Some(0), ""), "{words:?}");
+    }
     registry.end().await;
 }

@@ -10,10 +10,10 @@ use crate::{
     args::Format,
     failure::Failure,
     output::table::Table,
-    session::{Component, Session},
+    session::{self, Component, Session},
 };
 
-/// The pause before a broken watch is taken up again.
+/// The pause before a broken watch is taken up again, and from one look for a reader to the next.
 pub(crate) const PAUSE: Duration = Duration::from_millis(500);
 
 /// One message of a watch, whatever its type.
@@ -98,13 +98,21 @@ pub(crate) fn clear(session: &Session) -> Result<(), Failure> {
     session.print("\u{1b}[2J\u{1b}[H")
 }
 
-/// Runs what shows changes for ever. Whoever ends it by Ctrl-C has seen enough: that is no failure.
+/// Runs what shows changes for ever. Whoever ends it by Ctrl-C, or reads no more of it, has seen enough:
+/// that is no failure.
 pub(crate) async fn until_interrupted(
     watch: impl Future<Output = Result<(), Failure>>,
 ) -> Result<(), Failure> {
     tokio::select! {
         ended = watch => ended,
         interrupted = tokio::signal::ctrl_c() => Ok(interrupted?),
+        () = until_unread() => Ok(()),
+    }
+}
+
+async fn until_unread() {
+    while !session::is_unread() {
+        tokio::time::sleep(PAUSE).await;
     }
 }
 

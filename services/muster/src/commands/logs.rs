@@ -4,6 +4,7 @@
 use muster_proto::replicas::v1::{StreamLogsRequest, StreamLogsResponse};
 use prost_types::Timestamp;
 
+use super::live;
 use crate::{
     args::{Format, Logs},
     failure::Failure,
@@ -14,6 +15,13 @@ use crate::{
 
 /// Shows output.
 pub(crate) async fn run(session: &Session, args: &Logs) -> Result<(), Failure> {
+    if args.follow {
+        return live::until_interrupted(show(session, args)).await;
+    }
+    show(session, args).await
+}
+
+async fn show(session: &Session, args: &Logs) -> Result<(), Failure> {
     let since = args
         .since
         .and_then(|since| session.now().checked_sub(since));
