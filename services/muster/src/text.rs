@@ -110,8 +110,30 @@ pub(crate) fn or_nothing(text: &str) -> String {
     }
 }
 
+/// A line of at most so many characters; one that is cut says so by its last.
+pub(crate) fn cut(line: &str, most: usize) -> String {
+    if line.chars().count() <= most {
+        return line.to_owned();
+    }
+    let kept: String = line.chars().take(most.saturating_sub(1)).collect();
+    format!("{kept}…")
+}
+
 /// The word of an enum's value: `WORKER_STATE_ACTIVE` is `ACTIVE`.
 pub(crate) fn word(name: &'static str, prefix: &str) -> &'static str {
     let word = name.strip_prefix(prefix).unwrap_or(name);
     if word == "UNSPECIFIED" { "-" } else { word }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_cut_at_its_most_characters() {
+        assert_eq!(cut("", 3), "");
+        assert_eq!(cut("äöü", 3), "äöü");
+        assert_eq!(cut("äöüß", 3), "äö…");
+        assert_eq!(cut("äöüß", usize::MAX), "äöüß");
+    }
 }

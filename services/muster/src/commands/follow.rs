@@ -1,7 +1,7 @@
 //! Waiting for what was begun: a service that becomes HEALTHY, stops, or is
 //! gone; and the line on a terminal that shows how far it is.
 
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 
 use muster_proto::replicas::v1::{Service, ServicePhase};
 
@@ -9,7 +9,7 @@ use super::{
     live::{self, Flow},
     services::{Services, phase},
 };
-use crate::{args::Following, failure::Failure, session::Session};
+use crate::{args::Following, failure::Failure, session::Session, text};
 
 /// A line that is written over until it is finished.
 pub(crate) struct Progress {
@@ -18,10 +18,10 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// On a terminal one line that changes; elsewhere a line for each change.
-    pub(crate) fn new(session: &Session) -> Self {
+    /// Where stderr is a terminal, one line that changes; elsewhere a line for each change.
+    pub(crate) fn new() -> Self {
         Self {
-            on_terminal: session.is_terminal(),
+            on_terminal: io::stderr().is_terminal(),
             last: String::new(),
         }
     }
@@ -34,7 +34,8 @@ impl Progress {
         self.last = line.to_owned();
         let mut out = io::stderr().lock();
         if self.on_terminal {
-            write!(out, "\r\u{1b}[K{}{line}", bar(done))?;
+            let line = format!("{}{}", bar(done), line.lines().next().unwrap_or_default());
+            write!(out, "\r\u{1b}[K{}", text::cut(&line, columns()))?;
         } else {
             writeln!(out, "{line}")?;
         }
@@ -47,6 +48,17 @@ impl Progress {
             writeln!(io::stderr())?;
         }
         Ok(())
+    }
+}
+
+/// How long a line on the terminal may be: a longer one would go on in the next, and stay there.
+fn columns() -> usize {
+    let size = rustix::termios::tcgetwinsize(io::stderr());
+    // The last column stays free, since some terminals go on in the next line at once. A terminal that
+    // does not know its size says 0.
+    match size.map_or(0, |size| size.ws_col) {
+        0 => usize::MAX,
+        columns => usize::from(columns) - 1,
     }
 }
 
@@ -85,7 +97,7 @@ pub(crate) async fn service(
     following: &Following,
 ) -> Result<(), Failure> {
     let name = service.name.as_str();
-    let mut progress = Progress::new(session);
+    let mut progress = Progress::new();
     let mut last = String::new();
     let mut ended = None;
     let watched = Services {

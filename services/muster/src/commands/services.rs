@@ -228,13 +228,7 @@ fn table(session: &Session, services: &mut dyn Iterator<Item = &Service>) -> Tab
 
 /// The first line of a text, cut so that a table stays a table.
 pub(crate) fn first_line(text: &str) -> String {
-    const MOST: usize = 100;
-    let line = text.lines().next().unwrap_or_default();
-    if line.chars().count() <= MOST {
-        return line.to_owned();
-    }
-    let kept: String = line.chars().take(MOST - 1).collect();
-    format!("{kept}…")
+    text::cut(text.lines().next().unwrap_or_default(), 100)
 }
 
 /// Services, watched.

@@ -61,7 +61,7 @@ async fn until_disabled(session: &Session, name: &str, timeout: Duration) -> Res
         names: vec![name.to_owned()],
         ..WorkerFilter::default()
     };
-    let mut progress = Progress::new(session);
+    let mut progress = Progress::new();
     let mut last = String::new();
     let mut ended = None;
     let watched = Workers { filter };
