@@ -161,6 +161,15 @@ async fn a_document_stands_alone_on_stdout() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_there_is_not_watched() {
+    let registry = Registry::begin().await;
+    let said = registry.muster(&["workers", "nosuch", "-w"]).await;
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.stderr.contains("nosuch"), "{said:?}");
+    registry.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_reads_and_it_ends_quietly() {
     let registry = Registry::begin().await;
     for words in [

@@ -21,6 +21,9 @@ use crate::{
 /// Shows services.
 pub(crate) async fn run(session: &Session, args: &Named) -> Result<(), Failure> {
     if args.watch {
+        if let Some(name) = &args.name {
+            get(session, name).await?;
+        }
         return live::show(
             session,
             &Services {

@@ -29,6 +29,9 @@ pub(crate) async fn run(session: &Session, args: &Args) -> Result<(), Failure> {
         ..WorkerFilter::default()
     };
     if args.watch {
+        if let Some(name) = &args.name {
+            get(session, name).await?;
+        }
         return live::show(session, &Workers { filter }).await;
     }
     match &args.name {
