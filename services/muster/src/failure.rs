@@ -33,6 +33,9 @@ pub(crate) enum Failure {
     /// `--timeout` passed.
     #[error("{0}")]
     TimedOut(String),
+    /// Ctrl-C ended a wait; what was begun goes on.
+    #[error("interrupted: {0}")]
+    Interrupted(String),
 }
 
 impl Failure {
@@ -43,6 +46,8 @@ impl Failure {
             Self::Usage(_) => 2,
             Self::Unreachable { .. } => 3,
             Self::TimedOut(_) => 4,
+            // What a shell says of a program that SIGINT has ended.
+            Self::Interrupted(_) => 130,
         }
     }
 
@@ -55,6 +60,7 @@ impl Failure {
             Self::Usage(_) => plain(Code::InvalidArgument),
             Self::Unreachable { .. } => plain(Code::Unavailable),
             Self::TimedOut(_) => plain(Code::DeadlineExceeded),
+            Self::Interrupted(_) => plain(Code::Cancelled),
         }
     }
 }

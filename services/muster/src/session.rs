@@ -5,7 +5,7 @@ use std::{
     collections::BTreeSet,
     future::Future,
     io::{self, IsTerminal as _, Write},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
 
@@ -76,6 +76,8 @@ pub(crate) struct Session {
     clock: Clock,
     /// Components of which it was said that they show what was.
     warned: Arc<Mutex<BTreeSet<Component>>>,
+    /// Components that watches wait for: they do not answer any more.
+    away: Arc<Mutex<BTreeSet<Component>>>,
     /// How to print.
     pub(crate) format: Format,
     /// Whether to write colours.
@@ -90,6 +92,7 @@ impl Session {
             connector,
             clock: Clock::system(),
             warned: Arc::default(),
+            away: Arc::default(),
             format,
             colours: Colours::of_stdout(),
         }
@@ -175,6 +178,32 @@ impl Session {
                 "warning: {name} has not reached its store for {seconds} s: what follows was true then"
             );
         }
+    }
+
+    /// Says that a watch waits for a component that does not answer, once until it is back.
+    pub(crate) fn tell_away(&self, component: Component, status: &Status) {
+        if self.lock_away().insert(component) {
+            let (name, message) = (component.name(), Details::of(status).message);
+            note(&format!(
+                "the {name} cannot be reached, and is tried again: {message}"
+            ));
+        }
+    }
+
+    /// Says that a component is back, if it was away.
+    pub(crate) fn tell_back(&self, component: Component) {
+        if self.lock_away().remove(&component) {
+            note(&format!("the {} is back", component.name()));
+        }
+    }
+
+    /// Whether watches wait for a component.
+    pub(crate) fn is_away(&self, component: Component) -> bool {
+        self.lock_away().contains(&component)
+    }
+
+    fn lock_away(&self) -> MutexGuard<'_, BTreeSet<Component>> {
+        self.away.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What a status means: a component that cannot be reached is a failure of its own.
@@ -296,6 +325,14 @@ impl Session {
     pub(crate) fn print(&self, text: &str) -> Result<(), Failure> {
         print(text)
     }
+}
+
+/// Writes a line to stderr, on a terminal in place of a progress line.
+fn note(line: &str) {
+    let mut out = io::stderr().lock();
+    let start = if out.is_terminal() { "\r\u{1b}[K" } else { "" };
+    // Nowhere is left to say that stderr is closed.
+    let _ = writeln!(out, "{start}{line}");
 }
 
 /// Prints a text. A reader that has gone, such as `head`, is no failure: what was begun is ended.

@@ -18,7 +18,11 @@ use muster_proto::{
 use muster_runtime::{context::Context, server::Listeners, shutdown::Cause};
 use muster_store::Store;
 use serde_json::Value;
-use tokio::{process::Command, time::timeout};
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    process::Command,
+    time::timeout,
+};
 use worker_registry::Config;
 
 /// What every command has ended within.
@@ -186,4 +190,26 @@ async fn nobody_reads_and_it_ends_quietly() {
         assert_eq!((said.code, &*said.stderr), (Some(0), ""), "{words:?}");
     }
     registry.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_says_that_its_component_is_away() {
+    let registry = Registry::begin().await;
+    let mut command = registry.command(&["workers", "-w", "-o", "name"]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut shown = BufReader::new(child.stdout.take().unwrap()).lines();
+    let first = timeout(DEADLINE, shown.next_line()).await;
+    assert_eq!(first.unwrap().unwrap().as_deref(), Some("w1"));
+
+    registry.end().await;
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+    let line = timeout(DEADLINE, said.next_line()).await;
+    let line = line.expect("nothing is said").unwrap().unwrap();
+    assert!(
+        line.starts_with("the worker-registry cannot be reached"),
+        "{line}"
+    );
+    child.kill().await.unwrap();
+    assert_eq!(said.next_line().await.unwrap(), None, "it is said once");
 }

@@ -1,7 +1,10 @@
 //! Waiting for what was begun: a service that becomes HEALTHY, stops, or is
 //! gone; and the line on a terminal that shows how far it is.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    time::Duration,
+};
 
 use muster_proto::replicas::v1::{Service, ServicePhase};
 
@@ -9,7 +12,12 @@ use super::{
     live::{self, Flow},
     services::{Services, phase},
 };
-use crate::{args::Following, failure::Failure, session::Session, text};
+use crate::{
+    args::Following,
+    failure::Failure,
+    session::{Component, Session},
+    text,
+};
 
 /// A line that is written over until it is finished.
 pub(crate) struct Progress {
@@ -130,14 +138,29 @@ pub(crate) async fn service(
     match outcome {
         Ok(result) => result?,
         Err(_) => {
-            let message = format!(
-                "gave up waiting after {:?}; it goes on: {last}",
-                following.timeout
-            );
-            return Err(Failure::TimedOut(message));
+            let timeout = following.timeout;
+            return Err(gave_up(session, Component::Manager, timeout, "it", &last));
         }
     }
     ended.unwrap_or(Ok(()))
+}
+
+/// That a wait was given up, and what goes on all the same, as a component told of it last.
+pub(crate) fn gave_up(
+    session: &Session,
+    component: Component,
+    timeout: Duration,
+    what: &str,
+    last: &str,
+) -> Failure {
+    let away = if session.is_away(component) {
+        format!("; the {} cannot be reached", component.name())
+    } else {
+        String::new()
+    };
+    Failure::TimedOut(format!(
+        "gave up waiting after {timeout:?}; {what} goes on: {last}{away}"
+    ))
 }
 
 fn line(service: &Service) -> String {

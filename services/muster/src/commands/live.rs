@@ -148,7 +148,8 @@ enum Told<R> {
 }
 
 /// Hands every change to `take` until it has seen enough. A watch that breaks is
-/// taken up where it was; one whose history is gone begins anew.
+/// taken up where it was, which is told if it takes a while; one whose history is
+/// gone begins anew.
 pub(crate) async fn follow<W: Watched>(
     session: &Session,
     watched: &W,
@@ -171,9 +172,17 @@ async fn follow_all<W: Watched>(
     let mut first = true;
     loop {
         let ended = match watched.open(session, token.clone()).await {
-            Ok(stream) => read_all::<W>(stream.into_inner(), &mut token, &mut take).await?,
+            Ok(stream) => {
+                session.tell_back(W::COMPONENT);
+                read_all::<W>(stream.into_inner(), &mut token, &mut take).await?
+            }
             Err(status) if first => return Err(session.failure(W::COMPONENT, status)),
-            Err(status) => Ended::Broken(status),
+            Err(status) => {
+                if passes(status.code()) {
+                    session.tell_away(W::COMPONENT, &status);
+                }
+                Ended::Broken(status)
+            }
         };
         first = false;
         match ended {

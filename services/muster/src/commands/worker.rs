@@ -8,7 +8,7 @@ use muster_proto::workers::v1::{
 };
 
 use super::{
-    follow::Progress,
+    follow::{Progress, gave_up},
     live::{self, Flow},
     workers::{Workers, drain_words, state},
 };
@@ -80,14 +80,27 @@ async fn until_disabled(session: &Session, name: &str, timeout: Duration) -> Res
         }
         Ok(Flow::GoOn)
     });
-    let outcome = tokio::time::timeout(timeout, watch).await;
+    let outcome = tokio::select! {
+        outcome = tokio::time::timeout(timeout, watch) => outcome,
+        interrupted = tokio::signal::ctrl_c() => {
+            interrupted?;
+            progress.finish()?;
+            let message = format!("the drain of {name} goes on; `muster resume {name}` calls it off");
+            return Err(Failure::Interrupted(message));
+        }
+    };
     progress.finish()?;
+    let drain = format!("the drain of {name}");
     match outcome {
         Ok(result) => result?,
         Err(_) => {
-            return Err(Failure::TimedOut(format!(
-                "{name} is not empty yet: {last}"
-            )));
+            return Err(gave_up(
+                session,
+                Component::Registry,
+                timeout,
+                &drain,
+                &last,
+            ));
         }
     }
     ended.unwrap_or(Ok(()))?;

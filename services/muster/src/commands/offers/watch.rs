@@ -79,7 +79,9 @@ fn passes(failure: &Failure) -> bool {
         Failure::Refused(status) => {
             live::passes(status.code()) || status.code() == Code::OutOfRange
         }
-        Failure::Failed(_) | Failure::Usage(_) | Failure::TimedOut(_) => false,
+        Failure::Failed(_) | Failure::Usage(_) | Failure::TimedOut(_) | Failure::Interrupted(_) => {
+            false
+        }
     }
 }
 
