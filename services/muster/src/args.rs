@@ -608,7 +608,7 @@ pub(crate) enum Token {
         /// How many machines it lets in; 0 is any number
         #[arg(long, default_value_t = 1, value_name = "N")]
         uses: i32,
-        /// How long it lasts
+        /// How long it lasts; 0s is for ever
         #[arg(long, default_value = "24h", value_name = "DURATION", value_parser = text::duration)]
         ttl: Duration,
     },

@@ -174,6 +174,23 @@ async fn what_is_not_there_is_not_watched() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_known_is_not_made_up() {
+    let registry = Registry::begin().await;
+    let worker = registry.muster(&["workers", "w1"]).await.stdout;
+    assert!(worker.contains(", never heard\n"), "{worker}");
+    assert!(!worker.contains("agent "), "{worker}");
+    let none = registry.muster(&["workers", "-l", "a=b"]).await;
+    assert_eq!(none.stdout, "no worker has a=b\n");
+
+    let tokens = registry.muster(&["token", "list"]).await.stdout;
+    assert!(tokens.contains("  any  "), "{tokens}");
+    let ids = registry.muster(&["token", "list", "-o", "name"]).await;
+    let id = tokens.lines().nth(1).unwrap().split(' ').next().unwrap();
+    assert_eq!(ids.stdout, format!("{id}\n"));
+    registry.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_reads_and_it_ends_quietly() {
     let registry = Registry::begin().await;
     for words in [

@@ -1,11 +1,11 @@
 //! `muster token`: what lets machines join.
 
 use muster_proto::workers::v1::{
-    CreateJoinTokenRequest, ListJoinTokensRequest, RevokeJoinTokenRequest,
+    CreateJoinTokenRequest, JoinToken, ListJoinTokensRequest, RevokeJoinTokenRequest,
 };
 
 use crate::{
-    args::Token,
+    args::{Format, Token},
     failure::Failure,
     output::table::Table,
     session::{Component, Session},
@@ -59,11 +59,19 @@ async fn list(session: &Session) -> Result<(), Failure> {
             session.workers().list_join_tokens(request),
         )
         .await?;
-    if session.print_message(&answer)? {
-        return Ok(());
+    match session.format {
+        Format::Json | Format::Yaml => session.print_message(&answer).map(drop),
+        Format::Name => {
+            let ids = answer.join_tokens.iter().map(|token| &token.id);
+            session.print(&ids.map(|id| format!("{id}\n")).collect::<String>())
+        }
+        Format::Table | Format::Wide => session.print_table(&table(session, &answer.join_tokens)),
     }
+}
+
+fn table(session: &Session, tokens: &[JoinToken]) -> Table {
     let mut table = Table::new(&["ID", "WORKER", ">USES", ">MOST", "ENDS (UTC)", "BY"]);
-    for token in &answer.join_tokens {
+    for token in tokens {
         let worker = if token.worker_name.is_empty() {
             "any"
         } else {
@@ -73,10 +81,16 @@ async fn list(session: &Session) -> Result<(), Failure> {
             token.id.as_str().into(),
             worker.into(),
             token.uses.to_string().into(),
-            token.max_uses.to_string().into(),
-            text::print_time(token.expire_time, session.now()).into(),
+            match token.max_uses {
+                0 => "any".into(),
+                most => most.to_string().into(),
+            },
+            match token.expire_time {
+                None => "never".into(),
+                end => text::print_time(end, session.now()).into(),
+            },
             token.actor.as_str().into(),
         ]);
     }
-    session.print_table(&table)
+    table
 }

@@ -1,6 +1,6 @@
 //! `muster workers`: the machines, and how they are.
 
-use std::future::Future;
+use std::{collections::BTreeMap, future::Future};
 
 use muster_proto::{
     types::v1::{Gpu, GpuGroup},
@@ -68,7 +68,6 @@ async fn show(session: &Session, name: &str) -> Result<(), Failure> {
 
 fn detail(session: &Session, worker: &Worker) -> String {
     let now = session.now();
-    let liveness = text::word(worker.liveness().as_str_name(), "WORKER_LIVENESS_");
     let capacity = worker.capacity.clone().unwrap_or_default();
     let mut state = format!(
         "{} for {}",
@@ -91,13 +90,7 @@ fn detail(session: &Session, worker: &Worker) -> String {
         ("name", worker.name.clone()),
         ("state", state),
         ("reason", worker.state_reason.clone()),
-        (
-            "liveness",
-            format!(
-                "{liveness}, heard {} ago",
-                text::print_ago(worker.heartbeat_time, now)
-            ),
-        ),
+        ("liveness", liveness(session, worker)),
         ("generation", worker.generation.to_string()),
         ("GPUs", text::print_gpus(&groups(&capacity.gpus))),
         ("cpus", text::print_cpu(Some(capacity.cpu_milli))),
@@ -106,10 +99,7 @@ fn detail(session: &Session, worker: &Worker) -> String {
         ("in use", usage(worker)),
         ("place", place.join(" / ")),
         ("price", text::print_price(worker.price.as_ref())),
-        (
-            "agent",
-            format!("{} at {}", worker.agent_version, worker.agent_address),
-        ),
+        ("agent", agent(worker)),
         ("labels", labels(worker)),
     ];
     if worker.simulated {
@@ -123,6 +113,28 @@ fn detail(session: &Session, worker: &Worker) -> String {
         .iter()
         .map(|(name, value)| format!("{name:<11} {value}\n"))
         .collect()
+}
+
+/// How alive a worker is, and when it was heard last.
+fn liveness(session: &Session, worker: &Worker) -> String {
+    let liveness = text::word(worker.liveness().as_str_name(), "WORKER_LIVENESS_");
+    match worker.heartbeat_time {
+        // A record made ahead by a join token.
+        _ if worker.generation == 0 => format!("{liveness}, never heard"),
+        None => format!("{liveness}, not heard since the registry started"),
+        heard => format!(
+            "{liveness}, heard {} ago",
+            text::print_ago(heard, session.now())
+        ),
+    }
+}
+
+/// A worker's agent; empty if none has registered.
+fn agent(worker: &Worker) -> String {
+    if worker.agent_address.is_empty() {
+        return worker.agent_version.clone();
+    }
+    format!("{} at {}", worker.agent_version, worker.agent_address)
 }
 
 fn usage(worker: &Worker) -> String {
@@ -158,7 +170,12 @@ pub(crate) fn drain_words(session: &Session, drain: &Drain) -> String {
 fn labels(worker: &Worker) -> String {
     let mut all = worker.agent_labels.clone();
     all.extend(worker.labels.clone());
-    let pairs: Vec<String> = all
+    pairs(&all)
+}
+
+/// Labels as they are typed.
+fn pairs(labels: &BTreeMap<String, String>) -> String {
+    let pairs: Vec<String> = labels
         .iter()
         .map(|(key, value)| format!("{key}={value}"))
         .collect();
@@ -256,6 +273,7 @@ pub(crate) fn groups(gpus: &[Gpu]) -> Vec<GpuGroup> {
 }
 
 async fn list(session: &Session, filter: WorkerFilter) -> Result<(), Failure> {
+    let none = none(&filter);
     let mut joined = ListWorkersResponse::default();
     let mut request = ListWorkersRequest {
         filter: Some(filter),
@@ -289,13 +307,19 @@ async fn list(session: &Session, filter: WorkerFilter) -> Result<(), Failure> {
                 .collect();
             session.print(&names)
         }
-        Format::Table | Format::Wide if joined.workers.is_empty() => {
-            session.print("there are no workers; start a `worker-agent` on a machine\n")
-        }
+        Format::Table | Format::Wide if joined.workers.is_empty() => session.print(&none),
         Format::Table | Format::Wide => {
             session.print_table(&table(session, &mut joined.workers.iter()))
         }
     }
+}
+
+/// What is said where no worker is to be shown.
+fn none(filter: &WorkerFilter) -> String {
+    if filter.labels.is_empty() {
+        return "there are no workers; start a `worker-agent` on a machine\n".to_owned();
+    }
+    format!("no worker has {}\n", pairs(&filter.labels))
 }
 
 fn table(session: &Session, workers: &mut dyn Iterator<Item = &Worker>) -> Table {
