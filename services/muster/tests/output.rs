@@ -150,6 +150,9 @@ async fn a_document_stands_alone_on_stdout() {
     assert_eq!(document["worker"]["name"], "w2");
     assert!(drained.stderr.ends_with("w2 is DISABLED\n"), "{drained:?}");
 
+    let worker = registry.muster(&["workers", "w2"]).await.stdout;
+    let last = worker.lines().find(|line| line.starts_with("last drain"));
+    assert!(last.unwrap().contains("; ended "), "{worker}");
     let enabled = registry.muster(&["enable", "w2", "-o", "name"]).await;
     assert_eq!(enabled.stdout, "w2\n", "{enabled:?}");
 

@@ -106,7 +106,14 @@ fn detail(session: &Session, worker: &Worker) -> String {
         lines.push(("simulated", "its GPUs are declared, not real".to_owned()));
     }
     if let Some(drain) = &worker.drain {
-        lines.push(("drain", drain_words(session, drain)));
+        let words = drain_words(session, drain);
+        lines.push(match drain.end_time {
+            None => ("drain", words),
+            ended => {
+                let ended = text::print_time(ended, now);
+                ("last drain", format!("{words}; ended {ended} UTC"))
+            }
+        });
     }
     lines.retain(|(_, value)| !value.is_empty());
     lines
