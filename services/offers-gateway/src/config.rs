@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use muster_runtime::args::{CommonArgs, parse_duration};
 use muster_runtime::connect::Endpoints;
+use muster_runtime::process::Component;
 use muster_store::Spec as StoreSpec;
 
 use crate::builtin::PRICE_LISTS;
@@ -30,6 +31,8 @@ pub const FLEET: &str = "fleet";
 
 /// The flags of offers-gateway beside the common ones.
 #[derive(Clone, Debug, clap::Args)]
+// The help would begin with the line above.
+#[command(about = <crate::Gateway as Component>::ABOUT)]
 pub struct Args {
     /// Keep state in this folder, which is made if it is not there: offers last read, for a quick
     /// start, and what launches have taught

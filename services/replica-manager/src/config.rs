@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use muster_runtime::args::parse_duration;
 use muster_runtime::connect::Endpoints;
+use muster_runtime::process::Component;
 use muster_store::{Leases, Options, Spec};
 
 use crate::crash::{Crash, Step};
@@ -11,6 +12,8 @@ use crate::domain::world::Terms;
 
 /// The manager's own flags.
 #[derive(Debug, Clone, clap::Args)]
+// The help would begin with the line above.
+#[command(about = <crate::ReplicaManager as Component>::ABOUT)]
 pub struct Args {
     /// Where state is kept: memory:, embedded:PATH, or etcd:http://HOST:PORT[,HOST:PORT]/PREFIX, which
     /// several instances may share

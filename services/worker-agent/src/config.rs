@@ -13,6 +13,7 @@ use muster_model::requirements::GpuRequest;
 use muster_runtime::args::parse_duration;
 use muster_runtime::backoff;
 use muster_runtime::connect::Endpoints;
+use muster_runtime::process::Component;
 
 use crate::attempt_dir::LogLimits;
 use crate::domain::ports;
@@ -20,6 +21,8 @@ use crate::supervisor;
 
 /// The flags of the agent's program.
 #[derive(Debug, Clone, clap::Args)]
+// The help would begin with the line above.
+#[command(about = <crate::Program as Component>::ABOUT)]
 pub struct Args {
     /// The worker's name; the host's if it is not given
     #[arg(long, value_name = "NAME")]

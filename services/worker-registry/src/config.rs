@@ -4,12 +4,15 @@ use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
 use muster_runtime::args::parse_duration;
+use muster_runtime::process::Component;
 use muster_store::{Leases, Spec};
 
 use crate::domain::liveness::{Patience, Rules};
 
 /// The flags of the worker-registry beside the common ones.
 #[derive(Debug, Clone, clap::Args)]
+// The help would begin with the line above.
+#[command(about = <crate::WorkerRegistry as Component>::ABOUT)]
 pub struct Args {
     /// Where the state is kept: "memory:", "embedded:PATH", or "etcd:http://HOST:PORT[,...]/PREFIX" for
     /// several instances
