@@ -194,8 +194,8 @@ fn a_path_that_is_no_file_is_refused() {
     ));
 }
 
-#[test]
-fn what_is_no_whole_store_is_refused() {
+#[tokio::test]
+async fn what_is_no_whole_store_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let foreign = directory.path().join("foreign.db");
     drop(Database::create(&foreign).unwrap());
@@ -204,11 +204,7 @@ fn what_is_no_whole_store_is_refused() {
     let empty = directory.path().join("empty.db");
     fs::write(&empty, "").unwrap();
     let cut = directory.path().join("cut.db");
-    drop(open(&cut));
-    while matches!(
-        Store::embedded(&cut, Options::default()),
-        Err(OpenError::Locked { .. })
-    ) {}
+    open(&cut).close().await;
     let whole = fs::read(&cut).unwrap();
     fs::write(&cut, &whole[..whole.len() / 2]).unwrap();
     for path in [foreign, text, empty, cut] {
