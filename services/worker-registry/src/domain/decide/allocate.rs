@@ -259,9 +259,9 @@ fn build(book: &Book, item: &Item, site: Site, number: usize, now: SystemTime) -
         .map_or(0, |entry| entry.worker.generation);
     let revision = book.next_revision();
     // An id of before the book was read anew may be there.
-    let ids = (number..).map(|number| allocation_id(book, number));
-    let unused = ids.filter(|id| book.fleet().allocation(id).is_none());
-    let id = unused.take(1).last().unwrap_or_default();
+    let mut ids = (number..).map(|number| allocation_id(book, number));
+    let unused = ids.find(|id| book.fleet().allocation(id).is_none());
+    let id = unused.unwrap_or_default();
     Allocation {
         id,
         worker: site.worker,
