@@ -60,17 +60,13 @@ impl Hubs {
             fleet,
         };
         let state = hubs.render(&all);
-        let endpoints = put_only(state.endpoints);
-        let keys: Vec<_> = endpoints.iter().map(|(key, _)| Arc::clone(key)).collect();
         hubs.services.reset(since, put_only(state.services));
         hubs.replicas.reset(since, put_only(state.replicas));
-        hubs.endpoints.reset(since, endpoints);
+        hubs.endpoints.reset(since, put_only(state.endpoints));
         hubs.assignments.reset(since, put_only(state.assignments));
         hubs.events.reset(since, put_only(state.events));
         // What was known of workers before the start is not known any more, so it is news to those who go on.
-        for key in keys {
-            hubs.endpoints.observe(&key, |known| Some(known.clone()));
-        }
+        hubs.endpoints.tell_anew();
         hubs.publish(view.revision, &Folded::default());
         hubs
     }

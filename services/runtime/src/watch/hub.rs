@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use tonic::Status;
 
-use super::common::{Common, sized};
+use super::common::{Common, Inner, sized};
 use super::history::{Commit, History};
 use super::observed::Observed;
 use super::seat::Seat;
@@ -91,6 +91,22 @@ impl<T: Resource> Hub<T> {
         drop(inner);
         common.bells.ring_for_everyone();
         true
+    }
+
+    /// Publishes what is in memory of every resource as new, to whoever goes on from before a restart: what was
+    /// in memory then is not known any more.
+    pub fn tell_anew(&self) {
+        let mut inner = self.common.write();
+        let Inner {
+            state, observed, ..
+        } = &mut *inner;
+        for (key, held) in &*state {
+            // Two of them: each keeps the encoding of its own event.
+            let (before, after) = (held.clone().share(), held.clone().share());
+            observed.set(Arc::clone(key), before, after);
+        }
+        // Under the lock, as in `publish`.
+        self.common.bells.ring_all();
     }
 
     /// Drops the first resources, in order of key, until `count` are left. Watchers are not told that they are

@@ -61,11 +61,10 @@ pub(crate) async fn heartbeat(
     if message.leaving {
         leave(registry, &found.worker, runs).await?;
     }
-    let missing = match message.held.is_empty() {
-        true => Vec::new(),
-        false => missing(registry, &message),
+    let gone = match registry.is_shared() {
+        true => registry.gone(missing(registry, &message)).await,
+        false => BTreeSet::new(),
     };
-    let gone = registry.gone(missing).await;
     Ok(answer(registry, &message, &gone))
 }
 
@@ -215,6 +214,7 @@ fn answer(
     gone: &BTreeSet<Text>,
 ) -> proto::HeartbeatResponse {
     let terms = registry.terms();
+    let is_unsure = |id: &str| registry.is_shared() && !gone.contains(id);
     let view = registry.view();
     let mut answer = proto::HeartbeatResponse {
         epoch: registry.epoch.to_string(),
@@ -233,7 +233,7 @@ fn answer(
         match Named::of(entry, &held.allocation_id, &registry.epoch) {
             Named::Known | Named::Taken => {}
             // It may be there by now, or have been: nothing is said of it until that is sure.
-            Named::Over | Named::Unknown if !gone.contains(&*held.allocation_id) => {}
+            Named::Over | Named::Unknown if is_unsure(&held.allocation_id) => {}
             Named::Over | Named::Unknown if has_ended => {
                 answer
                     .forgotten_allocations

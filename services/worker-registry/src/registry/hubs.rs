@@ -82,10 +82,7 @@ impl Hubs {
     /// Moves on to the fleet's revision. What was in memory before the start is not known any more, so it
     /// is news to those who go on.
     fn begin(&self, fleet: &Fleet) {
-        for entry in fleet.workers() {
-            let name = &entry.worker.name;
-            self.workers.observe(name, |known| Some(known.clone()));
-        }
+        self.workers.tell_anew();
         let revision = fleet.revision();
         self.workers.publish(revision, []);
         self.allocations.publish(revision, []);

@@ -162,12 +162,9 @@ impl Registry {
         }
     }
 
-    /// Of allocations that are not shown here those that are not in the store either. One of several instances
-    /// may be behind it: it asks, and answers none of them where it cannot.
+    /// Of allocations that are not shown here those that are not in the store either, which this instance may be
+    /// behind: it asks, and answers none of them where it cannot.
     pub(crate) async fn gone(&self, ids: Vec<Text>) -> BTreeSet<Text> {
-        if !self.shared {
-            return ids.into_iter().collect();
-        }
         let mut gone = BTreeSet::new();
         for part in ids.chunks(MAX_RECORDS) {
             let keys = part.iter().cloned().map(Key::Allocation);
