@@ -16,6 +16,7 @@ use muster_proto::types::v1::ErrorReason;
 use muster_runtime::status::Details;
 use muster_store::{Store, TERM_KEY, Transaction};
 use tokio::time::Instant;
+use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 fn retried(name: &str, replicas: i32) -> ServiceSpec {
@@ -399,22 +400,9 @@ async fn whoever_may_be_behind_calls_no_attempt_unknown() {
     several.managers[0]
         .until_phase("chat", ServicePhase::Healthy)
         .await;
-    let attempt = several.running()[0].clone();
-    let address = several.managers[1].context.bound.get().unwrap();
-    // A plain client, which does not try again by itself.
-    let behind = AssignmentsServiceClient::connect(format!("http://{address}"));
-    let mut behind = behind.await.unwrap();
-    let report = ReportReplicasRequest {
-        worker: "w1".to_owned(),
-        generation: 1,
-        reports: vec![AttemptReport {
-            attempt_id: attempt.attempt_id.clone(),
-            phase: AttemptPhase::Ended.into(),
-            failure_class: FailureClass::Error.into(),
-            ..AttemptReport::default()
-        }],
-        whole: false,
-    };
+    let attempt = several.running()[0].attempt_id.clone();
+    let mut behind = plain_client(&several, 1).await;
+    let report = end_of(&attempt);
     // The end would be forgotten, or the attempt kept as an orphan.
     let refused = behind.report_replicas(report.clone()).await.unwrap_err();
     assert_unavailable(&refused, ErrorReason::StoreUnavailable);
@@ -426,23 +414,84 @@ async fn whoever_may_be_behind_calls_no_attempt_unknown() {
     let refused = behind.watch_assignments(watched).await.unwrap_err();
     assert_unavailable(&refused, ErrorReason::StoreUnavailable);
     several.links[1].heal();
+    until_forgotten(&mut behind, report).await;
+    until_second_attempt(&mut several.managers[1]).await;
+    several.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_has_not_seen_the_room_of_an_attempt_forgets_no_end_of_it() {
+    let mut several = Several::start(2).await;
+    several.add_worker(2, 0);
+    several.registry.set_down(true);
+    several.managers[0].create(retried("chat", 1)).await;
+    several.managers[1]
+        .until("begun", |replicas| {
+            replicas.len() == 1 && replicas[0].attempt.is_some()
+        })
+        .await;
+    several.links[1].cut();
+    several.registry.set_down(false);
+    several.managers[0]
+        .until_phase("chat", ServicePhase::Healthy)
+        .await;
+    let attempt = several.running()[0].attempt_id.clone();
+    let mut behind = plain_client(&several, 1).await;
+    let report = end_of(&attempt);
+    let refused = behind.report_replicas(report.clone()).await.unwrap_err();
+    assert_unavailable(&refused, ErrorReason::StoreUnavailable);
+    several.links[1].heal();
+    until_forgotten(&mut behind, report).await;
+    until_second_attempt(&mut several.managers[1]).await;
+    several.stop().await;
+}
+
+/// A client that does not try again by itself.
+async fn plain_client(several: &Several, of: usize) -> AssignmentsServiceClient<Channel> {
+    let address = several.managers[of].context.bound.get().unwrap();
+    let connected = AssignmentsServiceClient::connect(format!("http://{address}"));
+    connected.await.unwrap()
+}
+
+/// What the agent of `w1` reports of an attempt that has ended.
+fn end_of(attempt: &str) -> ReportReplicasRequest {
+    ReportReplicasRequest {
+        worker: "w1".to_owned(),
+        generation: 1,
+        reports: vec![AttemptReport {
+            attempt_id: attempt.to_owned(),
+            phase: AttemptPhase::Ended.into(),
+            failure_class: FailureClass::Error.into(),
+            ..AttemptReport::default()
+        }],
+        whole: false,
+    }
+}
+
+/// Reports until it is taken, which is when the agent may forget it.
+async fn until_forgotten(
+    client: &mut AssignmentsServiceClient<Channel>,
+    report: ReportReplicasRequest,
+) {
     let deadline = Instant::now() + PATIENCE;
     let taken = loop {
-        match behind.report_replicas(report.clone()).await {
+        match client.report_replicas(report.clone()).await {
             Ok(taken) => break taken.into_inner(),
             Err(status) => assert!(Instant::now() < deadline, "{status:?}"),
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
-    assert_eq!(taken.forgotten_attempts, [attempt.attempt_id]);
+    assert_eq!(taken.forgotten_attempts, [&*report.reports[0].attempt_id]);
     assert!(taken.unknown_attempts.is_empty());
-    several.managers[1]
+}
+
+async fn until_second_attempt(manager: &mut Sandbox) {
+    manager
         .until("restarted", |replicas| {
             let attempt = replicas[0].attempt.as_ref();
             attempt.is_some_and(|attempt| attempt.number == 2)
         })
         .await;
-    several.stop().await;
 }
 
 async fn orphans(manager: &mut Sandbox) -> Vec<String> {

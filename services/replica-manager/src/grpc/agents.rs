@@ -16,6 +16,7 @@ use super::convert::report::{AttemptId, parse_attempt_id, parse_report};
 use super::watches::Stream;
 use super::{Api, errors};
 use crate::crash::Step;
+use crate::domain::replica::State;
 use crate::domain::replica::observe::Observation;
 use crate::domain::service::Service;
 use crate::domain::spec::Metric;
@@ -153,6 +154,8 @@ impl Api {
                     .or_default()
                     .push((id, report));
             }
+            // Its agent says so again, and may not forget its end until that is recorded.
+            Some((Knowledge::Early, _)) => sorted.no_orphans.push(report.attempt_id),
             // Its end is stored already; what still runs of it, its allocation's end will stop.
             Some((Knowledge::Past, _)) if ended => sorted.forgotten.push(report.attempt_id),
             Some((Knowledge::Past, _)) => {}
@@ -201,8 +204,10 @@ impl Api {
             Some(replica) if id.number > replica.attempts => Knowledge::None,
             Some(replica) if id.number < replica.attempts => Knowledge::Past,
             Some(replica) => match &replica.attempt {
-                Some(attempt) if attempt.end.is_none() => Knowledge::Current,
-                Some(_) | None => Knowledge::Past,
+                Some(attempt) if attempt.end.is_some() => Knowledge::Past,
+                None => Knowledge::Past,
+                Some(_) if matches!(replica.state, State::Running(_)) => Knowledge::Current,
+                Some(_) => Knowledge::Early,
             },
             None if id.ordinal < header.next_ordinal => Knowledge::Past,
             None => Knowledge::None,
@@ -300,6 +305,8 @@ impl Api {
 enum Knowledge {
     /// It is the current one of its replica, and has not ended.
     Current,
+    /// Its agent is ahead of its record, which has no room for it yet: what is said of it cannot be recorded.
+    Early,
     /// Its end is recorded.
     Past,
     /// Nothing.
