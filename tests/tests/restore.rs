@@ -3,11 +3,18 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    time::Duration,
+};
 
-use muster_proto::replicas::v1::{AdoptOrphanRequest, RemoveOrphanRequest, ServicePhase};
+use muster_proto::replicas::v1::{
+    AdoptOrphanRequest, ListOrphansRequest, RemoveOrphanRequest, Replica, ReplicaPhase,
+    RestartReplicaRequest, RetryPolicy, ScaleServiceRequest, ServicePhase, ServiceStatus,
+};
 use muster_tests::fleet::{self, Fleet, Process, Seen, command, witness::Witness};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 /// How long anything may take on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -133,4 +140,105 @@ async fn a_manager_put_back_stops_nothing_and_shows_what_it_does_not_know() {
     assert_eq!(early.starts(), 2);
     early.saw_no_overlap();
     fleet.no_room_is_held_twice().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_manager_put_back_gives_no_attempt_the_id_of_one_that_it_forgot() {
+    let mut fleet = Fleet::start(PROGRAM, 1).await;
+    let (once, _) = asleep(&fleet, "once", 1, None).await;
+    let (chat, early) = asleep(&fleet, "chat", 2, fleet::retry()).await;
+    let backup = back_up(&fleet, "replica-manager", &fleet.manager);
+    // Of what is replaced and added now, the backup knows nothing.
+    restart(&fleet, "once").await;
+    restart(&fleet, "chat").await;
+    scale(&fleet, 3).await;
+    let late = [fleet.processes("once").await, fleet.processes("chat").await];
+    let orphans: BTreeSet<String> = [(&once, "0.2"), (&chat, "0.2"), (&chat, "2.1")]
+        .map(|(uid, rest)| format!("{uid}.{rest}"))
+        .into();
+    fleet.manager.kill();
+    put_back(&fleet, &backup, "manager");
+    fleet.manager.start().await;
+    until_orphans(&fleet, &orphans).await;
+    fleet.until("once", ServicePhase::Healthy, PATIENCE).await;
+    // Also a replica of which the backup knows nothing gets attempts of its own.
+    scale(&fleet, 3).await;
+    sleep(AWHILE).await;
+    until_orphans(&fleet, &orphans).await;
+    for processes in &late {
+        assert_eq!(
+            &fleet.processes_of(processes),
+            processes,
+            "absence stopped it"
+        );
+    }
+    fleet.no_room_is_held_twice().await;
+    fleet.until_allocations(7, PATIENCE).await;
+    assert_eq!(fleet.processes("chat").await["chat/1"], early["chat/1"]);
+
+    for attempt in orphans {
+        let remove = RemoveOrphanRequest {
+            attempt_id: attempt,
+            ..RemoveOrphanRequest::default()
+        };
+        fleet.manager().remove_orphan(remove).await.unwrap();
+    }
+    fleet.until_allocations(4, PATIENCE).await;
+    assert_eq!(fleet.processes("chat").await["chat/1"], early["chat/1"]);
+}
+
+/// A service of sleepers that is HEALTHY, with its uid and processes.
+async fn asleep(
+    fleet: &Fleet,
+    name: &str,
+    replicas: i32,
+    retry: Option<RetryPolicy>,
+) -> (String, BTreeMap<String, i32>) {
+    let applied = fleet.apply(fleet::sleeping(name, replicas, retry)).await;
+    fleet.until(name, ServicePhase::Healthy, PATIENCE).await;
+    (applied.uid, fleet.processes(name).await)
+}
+
+/// Has the first replica of a service stopped and started anew.
+async fn restart(fleet: &Fleet, service: &str) {
+    let id = format!("{service}/0");
+    let request = RestartReplicaRequest {
+        id: id.clone(),
+        ..RestartReplicaRequest::default()
+    };
+    fleet.manager().restart_replica(request).await.unwrap();
+    let again = |replica: &Replica| {
+        let attempt = replica.attempt.as_ref();
+        attempt.is_some_and(|attempt| attempt.number == 2)
+            && replica.phase == i32::from(ReplicaPhase::Ready)
+    };
+    fleet.until_replica(&id, "restarted", again).await;
+}
+
+async fn scale(fleet: &Fleet, replicas: i32) {
+    let request = ScaleServiceRequest {
+        name: "chat".to_owned(),
+        replicas,
+        ..ScaleServiceRequest::default()
+    };
+    fleet.manager().scale_service(request).await.unwrap();
+    let what = format!("{replicas} replicas that are ready");
+    let test =
+        |status: &ServiceStatus| status.counts.is_some_and(|counts| counts.ready == replicas);
+    fleet.until_status("chat", &what, test).await;
+}
+
+async fn until_orphans(fleet: &Fleet, wanted: &BTreeSet<String>) {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let request = ListOrphansRequest::default();
+        let answer = fleet.manager().list_orphans(request).await;
+        let orphans = answer.unwrap().into_inner().orphans;
+        let seen: BTreeSet<_> = orphans.into_iter().map(|one| one.attempt_id).collect();
+        if seen == *wanted {
+            return;
+        }
+        assert!(Instant::now() < end, "{seen:?}, not {wanted:?}");
+        sleep(Duration::from_millis(50)).await;
+    }
 }

@@ -11,7 +11,7 @@ pub(crate) mod reading;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use muster_runtime::clock::Clock;
 use muster_runtime::deadline::Deadline;
@@ -24,6 +24,7 @@ use crate::crash::Crash;
 use crate::domain::plan::{plan, unfinished};
 use crate::domain::service::Service;
 use crate::domain::service::apply::Action;
+use crate::domain::service::epoch::Epoch;
 use crate::domain::time::Time;
 use crate::domain::world::{Terms, World};
 use crate::fleet::Fleet;
@@ -48,6 +49,8 @@ struct Inner {
     /// Unfinished moves by worker and service.
     moves: Mutex<BTreeMap<String, BTreeMap<Uid, u32>>>,
     journal: journal::Journal,
+    /// The one that the store is in.
+    epoch: Epoch,
     /// Set while this instance leads.
     duty: watch::Sender<Option<Duty>>,
     barrier: reading::Barrier,
@@ -147,13 +150,26 @@ impl Cause {
     }
 }
 
+/// The first number for attempts of an epoch that began at a restore: its seconds since 2020. A replica is
+/// not tried more than once a second for long, so that attempts of earlier epochs have lower ones.
+fn first_attempt(began: SystemTime) -> u32 {
+    const YEAR_2020: Duration = Duration::from_secs(1_577_836_800);
+    let since = began.duration_since(SystemTime::UNIX_EPOCH + YEAR_2020);
+    let most = u32::MAX / 4;
+    u32::try_from(since.unwrap_or_default().as_secs()).map_or(most, |seconds| seconds.min(most))
+}
+
 impl Engine {
     /// An engine of this instance.
     pub(crate) fn new(parts: Parts, instance: &str) -> Self {
-        let epoch = parts.store.epoch().to_string();
+        let begun = parts.store.epoch();
+        let epoch = Epoch {
+            name: begun.to_string(),
+            first_attempt: first_attempt(begun.began()),
+        };
         let journal = match parts.store.is_shared() {
-            true => journal::Journal::of_several(epoch, instance),
-            false => journal::Journal::new(epoch),
+            true => journal::Journal::of_several(epoch.name.clone(), instance),
+            false => journal::Journal::new(epoch.name.clone()),
         };
         if let Some((newest, _)) = parts.view.read().event_batches.last_key_value() {
             journal.follow(newest);
@@ -163,6 +179,7 @@ impl Engine {
             locks: Mutex::default(),
             moves: Mutex::default(),
             journal,
+            epoch,
             duty: watch::Sender::new(None),
             barrier: reading::Barrier::default(),
         }))
@@ -170,6 +187,11 @@ impl Engine {
 
     pub(crate) fn parts(&self) -> &Parts {
         &self.0.parts
+    }
+
+    /// The epoch of the store.
+    pub(crate) fn epoch(&self) -> &Epoch {
+        &self.0.epoch
     }
 
     pub(crate) fn now(&self) -> Time {
@@ -194,6 +216,7 @@ impl Engine {
             let stored = self.0.parts.view.get(uid).ok_or(Error::Gone)?;
             let now = self.0.parts.clock.now();
             let mut after = (*stored.service).clone();
+            after.enter(&self.0.epoch);
             alter(&mut after, Time::from(now)).map_err(Error::Refused)?;
             let deleted = duty.is_some() && self.plan(&mut after, now);
             let draft = Draft {
@@ -228,6 +251,7 @@ impl Engine {
         loop {
             let now = self.0.parts.clock.now();
             let mut planned = service.clone();
+            planned.enter(&self.0.epoch);
             if duty.is_some() {
                 self.plan(&mut planned, now);
             }
@@ -457,10 +481,10 @@ fn guard(draft: &Draft<'_>, transaction: Transaction) -> Transaction {
 }
 
 /// The view follows the store within microseconds; this long, and it does not follow at all.
-const FOLD_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
+const FOLD_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long what is on its way to the view may take, before it is looked at again all the same.
-const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_millis(100);
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 enum Commit {
     Done(u64),

@@ -98,6 +98,10 @@ impl Executor {
 
     /// Begins whatever this service's records wish for and is not under way.
     pub(crate) fn consider(&self, service: &Service) {
+        if !service.is_of(self.0.engine.epoch()) {
+            // Its next plan takes it there, and the attempt that it asks for gets another number.
+            return;
+        }
         for wish in wishes(service) {
             let fresh = self.lock().insert(wish.clone());
             if fresh {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// One life of a store's data: creation or restore time, then a random suffix. Later epochs are
 /// greater, so tokens order by (epoch, revision).
@@ -40,6 +40,12 @@ impl Epoch {
         // Without randomness the process id still tells apart what is made side by side.
         let suffix = getrandom::u32().unwrap_or_else(|_| std::process::id());
         Self::new(SystemTime::now(), suffix)
+    }
+
+    /// When it began, by the clock of the machine that made it.
+    #[must_use]
+    pub fn began(self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_millis(self.millis)
     }
 
     /// This epoch, or the least with this suffix after `earlier`, where a clock went backwards.
@@ -83,8 +89,6 @@ impl FromStr for Epoch {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn at(millis: u64, suffix: u32) -> Epoch {

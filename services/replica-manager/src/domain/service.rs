@@ -4,6 +4,7 @@
 pub mod adopt;
 pub mod apply;
 pub mod command;
+pub mod epoch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -60,6 +61,12 @@ pub struct Header {
     pub autoscaler: Autoscaler,
     /// The next replica's number.
     pub next_ordinal: u32,
+    /// The epoch of the store that it was written in last; empty if no record says.
+    #[serde(default)]
+    pub epoch: String,
+    /// Attempts with lower numbers may have been made after the backup that the store was restored from.
+    #[serde(default)]
+    pub attempts_from: u32,
     /// Changes by callers: what the etag covers.
     pub writes: u64,
     /// How it is.

@@ -16,9 +16,9 @@ use super::convert::report::{AttemptId, parse_attempt_id, parse_report};
 use super::watches::Stream;
 use super::{Api, errors};
 use crate::crash::Step;
-use crate::domain::replica::State;
 use crate::domain::replica::observe::Observation;
 use crate::domain::service::Service;
+use crate::domain::service::epoch::Knowledge;
 use crate::domain::spec::Metric;
 use crate::domain::time::Time;
 use crate::engine::{Cause, Error};
@@ -196,22 +196,11 @@ impl Api {
     }
 
     fn knowledge(&self, id: &AttemptId) -> Knowledge {
-        let Some(stored) = self.engine.parts().view.get(&id.uid) else {
-            return Knowledge::None;
-        };
-        let header = &stored.service.header;
-        match stored.service.replicas.get(&id.ordinal) {
-            Some(replica) if id.number > replica.attempts => Knowledge::None,
-            Some(replica) if id.number < replica.attempts => Knowledge::Past,
-            Some(replica) => match &replica.attempt {
-                Some(attempt) if attempt.end.is_some() => Knowledge::Past,
-                None => Knowledge::Past,
-                Some(_) if matches!(replica.state, State::Running(_)) => Knowledge::Current,
-                Some(_) => Knowledge::Early,
-            },
-            None if id.ordinal < header.next_ordinal => Knowledge::Past,
-            None => Knowledge::None,
-        }
+        let stored = self.engine.parts().view.get(&id.uid);
+        stored.map_or(Knowledge::None, |stored| {
+            let epoch = self.engine.epoch();
+            stored.service.knows(id.ordinal, id.number, epoch)
+        })
     }
 
     /// Records what was reported, service by service; what ended may be forgotten by its agent.
@@ -299,18 +288,6 @@ impl Api {
             .loads
             .sample(&id.uid, id.ordinal, sample);
     }
-}
-
-/// What our records know of an attempt.
-enum Knowledge {
-    /// It is the current one of its replica, and has not ended.
-    Current,
-    /// Its agent is ahead of its record, which has no room for it yet: what is said of it cannot be recorded.
-    Early,
-    /// Its end is recorded.
-    Past,
-    /// Nothing.
-    None,
 }
 
 /// A worker's identity binds it.

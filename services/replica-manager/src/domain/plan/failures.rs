@@ -5,6 +5,7 @@ use super::draft::Draft;
 use super::{Reason, places, update};
 use crate::domain::failure::Class;
 use crate::domain::failure::episode::Episode;
+use crate::domain::replica::attempt::Attempt;
 use crate::domain::replica::{Placing, Replica, Role, State, StopWhy};
 use crate::domain::service::apply::Action;
 use crate::domain::service::{Failure, FailureReason, Intent};
@@ -32,6 +33,16 @@ fn ended(draft: &mut Draft<'_>, ordinal: u32) {
         .as_ref()
         .and_then(|attempt| attempt.end.as_ref());
     let class = end.and_then(|end| end.class).unwrap_or(Class::Error);
+    if replica
+        .attempt
+        .as_ref()
+        .is_some_and(Attempt::ended_before_restore)
+    {
+        let edition = replica.edition;
+        draft.explain(Reason::EndedBeforeRestore { ordinal });
+        draft.act(Action::Revive { ordinal, edition });
+        return;
+    }
     if class.blames_version() && update::on_trial(&draft.service, replica) {
         let why = format!(
             "{} {}",

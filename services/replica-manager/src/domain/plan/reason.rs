@@ -41,6 +41,11 @@ pub enum Reason {
         /// Of what class.
         class: Class,
     },
+    /// An attempt was gone before the store was restored, which is no failure.
+    EndedBeforeRestore {
+        /// The replica.
+        ordinal: u32,
+    },
     /// A failed replica is tried again.
     Retries {
         /// The replica.
@@ -145,6 +150,7 @@ impl Reason {
             | Self::WaitsForFence { ordinal, .. }
             | Self::Fails { ordinal, .. }
             | Self::ExtraCopy { ordinal, .. }
+            | Self::EndedBeforeRestore { ordinal }
             | Self::Retries { ordinal, .. }
             | Self::NoPlace { ordinal, .. }
             | Self::StageSkipped { ordinal, .. }
@@ -189,6 +195,7 @@ impl fmt::Display for Reason {
                     "failed ({class}), which does not count for an extra copy"
                 )
             }
+            Self::EndedBeforeRestore { .. } => out.write_str("was gone before the restore"),
             Self::Retries { class, .. } => write!(out, "failed ({class}), and is tried again"),
             Self::NoPlace { .. } => out.write_str("no worker has room for it"),
             Self::StageSkipped { stage, place, .. } => {

@@ -6,6 +6,7 @@ mod failing;
 mod harness;
 mod losing;
 mod properties;
+mod restoring;
 mod retrying;
 mod scaling;
 mod showing;

@@ -10,7 +10,7 @@ use crate::domain::time::Time;
 /// One try to run a replica.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Attempt {
-    /// From 1, never used again for its replica.
+    /// From 1, or from the restore of the store; never used again for its replica.
     pub number: u32,
     /// The version that it runs.
     pub version: u64,
@@ -24,6 +24,9 @@ pub struct Attempt {
     pub end: Option<End>,
     /// Where its ports are reached.
     pub addresses: Vec<Address>,
+    /// The store was restored, and no agent has said since that anything of it runs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unconfirmed: bool,
 }
 
 /// Room on a worker.
@@ -98,6 +101,7 @@ impl Attempt {
             ready: None,
             end: None,
             addresses: Vec::new(),
+            unconfirmed: false,
         }
     }
 }

@@ -259,13 +259,18 @@ impl Replica {
 /// Takes in the facts that do not decide the phase; true if any is new.
 fn note(attempt: &mut Attempt, report: &Report) -> bool {
     let before = (attempt.started, attempt.ready, attempt.addresses.len());
+    let begun = !matches!(
+        report.phase,
+        ReportedPhase::Waiting | ReportedPhase::Ended(_)
+    );
+    let confirmed = begun && std::mem::take(&mut attempt.unconfirmed);
     attempt.started = attempt.started.or(report.started);
     attempt.ready = attempt.ready.or(report.ready);
     let moved = !report.addresses.is_empty() && attempt.addresses != report.addresses;
     if moved {
         attempt.addresses.clone_from(&report.addresses);
     }
-    moved || before != (attempt.started, attempt.ready, attempt.addresses.len())
+    moved || confirmed || before != (attempt.started, attempt.ready, attempt.addresses.len())
 }
 
 fn stopped_before_start(now: Time) -> End {

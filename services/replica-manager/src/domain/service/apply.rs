@@ -218,10 +218,11 @@ impl Service {
     }
 
     fn place(&mut self, ordinal: u32, choices: &[Choice], room: u64, now: Time) {
+        let from = self.header.attempts_from;
         let Some(replica) = self.replica_mut(ordinal) else {
             return;
         };
-        if replica.place(choices, room, now) {
+        if replica.place(choices, room, from, now) {
             self.header.totals.restarts += 1;
         }
     }
@@ -280,16 +281,15 @@ impl Replica {
     }
 
     /// True if the attempt is another one than the replica's first.
-    fn place(&mut self, choices: &[Choice], room_seen: u64, now: Time) -> bool {
+    fn place(&mut self, choices: &[Choice], room_seen: u64, from: u32, now: Time) -> bool {
         let asked = self.question(choices, room_seen, now);
-        let unused = self.attempt.as_ref();
-        let unused = unused.is_some_and(|a| a.allocation.is_none() && a.end.is_none());
+        let unused = self.attempt.as_ref().is_some_and(Attempt::is_unused);
         if unused {
             if let Some(attempt) = &mut self.attempt {
                 attempt.version = self.edition.version;
             }
         } else {
-            self.attempts += 1;
+            self.attempts = (self.attempts + 1).max(from);
             let attempt = Attempt::new(self.attempts, self.edition.version);
             self.previous = self.attempt.replace(attempt);
             self.restarts += u32::from(self.previous.is_some());

@@ -63,6 +63,8 @@ impl Service {
             scale: None,
             autoscaler: Autoscaler::default(),
             next_ordinal: 0,
+            epoch: String::new(),
+            attempts_from: 0,
             writes: 1,
             status: Status {
                 phase: ServicePhase::Pending,

@@ -9,7 +9,7 @@ use crate::domain::spec::testing::spec;
 use crate::domain::spec::{Count, Spec, defaults};
 use crate::domain::status::ServicePhase;
 
-fn chat(replicas: u32) -> Spec {
+pub(super) fn chat(replicas: u32) -> Spec {
     Spec {
         replicas: Count {
             min: replicas,
