@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
-use super::{Core, SILENT, within};
+use super::{Core, EPOCH_KEY, SILENT, within};
 use crate::cluster::{Fault, Told};
 use crate::record::{Batch, Change, Record, Revision};
 use crate::shared::End;
@@ -91,6 +91,14 @@ impl Core {
             return;
         };
         if let Told::Changes { changes, .. } = told {
+            // It is put once, before anybody follows.
+            if changes.iter().any(|(key, _)| &**key == EPOCH_KEY) {
+                let reason =
+                    "another store was put in the place of this one; a new start opens that";
+                tracing::error!(reason, "the store failed");
+                self.shared.end(End::Failed(reason.to_owned()));
+                return;
+            }
             self.publish(revision, changes);
         }
         self.reached.send_if_modified(|reached| {

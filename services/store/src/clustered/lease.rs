@@ -9,12 +9,12 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::hold::{Hold, Lease};
 use super::{AGAIN, Core, seat_key, within};
-use crate::cluster::{Fault, LeaseId};
+use crate::cluster::{Fault, Judged, LeaseId, Request};
 use crate::error::Error;
 use crate::instance::{Instance, Seat};
 use crate::leadership::TERM_KEY;
 use crate::record::Revision;
-use crate::transaction::{Outcome, Transaction};
+use crate::transaction::{Condition, Outcome, Transaction};
 
 /// How a lease ended.
 enum Ended {
@@ -136,7 +136,7 @@ impl Kept<'_> {
                 () = sleep_until(next) => {}
             }
             let sent = Instant::now();
-            match timeout(part, self.core.cluster.keep_alive(self.id)).await {
+            match timeout(part, self.renew()).await {
                 Ok(Ok(())) => {
                     self.lease.extend(sent + self.ttl);
                     next = sent + part;
@@ -149,6 +149,21 @@ impl Kept<'_> {
         self.lease.end();
         self.core.give_up(self.id).await;
         end
+    }
+
+    /// Renews the lease, of a seat only while its key is there: whoever took it waits for no more than the
+    /// lease, and the watch may stand still.
+    async fn renew(&self) -> Result<(), Fault> {
+        if &*self.key != TERM_KEY {
+            let there = Request {
+                conditions: vec![(Arc::clone(&self.key), Condition::ModifiedAt(self.revision))],
+                ..Request::default()
+            };
+            if let Judged::Conflict { .. } = self.core.cluster.commit(there).await?.outcome {
+                return Err(Fault::NoLease);
+            }
+        }
+        self.core.cluster.keep_alive(self.id).await
     }
 
     /// Resolves when the key is known here not to be the one that was put.

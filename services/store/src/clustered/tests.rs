@@ -492,3 +492,84 @@ async fn a_restore_is_a_store_only_once_all_of_it_is_there() {
         assert!(matches!(taken, Err(Refusal::Taken)), "a store stands");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_does_not_go_on_in_a_store_that_was_put_back_under_it() {
+    let cluster = MemoryCluster::new();
+    let (store, _) = open(&cluster).await;
+    committed(&store, "a", "1").await;
+    let (direct, _) = cluster.reach(PREFIX);
+    let (records, _) = direct.list().await.unwrap();
+    let wipe = Request {
+        writes: records
+            .iter()
+            .map(|one| (Arc::clone(&one.key), None))
+            .collect(),
+        ..Request::default()
+    };
+    direct.commit(wipe).await.unwrap();
+    let (left, _) = direct.list().await.unwrap();
+    assert!(left.is_empty(), "{left:?}");
+    let epoch = Options::default().epoch.later_than(store.epoch());
+    restore::restore(&direct, &Records::new(), epoch)
+        .await
+        .unwrap();
+    sleep(Duration::from_secs(5)).await;
+    let (fresh, _) = open(&cluster).await;
+    assert_eq!(fresh.epoch(), epoch);
+    let written = put(&store, "b", "of the old epoch").await;
+    assert!(
+        written.is_err(),
+        "{written:?} in {} as {}",
+        fresh.epoch(),
+        store.epoch()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_lost_its_seat_knows_within_its_lease_though_its_watch_tells_nothing() {
+    let cluster = MemoryCluster::new();
+    let (judge, _) = open(&cluster).await;
+    let lead = judge.lead("judge").await.unwrap();
+    // An instance whose leases are renewed, and whose watch stands still from some time on.
+    let (own, _) = cluster.reach(PREFIX);
+    let (records, revision) = own.list().await.unwrap();
+    let records: Records = records
+        .into_iter()
+        .map(|record| (Arc::clone(&record.key), Arc::new(record)))
+        .collect();
+    let core = Arc::new(Core {
+        shared: Arc::new(Shared::new(
+            records,
+            Revision(revision),
+            HistoryLimits::default(),
+        )),
+        cluster: own,
+        epoch: judge.epoch(),
+        leases: Options::default().leases,
+        reached: watch::Sender::new(revision),
+        heard: Mutex::new(Instant::now()),
+        hurry: Notify::new(),
+        term: Mutex::default(),
+        in_flight: watch::Sender::new(0),
+        closing: watch::Sender::new(false),
+    });
+    let clustered = Clustered {
+        core: Arc::clone(&core),
+        tasks: Mutex::default(),
+    };
+    let mut following = JoinSet::new();
+    following.spawn(follow::follow(core));
+    let instance = Instance {
+        id: "stuck".into(),
+        value: Bytes::new(),
+        leader: false,
+    };
+    let seat = clustered.join(instance).await.unwrap();
+    assert!(seat.holds());
+    following.abort_all();
+    judge.evict(&lead, "stuck").await.unwrap();
+    sleep(SEAT + Duration::from_secs(1)).await;
+    // It may try to sit down again, and does not while it cannot read that it has.
+    assert!(!seat.holds(), "it goes on, and nobody asks it");
+}
