@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use muster_runtime::clock::Clock;
 use muster_runtime::deadline::Deadline;
+use muster_runtime::instances::barrier::Barrier;
 use muster_runtime::resume::Progress;
 use muster_store::{Condition, Outcome, Revision, Store, TERM_KEY, Transaction};
 use rustc_hash::FxHashMap;
@@ -53,7 +54,7 @@ struct Inner {
     epoch: Epoch,
     /// Set while this instance leads.
     duty: watch::Sender<Option<Duty>>,
-    barrier: reading::Barrier,
+    barrier: Barrier,
 }
 
 /// What an engine works with.
@@ -181,7 +182,7 @@ impl Engine {
             journal,
             epoch,
             duty: watch::Sender::new(None),
-            barrier: reading::Barrier::default(),
+            barrier: Barrier::default(),
         }))
     }
 

@@ -4,6 +4,8 @@
 //! It decides nothing about what a leader does: whoever does something for all of them runs it
 //! [`Instances::while_leading`], and conditions its writes on the leadership that it was given.
 
+pub mod barrier;
+
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
