@@ -259,7 +259,14 @@ fn wishes(service: &Service) -> Vec<Wish> {
                 attempt: attempt.number,
             });
         }
-        for allocation in &replica.releases {
+        // What has ended is planned first: the next attempt may take its room over.
+        let unplanned = matches!(replica.state, State::Ended);
+        let room = replica
+            .attempt
+            .as_ref()
+            .and_then(|attempt| attempt.allocation.as_ref());
+        let room = room.filter(|_| unplanned).map(|room| &room.id);
+        for allocation in replica.releases.iter().filter(|id| Some(*id) != room) {
             wishes.push(Wish::Release {
                 uid: uid.clone(),
                 ordinal: *ordinal,

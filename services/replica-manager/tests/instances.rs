@@ -751,3 +751,50 @@ async fn a_watch_goes_on_at_another_instance_and_a_page_begins_anew() {
     assert_eq!(service.name, "c");
     several.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn room_that_the_next_attempt_takes_over_is_kept_wherever_the_end_is_told() {
+    for told_at in [0, 1] {
+        let mut several = Several::start(2).await;
+        several.add_worker(12, told_at);
+        let mut wanted = retried("chat", 12);
+        wanted.retry = Some(RetryPolicy {
+            interval: Some(prost_types::Duration {
+                seconds: 5,
+                nanos: 0,
+            }),
+            ..RetryPolicy::default()
+        });
+        several.managers[0].create(wanted).await;
+        several.managers[0]
+            .until_phase("chat", ServicePhase::Healthy)
+            .await;
+        let rooms = |several: &Several| -> BTreeSet<String> {
+            let rooms = several.registry.allocations().into_iter();
+            rooms.map(|one| one.id).collect()
+        };
+        let before = rooms(&several);
+        // All at once, as when something that they share is gone.
+        let ends = several.running().into_iter();
+        let mut report = end_of("");
+        report.reports = ends
+            .flat_map(|one| end_of(&one.attempt_id).reports)
+            .collect();
+        let mut client = plain_client(&several, told_at).await;
+        client.report_replicas(report).await.unwrap();
+        several.managers[0]
+            .until("all wait", |replicas| {
+                let backoff = i32::from(ReplicaPhase::Backoff);
+                replicas.iter().all(|one| one.phase == backoff)
+            })
+            .await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let kept = rooms(&several);
+        assert_eq!(
+            before.difference(&kept).count(),
+            0,
+            "told at {told_at}: {kept:?}"
+        );
+        several.stop().await;
+    }
+}
