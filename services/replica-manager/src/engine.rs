@@ -212,13 +212,23 @@ impl Engine {
         let lock = self.lock_of(uid);
         let _turn = lock.lock().await;
         let mut duty = self.duty();
+        // What the leader does of its own accord is looked at again by itself.
+        let mut in_step = cause.whose == Whose::Leaders;
         loop {
             cause.allows(duty.as_ref())?;
             let stored = self.0.parts.view.get(uid).ok_or(Error::Gone)?;
             let now = self.0.parts.clock.now();
             let mut after = (*stored.service).clone();
             after.enter(&self.0.epoch);
-            alter(&mut after, Time::from(now)).map_err(Error::Refused)?;
+            let altered = alter(&mut after, Time::from(now));
+            let same = altered.is_err() || after == *stored.service;
+            if same && !in_step {
+                // Nothing would be written by which the store tells that this instance is behind.
+                self.in_step().await?;
+                in_step = true;
+                continue;
+            }
+            altered.map_err(Error::Refused)?;
             let deleted = duty.is_some() && self.plan(&mut after, now);
             let draft = Draft {
                 before: Some(&stored),
@@ -227,7 +237,12 @@ impl Engine {
                 cause,
                 now: Time::from(now),
             };
-            match self.commit(&draft, duty.as_ref()).await? {
+            let committed = self.commit(&draft, duty.as_ref()).await;
+            if committed.is_err() {
+                // Its wake-up was set by a plan that is not stored.
+                self.wake([Uid::from(uid)]);
+            }
+            match committed? {
                 Commit::Done(revision) => {
                     let service = (!deleted).then(|| self.service_after(&stored, after));
                     return Ok(Changed { service, revision });

@@ -4,9 +4,10 @@
 
 use std::time::Duration;
 
+use muster_runtime::deadline::Deadline;
 use muster_runtime::instances::Instances;
 use muster_runtime::task::Tasks;
-use muster_store::Leadership;
+use muster_store::{Leadership, Revision};
 
 use crate::engine::duty::{Duty, OnDuty};
 use crate::engine::{forget, passes};
@@ -17,6 +18,9 @@ use crate::registry::watching::Follower;
 
 /// How often old events, request ids and orphans are let go of.
 const FORGET_EVERY: Duration = Duration::from_secs(60);
+
+/// How often it is said that leading waits.
+const A_LOOK: Duration = Duration::from_secs(10);
 
 /// What leading takes. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -35,6 +39,7 @@ impl Lead {
     }
 
     async fn lead(self, leadership: Leadership) {
+        self.read_what_was_before(&leadership).await;
         let (duty, _on_duty) = self.take_up(leadership);
         let (engine, follower) = (&self.follower.engine, &self.follower);
         let reporting =
@@ -46,6 +51,15 @@ impl Lead {
             reporting,
             forget::old(engine, &duty, FORGET_EVERY),
         );
+    }
+
+    /// Whoever acts by what earlier leaders wrote has to have read all of it.
+    async fn read_what_was_before(&self, leadership: &Leadership) {
+        let progress = &self.follower.engine.parts().progress;
+        let Revision(term) = leadership.term().revision;
+        while let Err(behind) = progress.reach(term, Deadline::after(A_LOOK)).await {
+            tracing::warn!(%behind, "leading waits until what was written before is read");
+        }
     }
 
     fn take_up(&self, leadership: Leadership) -> (Duty, OnDuty) {

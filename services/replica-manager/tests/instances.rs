@@ -752,6 +752,141 @@ async fn a_watch_goes_on_at_another_instance_and_a_page_begins_anew() {
     several.stop().await;
 }
 
+/// A client of an instance that does not try again by itself.
+async fn plain_replicas(
+    several: &Several,
+    of: usize,
+) -> replicas_service_client::ReplicasServiceClient<Channel> {
+    let address = several.managers[of].context.bound.get().unwrap();
+    let url = format!("http://{address}");
+    let connected = replicas_service_client::ReplicasServiceClient::connect(url);
+    connected.await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_behind_takes_no_change_for_one_that_is_made() {
+    let mut several = Several::start(2).await;
+    let label = |round: &str| {
+        let mut wanted = retried("chat", 1);
+        wanted.labels.insert("round".to_owned(), round.to_owned());
+        UpdateServiceRequest {
+            spec: Some(wanted),
+            allow_missing: true,
+            no_start: true,
+            ..UpdateServiceRequest::default()
+        }
+    };
+    let mut leader = plain_replicas(&several, 0).await;
+    let made = leader.update_service(label("one")).await.unwrap();
+    let read = GetServiceRequest {
+        name: "chat".to_owned(),
+        not_before: made.into_inner().resume_token,
+        ..GetServiceRequest::default()
+    };
+    several.managers[1].client.get_service(read).await.unwrap();
+    let mut behind = plain_replicas(&several, 1).await;
+    several.links[1].cut();
+    leader.update_service(label("two")).await.unwrap();
+    // The last word: one again.
+    let updated = behind.update_service(label("one")).await;
+    several.links[1].heal();
+    let service = several.managers[0].service("chat").await;
+    let is = service.spec.unwrap().labels["round"].clone();
+    match updated {
+        Err(status) => assert_unavailable(&status, ErrorReason::StoreUnavailable),
+        Ok(_) => assert_eq!(is, "one"),
+    }
+    several.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_behind_takes_no_stop_for_done() {
+    let mut several = Several::start(2).await;
+    several.add_worker(2, 0);
+    create_stopped(&mut several.managers[0], "chat").await;
+    let mut behind = plain_replicas(&several, 1).await;
+    let read = GetServiceRequest {
+        name: "chat".to_owned(),
+        ..GetServiceRequest::default()
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while behind.get_service(read.clone()).await.is_err() {
+        assert!(Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    several.links[1].cut();
+    let start = StartServiceRequest {
+        name: "chat".to_owned(),
+        ..StartServiceRequest::default()
+    };
+    several.managers[0]
+        .client
+        .start_service(start)
+        .await
+        .unwrap();
+    let stop = StopServiceRequest {
+        name: "chat".to_owned(),
+        ..StopServiceRequest::default()
+    };
+    let stopped = behind.stop_service(stop).await;
+    several.links[1].heal();
+    match stopped {
+        Err(status) => assert_unavailable(&status, ErrorReason::StoreUnavailable),
+        Ok(_) => {
+            several.managers[0]
+                .until_phase("chat", ServicePhase::Stopped)
+                .await;
+        }
+    }
+    several.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_behind_takes_no_report_for_known() {
+    let mut several = Several::start(2).await;
+    several.add_worker(2, 0);
+    several.managers[0].create(retried("chat", 1)).await;
+    several.managers[1]
+        .until_phase("chat", ServicePhase::Healthy)
+        .await;
+    several.links[1].cut();
+    let attempt = several.running()[0].attempt_id.clone();
+    let phase = |phase: AttemptPhase| AttemptReport {
+        attempt_id: attempt.clone(),
+        phase: phase.into(),
+        ..AttemptReport::default()
+    };
+    let agent = several.agents[0].clone();
+    agent.report(phase(AttemptPhase::Unready)).await;
+    several.managers[0]
+        .until("unready", |replicas| {
+            replicas[0].phase == i32::from(ReplicaPhase::Unready)
+        })
+        .await;
+    // Its agent comes here next, with what is told once.
+    let mut behind = plain_client(&several, 1).await;
+    let report = ReportReplicasRequest {
+        worker: "w1".to_owned(),
+        generation: 1,
+        reports: vec![phase(AttemptPhase::Ready)],
+        whole: false,
+    };
+    let taken = behind.report_replicas(report).await;
+    several.links[1].heal();
+    match taken {
+        Err(status) => assert_unavailable(&status, ErrorReason::StoreUnavailable),
+        Ok(_) => {
+            several.managers[0].patience = Duration::from_secs(5);
+            several.managers[0]
+                .until("ready again", |replicas| {
+                    replicas[0].phase == i32::from(ReplicaPhase::Ready)
+                })
+                .await;
+        }
+    }
+    several.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn room_that_the_next_attempt_takes_over_is_kept_wherever_the_end_is_told() {
     for told_at in [0, 1] {
@@ -797,4 +932,140 @@ async fn room_that_the_next_attempt_takes_over_is_kept_wherever_the_end_is_told(
         );
         several.stop().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_leader_gives_no_room_back_before_it_has_read_who_has_it() {
+    let mut several = Several::start(2).await;
+    several.add_worker(2, 0);
+    several.links[1].cut();
+    // What takes a while to be read.
+    let long = AttemptReport {
+        attempt_id: "gone.0.1".to_owned(),
+        last_log_lines: vec!["x".to_owned(); 30_000],
+        ..AttemptReport::default()
+    };
+    let long = prost::Message::encode_to_vec(&long);
+    for _ in 0..100 {
+        let put = Transaction::new().put("orphan/w9/gone.0.1", long.clone());
+        let _ = several.managers[0].store.commit(put).await.unwrap();
+    }
+    // The one that leads has read all of it by then.
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    several.managers[0].create(retried("chat", 1)).await;
+    several.managers[0]
+        .until_phase("chat", ServicePhase::Healthy)
+        .await;
+    let room = several.registry.allocations()[0].id.clone();
+    several.kill(0).await;
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    several.links[1].heal();
+    several.until_claims(2).await;
+    several.managers[1]
+        .until("it is known here", |replicas| replicas.len() == 1)
+        .await;
+    let held = several.registry.allocations();
+    assert!(held.iter().any(|one| one.id == room), "{held:?}");
+    several.managers[1].stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_orphan_that_is_adopted_before_its_worker_is_known_runs_on() {
+    let mut sandbox = Sandbox::with_store(&[1], Store::memory()).await;
+    let uid = sandbox.create(retried("chat", 2)).await.uid;
+    sandbox
+        .until("one runs, one waits for room", |replicas| {
+            let ready = i32::from(ReplicaPhase::Ready);
+            replicas.len() == 2 && replicas.iter().filter(|one| one.phase == ready).count() == 1
+        })
+        .await;
+    // Nothing is known here of its worker yet.
+    let mut agent = AssignmentsServiceClient::new(sandbox.channel.clone());
+    let attempt = format!("{uid}.5.1");
+    let report = ReportReplicasRequest {
+        worker: "w9".to_owned(),
+        generation: 1,
+        reports: vec![AttemptReport {
+            attempt_id: attempt.clone(),
+            allocation_id: "a-99".to_owned(),
+            phase: AttemptPhase::Ready.into(),
+            assignment: Some(Assignment {
+                attempt_id: attempt.clone(),
+                allocation_id: "a-99".to_owned(),
+                replica: "chat/5".to_owned(),
+                service: "chat".to_owned(),
+                service_uid: uid,
+                version: 1,
+                ..Assignment::default()
+            }),
+            ..AttemptReport::default()
+        }],
+        whole: false,
+    };
+    let told = agent.report_replicas(report).await.unwrap().into_inner();
+    assert_eq!(told.unknown_attempts, std::slice::from_ref(&attempt));
+    let adopt = AdoptOrphanRequest {
+        attempt_id: attempt.clone(),
+        service: "chat".to_owned(),
+        ..AdoptOrphanRequest::default()
+    };
+    // It may be refused until its worker is known.
+    if sandbox.client.adopt_orphan(adopt.clone()).await.is_err() {
+        sandbox.registry.add_worker("w9", 0, "");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        sandbox.client.adopt_orphan(adopt).await.unwrap();
+    } else {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let here =
+            |one: &Replica| one.id == "chat/5" && one.phase == i32::from(ReplicaPhase::Ready);
+        assert!(sandbox.replicas().await.iter().any(here), "not adopted");
+        sandbox.registry.add_worker("w9", 0, "");
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let replicas = sandbox.replicas().await;
+    let adopted = replicas.iter().find(|one| one.id == "chat/5");
+    let adopted = adopted.and_then(|one| {
+        one.attempt
+            .clone()
+            .filter(|_| one.phase == i32::from(ReplicaPhase::Ready))
+    });
+    assert_eq!(adopted.map(|one| one.id), Some(attempt), "{replicas:#?}");
+    sandbox.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_could_not_be_stored_takes_no_retry_away() {
+    let mut several = Several::with_lease(1, Duration::from_secs(3600)).await;
+    several.add_worker(1, 0);
+    let mut wanted = retried("chat", 1);
+    wanted.retry = Some(RetryPolicy {
+        interval: Some(prost_types::Duration {
+            seconds: 7,
+            nanos: 0,
+        }),
+        ..RetryPolicy::default()
+    });
+    several.managers[0].create(wanted).await;
+    several.managers[0]
+        .until_phase("chat", ServicePhase::Healthy)
+        .await;
+    let attempt = several.running()[0].attempt_id.clone();
+    several.agent("w1").exit(&attempt, 1).await;
+    several.managers[0]
+        .until("it waits", |replicas| {
+            replicas[0].phase == i32::from(ReplicaPhase::Backoff)
+        })
+        .await;
+    several.links[0].cut();
+    let mut client = plain_replicas(&several, 0).await;
+    let stop = StopServiceRequest {
+        name: "chat".to_owned(),
+        ..StopServiceRequest::default()
+    };
+    let refused = client.stop_service(stop).await.unwrap_err();
+    assert_unavailable(&refused, ErrorReason::StoreUnavailable);
+    several.links[0].heal();
+    several.managers[0].patience = Duration::from_secs(20);
+    until_second_attempt(&mut several.managers[0]).await;
+    several.stop().await;
 }

@@ -201,11 +201,17 @@ impl Api {
         let known = report.assignment.as_ref().ok_or_else(untold)?;
         let told = parse_report(report, now).ok_or_else(untold)?;
         let fleet = &self.engine.parts().fleet;
-        let (generation, region) = fleet.with_worker(&reported.worker, |worker| {
-            worker.map_or((0, String::new()), |worker| {
-                (worker.generation, worker.region.clone())
-            })
+        let worker = fleet.with_worker(&reported.worker, |worker| {
+            worker.map(|worker| (worker.generation, worker.region.clone()))
         });
+        // Of generation 0 it would count as revoked.
+        let unknown = || {
+            let worker = &reported.worker;
+            errors::wrong_state(format!(
+                "nothing is known of worker {worker} yet: try again in a moment"
+            ))
+        };
+        let (generation, region) = worker.ok_or_else(unknown)?;
         Ok(Orphan {
             ordinal: id.ordinal,
             number: id.number,
