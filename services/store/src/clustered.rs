@@ -71,6 +71,9 @@ const RESTORING_KEY: &str = "store/restoring";
 /// Put at each opening, so that all instances come to the revision that its records are of.
 pub(crate) const OPENED_KEY: &str = "store/opened";
 
+/// Whose seats were taken.
+const EVICTED: &str = "store/evicted/";
+
 /// Where the seats are.
 const SEATS: &str = "store/instances/";
 
@@ -335,11 +338,26 @@ impl Clustered {
 
     /// Takes away a seat, if `by` still leads.
     pub(crate) async fn evict(&self, by: &Leadership, id: &str) -> Result<(), Error> {
-        let take = by.fence(Transaction::new().delete(seat_key(id)));
-        match self.core.commit(take, None).await? {
+        // Told to whoever leads next for as long as the instance may take itself for seated.
+        let lease = within(self.core.cluster.grant(self.core.leases.instance)).await?;
+        let take = Transaction::new()
+            .delete(seat_key(id))
+            .put(format!("{EVICTED}{id}"), "");
+        match self.core.commit(by.fence(take), Some(lease)).await? {
             Outcome::Committed(_) => Ok(()),
-            Outcome::Conflict { .. } => Err(Error::Unavailable("another leads now".to_owned())),
+            Outcome::Conflict { .. } => {
+                self.core.give_up(lease).await;
+                Err(Error::Unavailable("another leads now".to_owned()))
+            }
         }
+    }
+
+    /// Whose seats were taken, for as long as they may not know it.
+    pub(crate) fn evicted(&self) -> Result<Vec<Arc<str>>, Error> {
+        let records = self.core.shared.list(EVICTED)?.records.into_iter();
+        let id =
+            |record: Arc<crate::record::Record>| record.key.strip_prefix(EVICTED).map(Arc::from);
+        Ok(records.filter_map(id).collect())
     }
 
     /// How long ago the watch was last known to be in step; nothing while it is.

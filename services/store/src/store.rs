@@ -271,6 +271,18 @@ impl Store {
         }
     }
 
+    /// The instances whose seats were taken, for as long as they may take themselves for seated.
+    ///
+    /// # Errors
+    /// `Closed`.
+    pub async fn evicted(&self) -> Result<Vec<Arc<str>>, Error> {
+        self.shared.revision()?;
+        match &*self.backend {
+            Backend::Clustered(clustered) => clustered.evicted(),
+            Backend::Memory(_) | Backend::Embedded(_) => Ok(Vec::new()),
+        }
+    }
+
     /// How long ago what is read here was last known to be the newest: nothing while a store is in step,
     /// and always of one that is not shared.
     #[must_use]

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use muster_runtime::clock::Clock;
 use muster_runtime::context::Context;
 use muster_runtime::instances::Instances;
+use muster_runtime::instances::barrier::Barrier;
 use muster_runtime::page::Sealer;
 use muster_runtime::resume::{self, Progress};
 use muster_runtime::task::Tasks;
@@ -112,6 +113,8 @@ pub(crate) struct Inner {
     store: Store,
     shared: bool,
     claims: Claims,
+    /// Looks at a store that others write to, for those who must not answer by what is old.
+    barrier: Barrier,
     desk: Mutex<Desk>,
     /// Rung when the desk is in order again.
     desk_cleared: Notify,
@@ -197,6 +200,7 @@ impl Registry {
             store,
             shared,
             claims: Claims::default(),
+            barrier: Barrier::default(),
             desk: Mutex::new(Desk::with(book)),
             desk_cleared: Notify::new(),
             chores: Mutex::new(Chores::of(

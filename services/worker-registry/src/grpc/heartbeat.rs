@@ -65,6 +65,12 @@ pub(crate) async fn heartbeat(
         true => registry.gone(missing(registry, &message)).await,
         false => BTreeSet::new(),
     };
+    let answered = answer(registry, &message, &gone);
+    if !(answered.forced && registry.is_shared()) {
+        return Ok(answered);
+    }
+    // By this an agent stops all that it runs: it has to be so still.
+    registry.in_step().await.map_err(status_of)?;
     Ok(answer(registry, &message, &gone))
 }
 

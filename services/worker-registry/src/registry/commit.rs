@@ -161,6 +161,8 @@ impl Registry {
         let count = landed.len();
         for (flight, outcome) in landed {
             let answer = match outcome {
+                // It rests on what was decided before it, of which not all is so.
+                Ok(None) if self.desk().stale => Ok(Outcome::Again),
                 Ok(None) => Ok(Outcome::Durable(flight.expected)),
                 Ok(Some(StoreOutcome::Committed(Revision(revision)))) => {
                     if revision != flight.expected {

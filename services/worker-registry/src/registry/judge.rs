@@ -40,14 +40,20 @@ pub(super) struct Duty {
     /// The round of questions under way.
     asking: Option<BoxFuture<'static, Round>>,
     next_round: Moment,
+    /// Whose seats were taken, by whoever leads or led, and who may not know it yet.
+    evicted: BTreeSet<Text>,
 }
 
 /// What the others said.
 pub(super) struct Round {
     /// Those about whom they were asked, to be judged now.
     due: Vec<Arc<Live>>,
+    /// Those of them who are LOST, and whose fences may have passed.
+    fences: Vec<Text>,
     /// The others that hold seats; none if that is not known.
     seats: Option<BTreeSet<Text>>,
+    /// Whose seats were taken.
+    evicted: BTreeSet<Text>,
     /// Whom each heard how long ago, of those who answered.
     answers: BTreeMap<Text, Vec<(Text, Duration)>>,
 }
@@ -97,6 +103,7 @@ impl Registry {
             witnesses: Witnesses::new(self.config.patience),
             asking: None,
             next_round: Moment::ZERO,
+            evicted: BTreeSet::new(),
         }
     }
 
@@ -126,19 +133,29 @@ impl Registry {
             // Whoever is heard again elsewhere is not heard here.
             names.extend(self.lives.suspects());
         }
+        let fences = self.passed_fences();
+        names.extend(fences.iter().cloned());
         let registry = self.clone();
         let term = duty.lead.term().revision.0;
-        let asking = async move { registry.ask(due, names, term).await };
+        let asking = async move { registry.ask(due, fences, names, term).await };
         duty.asking = Some(asking.boxed());
     }
 
-    async fn ask(&self, due: Vec<Arc<Live>>, names: BTreeSet<Text>, term: u64) -> Round {
+    async fn ask(
+        &self,
+        due: Vec<Arc<Live>>,
+        fences: Vec<Text>,
+        names: BTreeSet<Text>,
+        term: u64,
+    ) -> Round {
         let (seats, peers) = tokio::join!(self.store.instances(), self.instances.peers());
         let own = self.instances.id();
         let seats = seats.ok().map(|seats| {
             let others = seats.iter().filter(|seat| *seat.id != *own);
             others.map(|seat| Text::from(&*seat.id)).collect()
         });
+        let evicted = self.store.evicted().await.unwrap_or_default();
+        let evicted = evicted.iter().map(|id| Text::from(&**id)).collect();
         let names: Vec<_> = names.into_iter().collect();
         let asked = peers.unwrap_or_default().into_iter().map(|peer| {
             let names = &names;
@@ -153,7 +170,9 @@ impl Registry {
         let answers = join_all(asked).await.into_iter().flatten().collect();
         Round {
             due,
+            fences,
             seats,
+            evicted,
             answers,
         }
     }
@@ -163,14 +182,20 @@ impl Registry {
         for (name, ago) in round.answers.values().flatten() {
             self.hear_of(name, *ago);
         }
-        let answered = round.answers.into_keys().collect();
+        let answered: BTreeSet<Text> = round.answers.into_keys().collect();
         let Some(seats) = round.seats else {
             let found = self.lives.judge(round.due, false);
             self.suspect(&found.suspects);
             return;
         };
         let now = self.lives.moment();
-        let heard = duty.witnesses.round(&seats, &answered, now);
+        let mut heard = duty.witnesses.round(&seats, &answered, now);
+        // What an earlier leader has begun to wait for, this one has to wait for as well.
+        let is_away = |id: &&Text| !(seats.contains(*id) && answered.contains(*id));
+        heard.complete &= !round.evicted.iter().any(|id| is_away(&id));
+        let mut over = duty.evicted.difference(&round.evicted);
+        heard.trust |= over.any(|id| is_away(&id));
+        duty.evicted = round.evicted;
         for id in heard.evict {
             self.evict(&duty.lead, id);
         }
@@ -180,7 +205,10 @@ impl Registry {
         }
         let found = self.lives.judge(round.due, heard.complete);
         match heard.complete {
-            true => self.judge_found(duty, found, true),
+            true => {
+                self.call_fences(&duty.lead, &round.fences);
+                self.judge_found(duty, found, true);
+            }
             false => self.suspect(&found.suspects),
         }
     }

@@ -167,7 +167,10 @@ impl Registry {
             false => self.judge(duty, is_time),
         }
         let lead = &duty.lead;
-        self.call_fences(lead);
+        if !self.is_shared() {
+            let passed = self.passed_fences();
+            self.call_fences(lead, &passed);
+        }
         self.call_deadlines(lead);
         if is_time {
             self.tell_drains();
@@ -207,9 +210,27 @@ impl Registry {
         .map(|told| told.value)
     }
 
+    /// LOST workers whose fences have passed, as far as is known here.
+    pub(super) fn passed_fences(&self) -> Vec<Text> {
+        self.chores().fenced_by(self.lives.moment())
+    }
+
     /// Marks LOST workers whose fences have passed.
-    fn call_fences(&self, lead: &Leadership) {
-        let passed = self.chores().fenced_by(self.lives.moment());
+    pub(super) fn call_fences(&self, lead: &Leadership, passed: &[Text]) {
+        let now = self.lives.moment();
+        let fence = self.config.rules.fenced_after(self.terms().fence_after);
+        // Whoever was heard since, by an instance that does not know it as LOST, counts its lease from then.
+        let passed: Vec<Text> = passed
+            .iter()
+            .filter(|name| {
+                let at = self.lives.heard(name) + fence;
+                if at > now {
+                    self.chores().postpone(name, at);
+                }
+                at <= now
+            })
+            .cloned()
+            .collect();
         for chunk in passed.chunks(CHUNK) {
             let names = chunk.to_vec();
             for name in &names {

@@ -99,13 +99,22 @@ impl Registry {
     ) -> Result<At<T>, Error> {
         let permit = self.permits.acquire().await;
         let _permit = permit.map_err(|_| Error::Stopping)?;
+        // What the leader does of its own accord is looked at again by itself.
+        let mut in_step = lead.is_some();
         for _ in 0..TRIES {
-            let ready = match self.make_ready(&make).await? {
-                Made::Ready(ready) => ready,
-                Made::Nothing(value) => {
+            let ready = match self.make_ready(&make).await {
+                Ok(Made::Ready(ready)) => ready,
+                // Nothing is written by which the store would tell that this instance is behind.
+                Ok(Made::Nothing(_)) | Err(Error::Refused(_)) if !in_step => {
+                    self.in_step().await?;
+                    in_step = true;
+                    continue;
+                }
+                Ok(Made::Nothing(value)) => {
                     let revision = self.progress.current();
                     return Ok(At { value, revision });
                 }
+                Err(error) => return Err(error),
             };
             let transaction = match lead {
                 Some(lead) => lead.fence(ready.transaction),
@@ -176,6 +185,18 @@ impl Registry {
             }
         }
         gone
+    }
+
+    /// Waits until this instance shows all that the store had when this was called.
+    pub(crate) async fn in_step(&self) -> Result<(), Error> {
+        let look = async {
+            match self.store.commit(Transaction::new()).await? {
+                Outcome::Committed(Revision(revision)) => self.shown(revision).await,
+                // Nothing was asked for that could be otherwise.
+                Outcome::Conflict { .. } => Ok(()),
+            }
+        };
+        self.barrier.pass(look).await
     }
 
     /// Waits until this instance shows a revision that its store shows.

@@ -12,6 +12,7 @@ use worker_registry::Config;
 
 use crate::support::{Agent, Client, Registry, get};
 
+mod behind;
 mod judging;
 mod sharing;
 mod writing;

@@ -108,3 +108,32 @@ async fn a_store_that_ended_is_told_as_unavailable() {
     assert_eq!(running.registry.view().worker_count(), 1);
     running.crash().await;
 }
+
+#[tokio::test]
+async fn what_rests_on_a_change_that_was_not_made_is_not_answered_as_made() {
+    let store = Store::memory();
+    let running = Running::start(config(), store.clone()).await;
+    join(&running.registry, "w1", 8).await;
+    let record = store.get("workers/w1").await.unwrap().unwrap();
+    let touched = Transaction::new().put("workers/w1", record.value);
+    let _committed = store.commit(touched).await.unwrap();
+    // The same call twice: the second finds in the book what the first has decided, which is not made.
+    let (one, other) = tokio::join!(
+        calls::allocate(&running.registry, call(ask("r1", 1))),
+        calls::allocate(&running.registry, call(ask("r1", 1))),
+    );
+    let made = |answer: Result<proto::AllocateResponse, tonic::Status>| {
+        answer.unwrap().allocation.unwrap()
+    };
+    let (one, other) = (made(one), made(other));
+    let there = |given: &proto::Allocation| {
+        let view = running.registry.view();
+        let known = view.allocation(&given.id);
+        known.is_some_and(|known| known.gpus.iter().any(|gpu| **gpu == *given.gpu_uuids[0]))
+    };
+    for given in [&one, &other] {
+        assert!(there(given), "{} was given, and is not there", given.id);
+    }
+    assert_eq!((one.id, one.fencing_token), (other.id, other.fencing_token));
+    running.crash().await;
+}
