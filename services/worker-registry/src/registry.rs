@@ -20,9 +20,9 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 use crate::config::Config;
 use crate::credential::Keys;
 use crate::domain::book::Book;
-use crate::domain::decide::{Decision, Refused};
+use crate::domain::decide::{self, Decision, Refused};
 use crate::domain::drain;
-use crate::domain::fleet::{Change, Draft, Entry, Fleet};
+use crate::domain::fleet::{Entry, Fleet};
 use crate::domain::liveness::{Liveness, Terms};
 use crate::domain::text::Text;
 use crate::domain::worker::Worker;
@@ -230,17 +230,7 @@ impl Registry {
 
     /// Stores the fence that is about to be handed out, unless a longer one is stored.
     async fn store_fence(&self, fence: Duration) -> Result<(), StartError> {
-        let stored = self.decide(|book, _| {
-            let known = book.fleet().fence().is_some_and(|known| known >= fence);
-            Ok(match known {
-                true => Decision::nothing(()),
-                false => Decision {
-                    draft: Draft::of(Change::Fence(fence)),
-                    answer: (),
-                },
-            })
-        });
-        stored
+        self.decide(|book, _| Ok(decide::hand_out_fence(book, fence)))
             .await
             .map(drop)
             .map_err(|error| StartError::Fence(error.to_string()))

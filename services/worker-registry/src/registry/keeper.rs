@@ -313,7 +313,13 @@ impl Registry {
             true => terms.fence_after,
             false => terms.fence_after + terms.fence_after / 4,
         };
-        self.write_later(lead, "registry-fence", Change::Fence(roomy));
+        let (registry, lead) = (self.clone(), lead.clone());
+        self.tasks.spawn("registry-fence", async move {
+            let longer = |book: &_, _| Ok(decide::hand_out_fence(book, roomy));
+            if let Err(error) = registry.decide_leading(&lead, longer).await {
+                warn!(%error, "a longer fence could not be recorded; tried again");
+            }
+        });
     }
 
     /// Forgets what is over.
@@ -322,13 +328,18 @@ impl Registry {
         let (registry, lead) = (self.clone(), lead.clone());
         self.tasks.spawn("registry-clear", async move {
             for name in taken {
-                while let Ok(more) = registry
-                    .decide_leading(&lead, |book, now| {
-                        Ok(decide::clear_revoked(book, &name, now))
-                    })
-                    .await
-                    && more.value
-                {}
+                loop {
+                    let clear = |book: &_, now| Ok(decide::clear_revoked(book, &name, now));
+                    match registry.decide_leading(&lead, clear).await {
+                        Ok(more) if more.value => {}
+                        Ok(_) => break,
+                        Err(error) => {
+                            warn!(worker = %name, %error, "what was revoked could not be cleared; tried again");
+                            registry.chores().taken.insert(name);
+                            break;
+                        }
+                    }
+                }
             }
             while let Ok(more) = registry
                 .decide_leading(&lead, |book, now| Ok(decide::sweep(book, OWN_EVENTS, now)))

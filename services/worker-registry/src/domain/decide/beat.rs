@@ -2,7 +2,7 @@
 //! come here.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::{
     CHUNK, Decision, Refused, change_room, disable_if_emptied, free, incarnation, put_worker,
@@ -168,6 +168,18 @@ pub fn lost(
             fenced: false,
         })
     })
+}
+
+/// The fence that agents are about to be handed out, unless a longer one is known already.
+pub fn hand_out_fence(book: &Book, fence: Duration) -> Decision<()> {
+    let known = book.fleet().fence().is_some_and(|known| known >= fence);
+    Decision {
+        draft: match known {
+            true => Draft::new(),
+            false => Draft::of(Change::Fence(fence)),
+        },
+        answer: (),
+    }
 }
 
 /// The fences of these LOST workers have passed.

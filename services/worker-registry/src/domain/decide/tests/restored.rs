@@ -201,3 +201,13 @@ fn many_records_are_made_again_chunk_by_chunk() {
     }
     assert_eq!((rounds, book.fleet().allocation_count()), (3, 60));
 }
+
+#[test]
+fn a_fence_that_was_handed_out_is_never_taken_for_a_shorter_one() {
+    let mut book = book();
+    let longer = std::time::Duration::from_secs(40);
+    take(decide::hand_out_fence(&book, longer), &mut book);
+    assert_eq!(book.fleet().fence(), Some(longer));
+    let shorter = decide::hand_out_fence(&book, longer / 2);
+    assert!(shorter.draft.changes.is_empty());
+}
