@@ -47,7 +47,7 @@ use commit::{Flight, Outcome};
 use keeper::{Chores, Release};
 use live::Lives;
 use metrics::Metrics;
-use shared::Claims;
+use shared::{By, Claims};
 use standing::Standing;
 
 /// Transactions under way at most: fewer than the store queues, so that each is handed over in order and
@@ -273,7 +273,19 @@ impl Registry {
         make: impl Fn(&Book, SystemTime) -> Result<Decision<T>, Refused>,
     ) -> Result<At<T>, Error> {
         match self.shared {
-            true => self.decide_shared(None, make).await,
+            true => self.decide_shared(By::Caller, make).await,
+            false => self.decide_alone(make).await,
+        }
+    }
+
+    /// Decides what a heartbeat says, which is said again: it changes nothing by what was read here, and goes on
+    /// doing so while the store is away.
+    pub(crate) async fn decide_beat<T>(
+        &self,
+        make: impl Fn(&Book, SystemTime) -> Result<Decision<T>, Refused>,
+    ) -> Result<At<T>, Error> {
+        match self.shared {
+            true => self.decide_shared(By::Beat, make).await,
             false => self.decide_alone(make).await,
         }
     }
@@ -285,7 +297,7 @@ impl Registry {
         make: impl Fn(&Book, SystemTime) -> Result<Decision<T>, Refused>,
     ) -> Result<At<T>, Error> {
         match self.shared {
-            true => self.decide_shared(Some(lead), make).await,
+            true => self.decide_shared(By::Leader(lead), make).await,
             // Nobody else could lead.
             false => self.decide_alone(make).await,
         }

@@ -65,13 +65,15 @@ pub(crate) async fn heartbeat(
         true => registry.gone(missing(registry, &message)).await,
         false => BTreeSet::new(),
     };
-    let answered = answer(registry, &message, &gone);
-    if !(answered.forced && registry.is_shared()) {
-        return Ok(answered);
-    }
+    let mut answered = answer(registry, &message, &gone);
     // By this an agent stops all that it runs: it has to be so still.
-    registry.in_step().await.map_err(status_of)?;
-    Ok(answer(registry, &message, &gone))
+    if answered.forced && registry.is_shared() {
+        match registry.in_step().await {
+            Ok(()) => answered = answer(registry, &message, &gone),
+            Err(_) => answered.forced = false,
+        }
+    }
+    Ok(answered)
 }
 
 /// The allocations that an agent names and the worker's records do not list.
@@ -143,7 +145,7 @@ pub(super) async fn hear(registry: &Registry, worker: &Worker, runs: bool) -> Re
     if was_suspect || is_news {
         let generation = worker.generation;
         let make = |book: &_, now| decide::heard(book, name, generation, runs, now);
-        registry.decide(make).await.map_err(status_of)?;
+        registry.decide_beat(make).await.map_err(status_of)?;
     }
     if beat != Beat::Heard {
         registry.observe(name);
@@ -196,7 +198,7 @@ pub(super) async fn end(
     let mut left: Vec<Text> = ended.to_vec();
     while !left.is_empty() {
         let make = |book: &_, now| decide::end(book, name, generation, &left, now);
-        let held = registry.decide(make).await.map_err(status_of)?.value;
+        let held = registry.decide_beat(make).await.map_err(status_of)?.value;
         // Whoever gives one back between the decision and the note finds it not noted: then it is
         // taken up once more.
         left = registry.with_book(|book| {

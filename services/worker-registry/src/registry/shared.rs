@@ -76,6 +76,17 @@ impl Drop for Claim<'_> {
     }
 }
 
+/// Who decides, which says how new it has to be what a decision without a change rests on.
+#[derive(Clone, Copy)]
+pub(super) enum By<'a> {
+    /// A caller, who takes it for done: it is what the store has.
+    Caller,
+    /// An agent's beat, which comes again.
+    Beat,
+    /// The leader, which looks again by itself. Nothing is written once its leadership has ended.
+    Leader(&'a Leadership),
+}
+
 /// A decision that is ready to be committed.
 struct Ready<'a, T> {
     answer: T,
@@ -90,17 +101,15 @@ enum Made<'a, T> {
 }
 
 impl Registry {
-    /// Decides, and answers once what was decided is shown here. With `lead`, only while that leadership
-    /// lasts.
+    /// Decides, and answers once what was decided is shown here.
     pub(super) async fn decide_shared<T>(
         &self,
-        lead: Option<&Leadership>,
+        by: By<'_>,
         make: impl Fn(&Book, SystemTime) -> Result<Decision<T>, Refused>,
     ) -> Result<At<T>, Error> {
         let permit = self.permits.acquire().await;
         let _permit = permit.map_err(|_| Error::Stopping)?;
-        // What the leader does of its own accord is looked at again by itself.
-        let mut in_step = lead.is_some();
+        let mut in_step = !matches!(by, By::Caller);
         for _ in 0..TRIES {
             let ready = match self.make_ready(&make).await {
                 Ok(Made::Ready(ready)) => ready,
@@ -116,9 +125,9 @@ impl Registry {
                 }
                 Err(error) => return Err(error),
             };
-            let transaction = match lead {
-                Some(lead) => lead.fence(ready.transaction),
-                None => ready.transaction,
+            let transaction = match by {
+                By::Leader(lead) => lead.fence(ready.transaction),
+                By::Caller | By::Beat => ready.transaction,
             };
             match self.store.commit(transaction).await? {
                 Outcome::Committed(Revision(revision)) => {

@@ -235,6 +235,31 @@ async fn whoever_is_behind_forces_no_drain_that_was_called_off() {
 }
 
 #[tokio::test]
+async fn whoever_is_cut_off_hears_what_agents_say_again_for_as_long_as_it_has_its_seat() {
+    let several = seated(crate::support::config(), 2).await;
+    let first = several.leader(&[]).await;
+    let agent = Agent::join(&mut several.client(first), "a").await;
+    let (leader, behind) = known_by_both(&several, "a").await;
+    let made = allocate(&mut several.client(leader), "r1", 1)
+        .await
+        .unwrap();
+    until("its room is known", async || {
+        let usage = several.all[behind].worker("a").await.usage;
+        usage.is_some_and(|usage| usage.gpus == 1)
+    })
+    .await;
+    several.all[behind].link.cut();
+    // Its owner still holds it: nothing is to be written.
+    let held = [(&*made.id, proto::HeldPhase::Ended)];
+    for _ in 0..2 {
+        agent
+            .beat(&mut several.client(behind), &held)
+            .await
+            .unwrap();
+    }
+}
+
+#[tokio::test]
 async fn whoever_leads_next_waits_out_the_lease_of_an_instance_that_lost_its_seat_before() {
     let mut config = super::quick();
     config.rules.lost_after = Duration::from_secs(2);
