@@ -10,8 +10,16 @@ mod bounds;
 pub use arch::{Arch, ArchError};
 pub use bounds::Bounds;
 
+use std::collections::HashSet;
+
 use crate::gpu::{self, ComputeCapability, GpuGroup, GpuName, Vendor, WHOLE};
 use crate::shortfall::{self, Shortfall};
+
+/// The most alternatives that a caller may name: each is tried on every machine.
+pub const MAX_ALTERNATIVES: usize = 32;
+
+/// The most names that a caller may give one alternative: several times all names of the table.
+pub const MAX_NAMES: usize = 100;
 
 /// One way to satisfy a need for accelerators. All that is set must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -234,13 +242,8 @@ impl GpuRequest {
         if !self.memory_mib.is_any() {
             let within = |size: u32| self.memory_mib.contains(u64::from(size));
             let sized = self.names.iter().flat_map(|name| gpu::sized(name, within));
-            let mut names = Vec::with_capacity(self.names.len());
-            for name in sized {
-                if !names.contains(&name) {
-                    names.push(name);
-                }
-            }
-            self.names = names;
+            let mut known = HashSet::with_capacity(self.names.len());
+            self.names = sized.filter(|name| known.insert(name.clone())).collect();
         }
         self
     }

@@ -266,6 +266,21 @@ fn the_rest_of_a_machine_has_to_suffice() {
 }
 
 #[test]
+fn names_are_made_exact_each_once_however_many_there_are() {
+    let names = (0..200_000).chain(0..200_000);
+    let request = GpuRequest {
+        names: names
+            .map(|number| gpu::canonical(&format!("made-up-{number}")))
+            .collect(),
+        memory_mib: Bounds::at_least(GIB),
+        ..GpuRequest::default()
+    };
+    let first = request.names[..200_000].to_vec();
+    // Comparing each with each would take minutes.
+    assert!(request.with_sized_names().names == first);
+}
+
+#[test]
 fn architectures_are_read_and_printed() {
     for (text, arch) in [
         ("x86-64", Arch::X86_64),

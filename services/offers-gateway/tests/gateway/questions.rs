@@ -226,6 +226,39 @@ async fn everything_that_is_wrong_with_a_question_is_told_at_once() {
 }
 
 #[tokio::test]
+async fn accelerators_are_asked_for_by_so_many_names_and_no_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = gateway(&folder).await;
+    let of = |alternatives: usize, names: usize| {
+        let named = types::GpuRequest {
+            names: (0..names).map(|number| format!("name-{number}")).collect(),
+            memory_mib: at_least(1),
+            ..Default::default()
+        };
+        let filter = needs(types::Requirements {
+            gpu_any_of: vec![named; alternatives],
+            ..Default::default()
+        });
+        pb::ListOffersRequest {
+            filter: Some(filter),
+            ..Default::default()
+        }
+    };
+    gateway.list(of(32, 100)).await;
+    for (request, field) in [
+        (of(33, 1), "filter.requirements.gpu_any_of"),
+        (of(1, 101), "filter.requirements.gpu_any_of[0].names"),
+    ] {
+        let refused = gateway.client.clone().list_offers(request).await;
+        let details = muster_runtime::status::Details::of(&refused.unwrap_err());
+        assert_eq!(details.code, Code::InvalidArgument);
+        let fields: Vec<_> = details.violations.iter().map(|one| &*one.field).collect();
+        assert_eq!(fields, [field]);
+    }
+    gateway.stop().await;
+}
+
+#[tokio::test]
 async fn a_page_expires_once_eight_newer_lists_are_under_way() {
     let folder = tempfile::tempdir().unwrap();
     let gateway = gateway(&folder).await;

@@ -72,6 +72,29 @@ async fn every_wrong_field_is_named_at_once() {
     registry.stop().await;
 }
 
+#[tokio::test]
+async fn an_ask_has_so_many_alternatives_and_names_and_no_more() {
+    let registry = Registry::start().await;
+    let mut client = registry.client().await;
+    Agent::join(&mut client, "w1").await;
+    let of = |alternatives: usize, names: usize| {
+        let mut asked = ask("r1", 1);
+        let needs = asked.spec.as_mut().unwrap().requirements.as_mut().unwrap();
+        needs.gpu_any_of[0].names = (0..names).map(|number| format!("name-{number}")).collect();
+        needs.gpu_any_of = vec![needs.gpu_any_of[0].clone(); alternatives];
+        asked
+    };
+    let refused = client.allocate(of(32, 100)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
+    for (wrong, field) in [
+        (of(33, 1), "spec.requirements.gpu_any_of"),
+        (of(1, 101), "spec.requirements.gpu_any_of[0].names"),
+    ] {
+        assert_eq!(refused_field(client.allocate(wrong).await), field);
+    }
+    registry.stop().await;
+}
+
 /// The only field that a call is refused for.
 fn refused_field<T: std::fmt::Debug>(result: Result<T, tonic::Status>) -> String {
     let details = Details::of(&result.unwrap_err());

@@ -3,7 +3,9 @@
 use muster_model::constraints::CapacityType;
 use muster_model::gpu::{self, Vendor};
 use muster_model::quantity::MicroUsd;
-use muster_model::requirements::{Arch, Bounds, GpuRequest, Requirements};
+use muster_model::requirements::{
+    Arch, Bounds, GpuRequest, MAX_ALTERNATIVES, MAX_NAMES, Requirements,
+};
 use muster_proto::offers::v1 as pb;
 use muster_proto::types::v1 as types;
 use muster_runtime::status::Violations;
@@ -85,7 +87,11 @@ fn parse_requirements(
         Ok(types::CpuArchitecture::Arm64) => Some(Arch::Arm64),
         Err(_) => unknown_value(path("architecture"), needs.architecture, violations),
     };
-    let requests = needs.gpu_any_of.iter().enumerate();
+    if needs.gpu_any_of.len() > MAX_ALTERNATIVES {
+        let message = format!("has more than {MAX_ALTERNATIVES} alternatives");
+        violations.add(path("gpu_any_of"), message);
+    }
+    let requests = needs.gpu_any_of.iter().take(MAX_ALTERNATIVES).enumerate();
     let gpu_any_of = requests
         .map(|(at, request)| parse_gpu(&path(&format!("gpu_any_of[{at}]")), request, violations));
     Requirements {
@@ -101,6 +107,9 @@ fn parse_gpu(path: &str, request: &types::GpuRequest, violations: &mut Violation
     let field = |name: &str| format!("{path}.{name}");
     if request.names.iter().any(|name| name.trim().is_empty()) {
         violations.add(field("names"), "must not hold an empty name");
+    }
+    if request.names.len() > MAX_NAMES {
+        violations.add(field("names"), format!("has more than {MAX_NAMES} names"));
     }
     let capability = (!request.min_compute_capability.is_empty())
         .then(|| request.min_compute_capability.parse());
@@ -119,6 +128,7 @@ fn parse_gpu(path: &str, request: &types::GpuRequest, violations: &mut Violation
         names: request
             .names
             .iter()
+            .take(MAX_NAMES)
             .map(|name| gpu::canonical(name))
             .collect(),
         vendor: parse_vendor(field("vendor"), request.vendor, violations),

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use muster_model::name;
+use muster_model::requirements::{MAX_ALTERNATIVES, MAX_NAMES};
 
 use super::{Check, Metric, OnDisconnect, Probe, Runtime, Spec};
 use crate::domain::failure::policy::{Growth, Retry};
@@ -33,6 +34,7 @@ pub fn violations(spec: &Spec) -> Vec<Violation> {
     }
     counts(spec, &mut found);
     run(spec, &mut found);
+    gpus(spec, &mut found);
     for (path, probe) in [
         ("probes.ready", &spec.probes.ready),
         ("probes.alive", &spec.probes.alive),
@@ -90,6 +92,21 @@ fn counts(spec: &Spec, found: &mut Found) {
             count.min, spec.min_healthy
         );
         found.add("min_healthy", message);
+    }
+}
+
+fn gpus(spec: &Spec, found: &mut Found) {
+    let requests = &spec.resources.gpu_any_of;
+    if requests.len() > MAX_ALTERNATIVES {
+        let message = format!("must be at most {MAX_ALTERNATIVES}, not {}", requests.len());
+        found.add("resources.gpu_any_of", message);
+    }
+    for (place, request) in requests.iter().enumerate() {
+        let names = request.names.len();
+        if names > MAX_NAMES {
+            let path = format!("resources.gpu_any_of[{place}].names");
+            found.add(path, format!("must be at most {MAX_NAMES}, not {names}"));
+        }
     }
 }
 

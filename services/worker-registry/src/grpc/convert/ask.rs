@@ -2,7 +2,7 @@
 
 use muster_model::constraints::Constraints;
 use muster_model::gpu::{self, ComputeCapability};
-use muster_model::requirements::{Bounds, GpuRequest, Requirements};
+use muster_model::requirements::{Bounds, GpuRequest, MAX_ALTERNATIVES, MAX_NAMES, Requirements};
 use muster_model::shortfall::Shortfall;
 use muster_proto::types::v1 as types;
 use muster_proto::workers::v1 as proto;
@@ -18,7 +18,7 @@ use crate::domain::decide::Item;
 use crate::domain::placement::{Ask, Refusal};
 use crate::domain::text::Text;
 
-/// The most alternatives, names, avoided workers and the like of one request.
+/// The most avoided workers and the like of one request.
 const MAX_LIST: usize = 1000;
 
 /// The most attributes of an allocation, and the longest of them.
@@ -110,11 +110,12 @@ fn parse_ask(spec: &proto::AllocationSpec, violations: &mut Violations) -> Ask {
 }
 
 fn parse_requirements(needs: types::Requirements, violations: &mut Violations) -> Requirements {
-    if needs.gpu_any_of.len() > MAX_LIST {
-        violations.add("gpu_any_of", format!("must be at most {MAX_LIST}"));
+    if needs.gpu_any_of.len() > MAX_ALTERNATIVES {
+        violations.add("gpu_any_of", format!("must be at most {MAX_ALTERNATIVES}"));
     }
-    let mut gpu_any_of = Vec::with_capacity(needs.gpu_any_of.len());
-    for (place, request) in needs.gpu_any_of.into_iter().enumerate() {
+    let mut gpu_any_of = Vec::new();
+    let requests = needs.gpu_any_of.into_iter().take(MAX_ALTERNATIVES);
+    for (place, request) in requests.enumerate() {
         let mut inner = Violations::new();
         gpu_any_of.push(parse_gpu_request(request, &mut inner));
         violations.extend_under(&format!("gpu_any_of[{place}]"), inner);
@@ -137,10 +138,14 @@ fn parse_gpu_request(request: types::GpuRequest, violations: &mut Violations) ->
     let capability = capability.and_then(|text| {
         violations.take("min_compute_capability", text.parse::<ComputeCapability>())
     });
+    if request.names.len() > MAX_NAMES {
+        violations.add("names", format!("must be at most {MAX_NAMES}"));
+    }
     GpuRequest {
         names: request
             .names
             .iter()
+            .take(MAX_NAMES)
             .map(|name| gpu::canonical(name))
             .collect(),
         vendor: parse_vendor(known("vendor", request.vendor, violations)),

@@ -1,3 +1,6 @@
+use muster_model::gpu::canonical;
+use muster_model::requirements::GpuRequest;
+
 use super::*;
 use crate::domain::failure::Class;
 use crate::domain::failure::policy::{Rule, Stage, StagePlace};
@@ -191,6 +194,22 @@ fn scaling_by_what_replicas_use_needs_something_to_measure() {
             s.scaling = Some(by(Metric::Load));
         },
         &[],
+    );
+}
+
+#[test]
+fn accelerators_are_asked_for_by_so_many_names_and_no_more() {
+    let named = |names: usize| GpuRequest {
+        names: vec![canonical("H100"); names],
+        ..GpuRequest::default()
+    };
+    check(|s| s.resources.gpu_any_of = vec![named(100); 32], &[]);
+    check(
+        |s| {
+            s.resources.gpu_any_of = vec![named(1); 33];
+            s.resources.gpu_any_of[1] = named(101);
+        },
+        &["resources.gpu_any_of", "resources.gpu_any_of[1].names"],
     );
 }
 
