@@ -16,6 +16,7 @@ use tokio::sync::watch as signal;
 use crate::domain::backend::{Facts, Standing};
 use crate::domain::market::{Market, Marks, Shelf};
 use crate::domain::outcome::Book;
+use crate::domain::report;
 use crate::grpc::convert;
 use crate::grpc::wire::Tables;
 use crate::history::{Forgotten, History, Step};
@@ -41,6 +42,8 @@ struct Inner {
 pub struct State {
     /// Grows with each change.
     pub revision: u64,
+    /// When it was made.
+    pub at: SystemTime,
     /// How each backend stands, in order of name.
     pub backends: Vec<Arc<Standing>>,
     /// What is on offer.
@@ -104,6 +107,7 @@ impl Board {
             clock,
             state: ArcSwap::from_pointee(State {
                 revision: 1,
+                at: now,
                 backends,
                 stand,
                 book: Arc::default(),
@@ -204,6 +208,7 @@ impl Board {
         let updates = updates(old, &backends, now);
         self.0.state.store(Arc::new(State {
             revision,
+            at: now,
             backends,
             stand,
             book,
@@ -222,7 +227,8 @@ impl Board {
     }
 }
 
-/// What those who watch backends are told. That a refresh is due, or has begun, is no news.
+/// What those who watch backends are told. That a refresh is due, or has begun, is no news; that time
+/// alone has made offers old is.
 fn updates(old: &State, new: &[Arc<Standing>], now: SystemTime) -> Vec<Update<pb::Backend>> {
     let news = |standing: &Arc<Standing>| {
         let mut shown = convert::render_backend(standing, now);
@@ -230,7 +236,8 @@ fn updates(old: &State, new: &[Arc<Standing>], now: SystemTime) -> Vec<Update<pb
         let is_news = was.is_none_or(|was| {
             let mut before = convert::render_backend(was, now);
             before.next_refresh_time = shown.next_refresh_time;
-            !Arc::ptr_eq(was, standing) && before != shown || before.data != shown.data
+            let aged = report::data(was, false, old.at) != report::data(standing, false, now);
+            !Arc::ptr_eq(was, standing) && before != shown || aged
         });
         if standing.next_refresh.is_none() {
             shown.next_refresh_time = None;

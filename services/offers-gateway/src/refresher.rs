@@ -210,6 +210,7 @@ impl Refresher {
         tokio::select! {
             biased;
             () = stop => {}
+            () = ageing(self.board.clone(), self.clock.clone(), Arc::clone(&self.name)) => {}
             () = self.keep_fresh() => {}
         }
     }
@@ -244,13 +245,7 @@ impl Refresher {
             return std::future::pending().await;
         };
         let next = standing.next_refresh.unwrap_or(now);
-        let shown_until = [standing.drop_time(), report::stale_time(standing)]
-            .into_iter()
-            .flatten()
-            .filter(|at| *at > now)
-            .min();
-        let wake = shown_until.map_or(next, |at| at.min(next));
-        let wake = Instant::now() + wake.duration_since(now).unwrap_or_default();
+        let due = Instant::now() + next.duration_since(now).unwrap_or_default();
         tokio::select! {
             biased;
             () = self.handle.shared.wanted.notified() => {
@@ -259,20 +254,10 @@ impl Refresher {
                     self.land(Some(fault));
                     return false;
                 }
-                return forced || standing.breaker.allows(self.clock.now());
+                forced || standing.breaker.allows(self.clock.now())
             }
-            () = sleep_until(wake) => {}
+            () = sleep_until(due) => true,
         }
-        let now = self.clock.now();
-        if standing.is_too_old(now) && !standing.dropped {
-            tracing::warn!(
-                backend = &*self.name,
-                "its offers are too old to be shown any longer"
-            );
-            self.board
-                .change(&self.name, |standing| standing.dropped = true);
-        }
-        next <= now
     }
 
     /// Why the source may not be asked yet; none if it may.
@@ -450,6 +435,36 @@ impl Refresher {
                 "backend is left alone for failing"
             ),
             Refresh::Disabled => {}
+        }
+    }
+}
+
+/// Shows, for ever, how a backend's offers grow old, also while a refresh hangs.
+async fn ageing(board: Board, clock: Clock, name: Arc<str>) {
+    let mut changed = board.changed();
+    loop {
+        changed.borrow_and_update();
+        let now = clock.now();
+        let state = board.state();
+        let standing = state.backend(&name);
+        if standing.is_some_and(|standing| standing.is_too_old(now) && !standing.dropped) {
+            tracing::warn!(
+                backend = &*name,
+                "its offers are too old to be shown any longer"
+            );
+            board.change(&name, |standing| standing.dropped = true);
+            continue;
+        }
+        if standing.is_some_and(|standing| report::has_aged(standing, state.at, now)) {
+            // Those who watch are told as the board sees it.
+            board.change(&name, |_| {});
+            continue;
+        }
+        let next = standing.and_then(|standing| report::next_ageing(standing, now));
+        let left = next.map(|at| at.duration_since(now).unwrap_or_default());
+        tokio::select! {
+            () = sleep(left.unwrap_or(Duration::MAX)), if left.is_some() => {}
+            _ = changed.changed() => {}
         }
     }
 }

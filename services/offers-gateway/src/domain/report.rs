@@ -95,6 +95,17 @@ pub fn data(standing: &Standing, fresh: bool, now: SystemTime) -> Data {
     }
 }
 
+/// Whether time alone has made a backend's offers old since `before`.
+pub fn has_aged(standing: &Standing, before: SystemTime, now: SystemTime) -> bool {
+    data(standing, false, before) != data(standing, false, now)
+}
+
+/// When a backend's offers next grow old after `now`; none if they do not.
+pub fn next_ageing(standing: &Standing, now: SystemTime) -> Option<SystemTime> {
+    let times = [standing.drop_time(), stale_time(standing)];
+    times.into_iter().flatten().filter(|at| *at > now).min()
+}
+
 /// When offers that are CACHED now turn STALE.
 pub fn stale_time(standing: &Standing) -> Option<SystemTime> {
     let told = standing.shown()?;

@@ -1,32 +1,67 @@
 use std::path::Path;
 
+use futures_util::StreamExt as _;
+use muster_proto::offers::v1 as pb;
 use muster_runtime::connect::{Connector, Options};
 use muster_runtime::shutdown::Shutdown;
 use muster_runtime::task::Tasks;
+use muster_runtime::watch::Filter;
+use tokio::net::TcpListener;
 use tokio::task::yield_now;
 
 use super::*;
 use crate::roster;
-use crate::spec::Kind;
+use crate::spec::{Kind, Place};
 
 fn refresher(path: &Path) -> Refresher {
-    let mut spec = Spec::new(
-        "one",
-        Kind::Catalog(crate::spec::Place::File(path.to_owned())),
-    );
+    let mut spec = Spec::new("one", Kind::Catalog(Place::File(path.to_owned())));
     // Often, so that whoever misses one refresh soon meets the next.
     spec.times.refresh_interval = Duration::from_millis(50);
     spec.times.breaker.threshold = u32::MAX;
+    refresher_of(&spec)
+}
+
+fn refresher_of(spec: &Spec) -> Refresher {
     let clock = Clock::system();
-    let board = Board::new("epoch".to_owned(), clock.clone(), [roster::facts(&spec)]);
-    let source = Source::new(&spec, &Connector::new(Options::default()));
+    let board = Board::new("epoch".to_owned(), clock.clone(), [roster::facts(spec)]);
+    let source = Source::new(spec, &Connector::new(Options::default()));
     let surroundings = Surroundings {
         metrics: Metrics::new(&Default::default(), &board, &clock),
         board,
         keeper: Keeper::none(),
         clock,
     };
-    Refresher::new(&spec, source, surroundings)
+    Refresher::new(spec, source, surroundings)
+}
+
+/// A backend whose server takes connections and never answers, and which may take an hour for it.
+async fn hanging() -> (Spec, TcpListener) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/vms.csv", listener.local_addr().unwrap());
+    let mut spec = Spec::new("one", Kind::Catalog(Place::Url(url.parse().unwrap())));
+    spec.times.refresh_interval = Duration::from_secs(10);
+    spec.times.drop_after = Some(Duration::from_secs(30));
+    spec.times.attempt_timeout = Duration::from_secs(3600);
+    spec.times.refresh_timeout = Duration::from_secs(3600);
+    (spec, listener)
+}
+
+/// Offers as they are after a refresh that ended at `at`.
+fn tell(board: &Board, at: SystemTime) {
+    let told = Told {
+        snapshot: Arc::new(crate::domain::snapshot::Snapshot::empty(
+            "one",
+            crate::domain::offer::Source::Catalog,
+        )),
+        observed: at,
+        live_capacity: false,
+    };
+    let ended = Ended {
+        at,
+        took: Duration::ZERO,
+        fault: None,
+    };
+    board.change("one", |standing| standing.succeed(told, ended, 0.0));
 }
 
 fn run(refresher: Refresher) {
@@ -85,6 +120,28 @@ async fn those_who_wait_are_told_when_the_backend_goes() {
     assert_eq!(waits.await.unwrap_err().message, gone);
     assert_eq!(first.await.unwrap_err().message, gone);
     assert_eq!(handle.refresh(false).await.unwrap_err().message, gone);
+}
+
+#[tokio::test(start_paused = true)]
+async fn offers_grow_old_while_a_refresh_hangs() {
+    let (spec, _listener) = hanging().await;
+    let refresher = refresher_of(&spec);
+    let (board, handle) = (refresher.board.clone(), refresher.handle());
+    tell(&board, refresher.clock.now());
+    let mut watch = board.backends().watch("", Filter::all()).unwrap();
+    run(refresher);
+    let mut seen = Vec::new();
+    while seen.last() != Some(&pb::BackendData::None) {
+        let message = timeout(Duration::from_secs(60), watch.next()).await;
+        let message = message.expect("a change within a minute").unwrap().unwrap();
+        let changes = message.changes.iter();
+        seen.extend(changes.map(|change| change.resource().data()));
+        seen.dedup();
+    }
+    let (cached, stale) = (pb::BackendData::Cached, pb::BackendData::Stale);
+    assert_eq!(seen, [cached, stale, pb::BackendData::None]);
+    assert!(handle.is_under_way());
+    assert!(board.state().backend("one").unwrap().dropped);
 }
 
 /// An attempt that fails like this after so many seconds.
