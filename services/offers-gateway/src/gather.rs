@@ -93,7 +93,7 @@ impl Wait {
         now: SystemTime,
     ) -> Option<Self> {
         if let Some(max_age) = patience.max_age {
-            let old = standing.age(now).is_none_or(|age| age > max_age);
+            let old = standing.is_older_than(max_age, now);
             return match (old, standing.breaker.allows(now)) {
                 (false, _) => None,
                 (true, true) => Some(Self::Refresh),

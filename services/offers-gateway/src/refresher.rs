@@ -79,6 +79,8 @@ pub struct Refresher {
     /// The part of each delay that is this backend's own.
     seed: u64,
     refreshes: u64,
+    /// When it is refreshed next: the wall clock may be set back meanwhile.
+    due: Instant,
     /// When the source was last asked.
     asked: Option<Instant>,
 }
@@ -196,6 +198,7 @@ impl Refresher {
             validator: String::new(),
             seed,
             refreshes: 0,
+            due: Instant::now(),
             asked: None,
         }
     }
@@ -217,11 +220,13 @@ impl Refresher {
 
     async fn keep_fresh(&mut self) {
         self.restore().await;
+        self.schedule();
         loop {
             let due = self.wait_until_due().await;
             if due {
                 // What a refresh needs is large, and most of the time there is none.
                 Box::pin(self.refresh()).await;
+                self.schedule();
             }
         }
     }
@@ -237,15 +242,20 @@ impl Refresher {
         self.flight.send_modify(|flight| flight.restored = true);
     }
 
-    /// Waits until something is to be done: true if it is a refresh.
-    async fn wait_until_due(&mut self) -> bool {
+    /// Takes from the board when the next refresh is due; at once if it does not say.
+    fn schedule(&mut self) {
         let now = self.clock.now();
         let state = self.board.state();
-        let Some(standing) = state.backend(&self.name) else {
-            return std::future::pending().await;
-        };
-        let next = standing.next_refresh.unwrap_or(now);
-        let due = Instant::now() + next.duration_since(now).unwrap_or_default();
+        let next = state
+            .backend(&self.name)
+            .and_then(|standing| standing.next_refresh);
+        let left = next.and_then(|next| next.duration_since(now).ok());
+        self.due = Instant::now() + left.unwrap_or_default();
+    }
+
+    /// Waits until something is to be done: true if it is a refresh.
+    async fn wait_until_due(&mut self) -> bool {
+        let due = self.due;
         tokio::select! {
             biased;
             () = self.handle.shared.wanted.notified() => {
@@ -254,10 +264,16 @@ impl Refresher {
                     self.land(Some(fault));
                     return false;
                 }
-                forced || standing.breaker.allows(self.clock.now())
+                forced || self.is_allowed()
             }
             () = sleep_until(due) => true,
         }
+    }
+
+    fn is_allowed(&self) -> bool {
+        let state = self.board.state();
+        let standing = state.backend(&self.name);
+        standing.is_some_and(|standing| standing.breaker.allows(self.clock.now()))
     }
 
     /// Why the source may not be asked yet; none if it may.
@@ -453,6 +469,10 @@ async fn ageing(board: Board, clock: Clock, name: Arc<str>) {
                 "its offers are too old to be shown any longer"
             );
             board.change(&name, |standing| standing.dropped = true);
+            continue;
+        }
+        if standing.is_some_and(|standing| standing.is_ahead_of(now)) {
+            board.change(&name, |standing| standing.clock_set_back(now));
             continue;
         }
         if standing.is_some_and(|standing| report::has_aged(standing, state.at, now)) {

@@ -111,6 +111,24 @@ impl Standing {
         Some(now.duration_since(told.observed).unwrap_or_default())
     }
 
+    /// Whether its offers are older than `limit`. Those of a time that is still to come were read before
+    /// the clock was set back, nobody knows when: they count as older than anything.
+    pub fn is_older_than(&self, limit: Duration, now: SystemTime) -> bool {
+        self.is_ahead_of(now) || self.age(now).is_none_or(|age| age > limit)
+    }
+
+    /// Whether its offers are of a time that is still to come: the clock was set back.
+    pub fn is_ahead_of(&self, now: SystemTime) -> bool {
+        self.told.as_ref().is_some_and(|told| told.observed > now)
+    }
+
+    /// The clock was set back: its offers are as if they had been read now.
+    pub fn clock_set_back(&mut self, now: SystemTime) {
+        if let Some(told) = &mut self.told {
+            told.observed = told.observed.min(now);
+        }
+    }
+
     /// The offers that are shown: none once they are too old.
     pub fn shown(&self) -> Option<&Told> {
         self.told.as_ref().filter(|_| !self.dropped)
@@ -135,8 +153,13 @@ impl Standing {
     pub fn restore(&mut self, told: Told, now: SystemTime, jitter: f64) {
         let due = told.observed + self.interval(jitter);
         self.told = Some(told);
+        self.next_refresh = Some(if self.is_ahead_of(now) {
+            now
+        } else {
+            due.max(now)
+        });
+        self.clock_set_back(now);
         self.dropped = self.is_too_old(now);
-        self.next_refresh = Some(due.max(now));
     }
 
     /// The backend wants to be asked no more often than this.

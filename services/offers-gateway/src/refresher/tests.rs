@@ -18,11 +18,10 @@ fn refresher(path: &Path) -> Refresher {
     // Often, so that whoever misses one refresh soon meets the next.
     spec.times.refresh_interval = Duration::from_millis(50);
     spec.times.breaker.threshold = u32::MAX;
-    refresher_of(&spec)
+    refresher_of(&spec, Clock::system())
 }
 
-fn refresher_of(spec: &Spec) -> Refresher {
-    let clock = Clock::system();
+fn refresher_of(spec: &Spec, clock: Clock) -> Refresher {
     let board = Board::new("epoch".to_owned(), clock.clone(), [roster::facts(spec)]);
     let source = Source::new(spec, &Connector::new(Options::default()));
     let surroundings = Surroundings {
@@ -125,7 +124,7 @@ async fn those_who_wait_are_told_when_the_backend_goes() {
 #[tokio::test(start_paused = true)]
 async fn offers_grow_old_while_a_refresh_hangs() {
     let (spec, _listener) = hanging().await;
-    let refresher = refresher_of(&spec);
+    let refresher = refresher_of(&spec, Clock::system());
     let (board, handle) = (refresher.board.clone(), refresher.handle());
     tell(&board, refresher.clock.now());
     let mut watch = board.backends().watch("", Filter::all()).unwrap();
@@ -142,6 +141,33 @@ async fn offers_grow_old_while_a_refresh_hangs() {
     assert_eq!(seen, [cached, stale, pb::BackendData::None]);
     assert!(handle.is_under_way());
     assert!(board.state().backend("one").unwrap().dropped);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_set_back_holds_up_no_refresh() {
+    let (spec, _listener) = hanging().await;
+    let ahead = Clock::system().now() + Duration::from_secs(3600);
+    let mut refresher = refresher_of(&spec, Clock::starting_at(ahead));
+    let (board, clock) = (refresher.board.clone(), refresher.clock.clone());
+    // As a refresh leaves it, just before the clock is set back.
+    tell(&board, clock.now());
+    refresher.schedule();
+    clock.resync();
+    assert!(
+        board
+            .state()
+            .backend("one")
+            .unwrap()
+            .is_ahead_of(clock.now())
+    );
+    let (began, due) = (Instant::now(), refresher.wait_until_due().await);
+    assert!(due && began.elapsed() <= Duration::from_secs(11));
+    // Its offers grow old from then on, since it does not answer.
+    run(refresher);
+    while !board.state().backend("one").unwrap().dropped {
+        assert!(began.elapsed() < Duration::from_secs(120));
+        sleep(Duration::from_secs(1)).await;
+    }
 }
 
 /// An attempt that fails like this after so many seconds.

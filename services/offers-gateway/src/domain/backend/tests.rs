@@ -76,6 +76,20 @@ fn failures_are_retried_soon_and_then_left_alone() {
 }
 
 #[test]
+fn offers_of_a_time_to_come_are_asked_for_again_and_count_as_read_now() {
+    let ahead = START + secs(5000);
+    let mut standing = standing(Some(secs(1000)));
+    standing.restore(told(ahead), START, 0.0);
+    assert_eq!(standing.next_refresh, Some(START), "due at once");
+    assert_eq!(standing.told.as_ref().unwrap().observed, START);
+    standing.succeed(told(ahead), ended(ahead, None), 0.0);
+    assert!(standing.is_older_than(secs(100), START));
+    standing.clock_set_back(START);
+    assert!(!standing.is_older_than(secs(100), START + secs(100)));
+    assert!(standing.is_too_old(START + secs(1001)));
+}
+
+#[test]
 fn old_offers_are_kept_until_they_are_too_old() {
     let mut standing = standing(Some(secs(1000)));
     standing.restore(told(START), START + secs(50), 0.0);
