@@ -31,8 +31,9 @@ pub struct Patience {
     pub until: Option<Instant>,
 }
 
-/// A backend whose wait is over.
-pub type Arrived = (String, Waited);
+/// A backend whose wait is over, with what came of it; none if it has offers that were kept from before
+/// the start, so that nothing was waited for after all.
+pub type Arrived = (String, Option<Waited>);
 
 /// The waits of one question, in whatever order they end, and the names of those waited for.
 pub fn waits(
@@ -72,7 +73,9 @@ pub async fn all(
     patience: Patience,
     now: SystemTime,
 ) -> BTreeMap<String, Waited> {
-    waits(board, handles, asks, patience, now).0.collect().await
+    let (waits, _) = waits(board, handles, asks, patience, now);
+    let came = waits.filter_map(async |(name, waited)| Some((name, waited?)));
+    came.collect().await
 }
 
 /// Why a backend is waited for.
@@ -110,26 +113,31 @@ impl Wait {
         Some(Self::Told(late(handle, handle.since().elapsed())))
     }
 
-    async fn over(self, board: &Board, name: &str, handle: &Handle, patience: Patience) -> Waited {
+    async fn over(
+        self,
+        board: &Board,
+        name: &str,
+        handle: &Handle,
+        patience: Patience,
+    ) -> Option<Waited> {
         let limit = |until: Instant| patience.until.map_or(until, |all| all.min(until));
         let began = Instant::now();
-        match self {
-            Self::Told(waited) => waited,
+        let came = match self {
+            Self::Told(waited) => return Some(waited),
             Self::First { until } => {
-                match timeout_at(limit(until), handle.first(board, name)).await {
-                    Ok(Ok(())) => Waited::Ok,
-                    Ok(Err(fault)) => Waited::Failed(fault),
-                    Err(_) => late(handle, began.elapsed()),
-                }
+                let first = timeout_at(limit(until), handle.first(board, name)).await;
+                first.map(Option::transpose)
             }
             Self::Refresh => {
                 let until = limit(began + patience.backend_timeout);
-                match timeout_at(until, handle.refresh(false)).await {
-                    Ok(Ok(())) => Waited::Ok,
-                    Ok(Err(fault)) => Waited::Failed(fault),
-                    Err(_) => late(handle, began.elapsed()),
-                }
+                let refreshed = timeout_at(until, handle.refresh(false)).await;
+                refreshed.map(|outcome| outcome.map(Some))
             }
+        };
+        match came {
+            Ok(Ok(came)) => came.map(|()| Waited::Ok),
+            Ok(Err(fault)) => Some(Waited::Failed(fault)),
+            Err(_) => Some(late(handle, began.elapsed())),
         }
     }
 }

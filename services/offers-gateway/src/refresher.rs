@@ -130,8 +130,9 @@ impl Handle {
             .unwrap_or_else(|| Err(gone()))
     }
 
-    /// Waits until the backend has been refreshed once, or has offers kept from before the start.
-    pub async fn first(&self, board: &Board, name: &str) -> Outcome {
+    /// Waits until the backend has been refreshed once, or has offers kept from before the start: then
+    /// nothing has come of a refresh yet, and it is none.
+    pub async fn first(&self, board: &Board, name: &str) -> Option<Outcome> {
         let mut flight = self.flight.clone();
         let awaited = || {
             board
@@ -140,8 +141,10 @@ impl Handle {
                 .is_some_and(|standing| standing.is_awaited())
         };
         let ready = |flight: &Flight| flight.last.is_some() || flight.restored && !awaited();
-        let ready = flight.wait_for(ready).await.map_err(|_| gone())?;
-        ready.last.clone().unwrap_or(Ok(()))
+        match flight.wait_for(ready).await {
+            Ok(ready) => ready.last.clone(),
+            Err(_) => Some(Err(gone())),
+        }
     }
 
     /// What came of the last attempt of the refresh under way; none while there was none.

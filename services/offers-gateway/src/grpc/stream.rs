@@ -69,7 +69,8 @@ impl Parts {
                 let state = self.board.state();
                 self.part(&state, &backend);
             } else if let Some((backend, waited)) = self.waits.next().await {
-                self.waited.insert(backend.clone(), waited);
+                self.waited
+                    .extend(waited.map(|waited| (backend.clone(), waited)));
                 self.ready.push_back(backend);
             } else if self.ended {
                 return None;

@@ -10,6 +10,7 @@ use tokio::net::TcpListener;
 use tokio::task::yield_now;
 
 use super::*;
+use crate::gather;
 use crate::roster;
 use crate::spec::{Kind, Place};
 
@@ -45,16 +46,18 @@ async fn hanging() -> (Spec, TcpListener) {
     (spec, listener)
 }
 
+fn told(observed: SystemTime) -> Told {
+    let rows = b"InstanceType,Region,Price\nt,eu,1\n";
+    Told {
+        snapshot: Arc::new(crate::domain::skypilot::read("one", "f", rows).unwrap()),
+        observed,
+        live_capacity: false,
+    }
+}
+
 /// Offers as they are after a refresh that ended at `at`.
 fn tell(board: &Board, at: SystemTime) {
-    let told = Told {
-        snapshot: Arc::new(crate::domain::snapshot::Snapshot::empty(
-            "one",
-            crate::domain::offer::Source::Catalog,
-        )),
-        observed: at,
-        live_capacity: false,
-    };
+    let told = told(at);
     let ended = Ended {
         at,
         took: Duration::ZERO,
@@ -117,7 +120,7 @@ async fn those_who_wait_are_told_when_the_backend_goes() {
     refresher.run(std::future::ready(())).await;
     let gone = "the backend is no longer configured";
     assert_eq!(waits.await.unwrap_err().message, gone);
-    assert_eq!(first.await.unwrap_err().message, gone);
+    assert_eq!(first.await.unwrap().unwrap_err().message, gone);
     assert_eq!(handle.refresh(false).await.unwrap_err().message, gone);
 }
 
@@ -168,6 +171,28 @@ async fn a_clock_that_is_set_back_holds_up_no_refresh() {
         assert!(began.elapsed() < Duration::from_secs(120));
         sleep(Duration::from_secs(1)).await;
     }
+}
+
+#[tokio::test]
+async fn offers_that_were_kept_are_no_refresh() {
+    let (spec, _listener) = hanging().await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut refresher = refresher_of(&spec, Clock::system());
+    refresher.keeper = Keeper::open(folder.path()).unwrap();
+    let origin = spec.kind.origin();
+    let kept = told(refresher.clock.now());
+    refresher.keeper.keep("one", &origin, &kept, "").await;
+    let (board, clock) = (refresher.board.clone(), refresher.clock.clone());
+    let handles = [("one".to_owned(), refresher.handle())].into();
+    let patience = gather::Patience {
+        max_age: None,
+        backend_timeout: Duration::from_secs(60),
+        until: None,
+    };
+    let (mut waits, _) = gather::waits(&board, &handles, |_| true, patience, clock.now());
+    run(refresher);
+    assert_eq!(waits.next().await, Some(("one".to_owned(), None)));
+    assert!(board.state().backend("one").unwrap().told.is_some());
 }
 
 /// An attempt that fails like this after so many seconds.
