@@ -2,15 +2,31 @@
 //! is kept is a copy: if it cannot be written or read, the backend is simply read again, and the
 //! log says so.
 
+use std::fmt;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use futures_util::FutureExt as _;
+use tokio::sync::oneshot;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::{Instant, timeout};
 
 use crate::domain::archive;
 use crate::domain::backend::Told;
 use crate::domain::id;
 use crate::domain::snapshot::Snapshot;
+
+/// How long kept offers are waited for at the start; their source may be faster.
+const LOAD_WITHIN: Duration = Duration::from_secs(5);
+
+/// What takes longer than this is told.
+const SLOW: Duration = Duration::from_secs(10);
+
+/// How long a backend that ends waits for what is being written of it.
+const SETTLES_WITHIN: Duration = Duration::from_secs(1);
 
 /// Where offers are kept. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -45,66 +61,148 @@ impl Keeper {
         })
     }
 
-    /// A backend's offers as they were kept last, if they are from `origin`, with what names them
-    /// to their source.
-    pub async fn load(&self, backend: &str, origin: &str) -> Option<(Told, String)> {
-        let files = self.files(backend)?;
-        let (name, origin) = (backend.to_owned(), origin.to_owned());
-        let loaded = tokio::task::spawn_blocking(move || files.load(&name, &origin))
-            .await
-            .ok()?;
-        match loaded {
-            Ok(loaded) => Some(loaded),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => {
-                tracing::warn!(backend, %error, "kept offers cannot be read; the backend is read again");
-                None
-            }
-        }
-    }
-
-    /// Keeps a backend's offers, which are from `origin`, in place of earlier ones.
-    pub async fn keep(&self, backend: &str, origin: &str, told: &Told, validator: &str) {
-        let Some(files) = self.files(backend) else {
-            return;
-        };
-        let (told, seen) = (told.clone(), Seen::of(told, origin, validator));
-        let written = tokio::task::spawn_blocking(move || {
-            replace(&files.offers, &archive::encode(told.snapshot.parts()))?;
-            files.write_seen(&seen)
-        });
-        complain(backend, written.await);
-    }
-
-    /// Notes that the offers kept last still hold.
-    pub async fn touch(&self, backend: &str, origin: &str, told: &Told, validator: &str) {
-        let Some(files) = self.files(backend) else {
-            return;
-        };
-        let seen = Seen::of(told, origin, validator);
-        complain(
-            backend,
-            tokio::task::spawn_blocking(move || files.write_seen(&seen)).await,
-        );
-    }
-
-    fn files(&self, backend: &str) -> Option<Files> {
+    /// The place of one backend, whose offers are from `origin`.
+    pub fn place(&self, backend: &str, origin: &str) -> Place {
         let name = id::encode(backend);
-        let folder = self.folder.as_ref()?;
-        Some(Files {
+        let files = self.folder.as_ref().map(|folder| Files {
             offers: folder.join(format!("{name}.offers")),
             seen: folder.join(format!("{name}.json")),
-        })
+        });
+        Place {
+            backend: backend.to_owned(),
+            origin: origin.to_owned(),
+            files,
+            job: None,
+            began: Instant::now(),
+            behind: true,
+            troubled: Arc::default(),
+        }
     }
 }
 
-fn complain(backend: &str, written: Result<io::Result<()>, tokio::task::JoinError>) {
-    let error = match written {
-        Ok(Ok(())) => return,
-        Ok(Err(error)) => error.to_string(),
-        Err(error) => error.to_string(),
-    };
-    tracing::warn!(backend, error, "offers cannot be kept on disk");
+/// Where one backend's offers are kept. One thing at a time is read or written there; a disk that
+/// hangs holds up nothing else, and what could not be written meanwhile is written later.
+#[derive(Debug)]
+pub struct Place {
+    backend: String,
+    /// Where its offers are from: those of another source of the same name are none of its own.
+    origin: String,
+    /// None keeps nothing.
+    files: Option<Files>,
+    /// What is under way: whether the offers on disk are those that it was for.
+    job: Option<JoinHandle<bool>>,
+    /// When it began.
+    began: Instant,
+    /// The offers on disk are not those at hand.
+    behind: bool,
+    /// Its last write failed, and the log says so.
+    troubled: Arc<AtomicBool>,
+}
+
+impl Place {
+    /// The offers as they were kept last, with what names them to their source.
+    pub async fn load(&mut self) -> Option<(Told, String)> {
+        let files = self.files.clone()?;
+        let (backend, origin) = (self.backend.clone(), self.origin.clone());
+        let (answer, loaded) = oneshot::channel();
+        self.job = Some(spawn_blocking(move || {
+            let loaded = files.load(&backend, &origin);
+            let is_here = loaded.is_ok();
+            // Whoever asked may have given up.
+            let _ = answer.send(loaded);
+            is_here
+        }));
+        self.began = Instant::now();
+        let loaded = timeout(LOAD_WITHIN, loaded).await;
+        if loaded.is_ok() {
+            self.settle().await;
+        }
+        let error = match loaded {
+            Ok(Ok(Ok(loaded))) => {
+                self.behind = false;
+                return Some(loaded);
+            }
+            Ok(Ok(Err(error))) if error.kind() == io::ErrorKind::NotFound => return None,
+            Ok(Ok(Err(error))) => error.to_string(),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("the disk does not answer within {LOAD_WITHIN:?}"),
+        };
+        let backend = &self.backend;
+        tracing::warn!(
+            backend,
+            error,
+            "kept offers cannot be read; the backend is read again"
+        );
+        None
+    }
+
+    /// Has these offers written in place of earlier ones, and waits for nothing. `same` says that they
+    /// are those that were kept last, only read again.
+    pub fn keep(&mut self, told: &Told, validator: &str, same: bool) {
+        let Some(files) = self.files.clone() else {
+            return;
+        };
+        self.behind |= !same;
+        if !self.is_free() {
+            if self.began.elapsed() > SLOW {
+                complain(&self.troubled, &self.backend, "the disk does not answer");
+            }
+            return;
+        }
+        let (told, seen) = (told.clone(), Seen::of(told, &self.origin, validator));
+        let (backend, troubled) = (self.backend.clone(), Arc::clone(&self.troubled));
+        let all = std::mem::take(&mut self.behind);
+        self.job = Some(spawn_blocking(move || {
+            let written = if all {
+                let offers = archive::encode(told.snapshot.parts());
+                replace(&files.offers, &offers).and_then(|()| files.write_seen(&seen))
+            } else {
+                files.write_seen(&seen)
+            };
+            match &written {
+                Ok(()) => is_well(&troubled, &backend),
+                Err(error) => complain(&troubled, &backend, error),
+            }
+            written.is_ok()
+        }));
+        self.began = Instant::now();
+    }
+
+    /// Whether nothing is under way there.
+    fn is_free(&mut self) -> bool {
+        let Some(job) = &mut self.job else {
+            return true;
+        };
+        let Some(ended) = job.now_or_never() else {
+            return false;
+        };
+        self.job = None;
+        self.behind |= !ended.unwrap_or_default();
+        true
+    }
+
+    /// Waits for what is being written, a moment.
+    pub async fn settle(&mut self) {
+        if let Some(job) = &mut self.job
+            && let Ok(ended) = timeout(SETTLES_WITHIN, job).await
+        {
+            self.job = None;
+            self.behind |= !ended.unwrap_or_default();
+        }
+    }
+}
+
+/// Says once that offers cannot be kept, until they can.
+fn complain(troubled: &AtomicBool, backend: &str, error: impl fmt::Display) {
+    if !troubled.swap(true, Ordering::Relaxed) {
+        tracing::warn!(backend, %error, "offers cannot be kept on disk");
+    }
+}
+
+fn is_well(troubled: &AtomicBool, backend: &str) {
+    if troubled.swap(false, Ordering::Relaxed) {
+        tracing::info!(backend, "offers are kept on disk again");
+    }
 }
 
 impl Seen {
@@ -120,6 +218,7 @@ impl Seen {
 }
 
 /// The files of one backend.
+#[derive(Clone, Debug)]
 struct Files {
     offers: PathBuf,
     seen: PathBuf,

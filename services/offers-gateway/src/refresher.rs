@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use crate::board::Board;
 use crate::domain::backend::{Ended, Fault, Standing, Told};
 use crate::domain::report::{self, Refresh};
-use crate::keeper::Keeper;
+use crate::keeper::{self, Keeper};
 use crate::metrics::{Came, Metrics};
 use crate::source::{Failure, Fetched, Source};
 use crate::spec::{Spec, Times};
@@ -62,12 +62,11 @@ struct Flight {
 #[derive(Debug)]
 pub struct Refresher {
     name: Arc<str>,
-    /// Where its offers are from.
-    origin: String,
     times: Times,
     source: Source,
     board: Board,
-    keeper: Keeper,
+    /// Where its offers are kept.
+    kept: keeper::Place,
     metrics: Metrics,
     clock: Clock,
     handle: Handle,
@@ -188,11 +187,10 @@ impl Refresher {
         } = surroundings;
         Self {
             name: spec.name.as_str().into(),
-            origin: spec.kind.origin(),
             times: spec.times.clone(),
             source,
             board,
-            keeper,
+            kept: keeper.place(&spec.name, &spec.kind.origin()),
             metrics,
             clock,
             handle,
@@ -219,6 +217,7 @@ impl Refresher {
             () = ageing(self.board.clone(), self.clock.clone(), Arc::clone(&self.name)) => {}
             () = self.keep_fresh() => {}
         }
+        self.kept.settle().await;
     }
 
     async fn keep_fresh(&mut self) {
@@ -236,7 +235,7 @@ impl Refresher {
 
     /// Shows the offers kept from before the start, if any.
     async fn restore(&mut self) {
-        if let Some((told, validator)) = self.keeper.load(&self.name, &self.origin).await {
+        if let Some((told, validator)) = self.kept.load().await {
             self.validator = validator;
             let (now, jitter) = (self.clock.now(), self.jitter());
             self.board
@@ -310,7 +309,7 @@ impl Refresher {
             fault,
         };
         let came = match outcome {
-            Ok(fetched) => self.take(fetched, now, ended(None), jitter).await,
+            Ok(fetched) => self.take(fetched, now, ended(None), jitter),
             Err(fault) => Err(fault),
         };
         if let Err(fault) = &came {
@@ -358,8 +357,8 @@ impl Refresher {
         }
     }
 
-    /// Puts what the source answered on the board, and keeps it.
-    async fn take(
+    /// Puts what the source answered on the board, and has it kept.
+    fn take(
         &mut self,
         fetched: Fetched,
         now: SystemTime,
@@ -376,9 +375,6 @@ impl Refresher {
                     observed: now,
                     ..old
                 };
-                self.keeper
-                    .touch(&self.name, &self.origin, &told, &self.validator)
-                    .await;
                 (Came::Unchanged, told)
             }
             (Fetched::Unchanged, None) => {
@@ -399,17 +395,16 @@ impl Refresher {
                     observed: now,
                     live_capacity: offers.live_capacity,
                 };
-                self.keeper
-                    .keep(&self.name, &self.origin, &told, &self.validator)
-                    .await;
                 (Came::Offers, told)
             }
         };
-        let least = self.source.least_interval();
+        let (least, shown) = (self.source.least_interval(), told.clone());
         self.board.change(&self.name, |standing| {
             standing.refresh_at_most_every(least);
-            standing.succeed(told, ended, jitter);
+            standing.succeed(shown, ended, jitter);
         });
+        self.kept
+            .keep(&told, &self.validator, came == Came::Unchanged);
         Ok(came)
     }
 

@@ -178,10 +178,10 @@ async fn offers_that_were_kept_are_no_refresh() {
     let (spec, _listener) = hanging().await;
     let folder = tempfile::tempdir().unwrap();
     let mut refresher = refresher_of(&spec, Clock::system());
-    refresher.keeper = Keeper::open(folder.path()).unwrap();
-    let origin = spec.kind.origin();
-    let kept = told(refresher.clock.now());
-    refresher.keeper.keep("one", &origin, &kept, "").await;
+    let keeper = Keeper::open(folder.path()).unwrap();
+    refresher.kept = keeper.place("one", "here");
+    refresher.kept.keep(&told(refresher.clock.now()), "", false);
+    refresher.kept.settle().await;
     let (board, clock) = (refresher.board.clone(), refresher.clock.clone());
     let handles = [("one".to_owned(), refresher.handle())].into();
     let patience = gather::Patience {
