@@ -127,12 +127,7 @@ impl Source {
     /// The source of a backend. Nothing is opened yet.
     pub fn new(spec: &Spec, connector: &Connector) -> Self {
         let patience = spec.times.attempt_timeout.mul_f64(OWN_PATIENCE);
-        let list = |place: &Place, format| {
-            Asked::List(list::List {
-                place: place.clone(),
-                format,
-            })
-        };
+        let list = |place: &Place, format| Asked::List(list::List::new(place.clone(), format));
         let kind = match &spec.kind {
             Kind::BuiltIn(prices) => Asked::BuiltIn(prices),
             Kind::Catalog(place) => list(place, list::Format::Skypilot),

@@ -4,7 +4,10 @@
 use std::fs::Metadata;
 use std::io::{ErrorKind, Read as _};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::UNIX_EPOCH;
+
+use tokio::sync::Mutex;
 
 use super::http::{Answer, Ask, Body, Client, Expected, Known, Session};
 use super::{Failure, Fetched, Offers, archive, blocking};
@@ -30,8 +33,11 @@ pub(super) enum Format {
 /// A list somewhere.
 #[derive(Debug)]
 pub(super) struct List {
-    pub(super) place: Place,
-    pub(super) format: Format,
+    place: Place,
+    format: Format,
+    /// Held while the file is read: a disk that hangs keeps hold of one thread, not of one for each
+    /// attempt until there are none left for others.
+    reading: Arc<Mutex<()>>,
 }
 
 /// The list that comes with the gateway.
@@ -57,6 +63,15 @@ pub(super) async fn built_in(
 }
 
 impl List {
+    /// A list in such a place. Nothing is opened yet.
+    pub(super) fn new(place: Place, format: Format) -> Self {
+        Self {
+            place,
+            format,
+            reading: Arc::default(),
+        }
+    }
+
     /// Reads it, unless it is still as `validator` says.
     pub(super) async fn fetch(
         &self,
@@ -71,9 +86,19 @@ impl List {
                     .await
             }
             Place::File(path) => {
+                let Ok(reading) = Arc::clone(&self.reading).try_lock_owned() else {
+                    let path = path.display();
+                    return Err(Failure::late(format!(
+                        "{path} is still being read since an earlier attempt: does its disk hang?"
+                    )));
+                };
                 let (path, format) = (path.clone(), self.format);
                 let (backend, validator) = (backend.to_owned(), validator.to_owned());
-                blocking(move || read_file(&path, format, &backend, &validator)).await?
+                blocking(move || {
+                    let _reading = reading;
+                    read_file(&path, format, &backend, &validator)
+                })
+                .await?
             }
         }
     }
@@ -233,6 +258,33 @@ mod tests {
         };
         assert!(failure("gcp").starts_with("f: not a catalogue"));
         assert!(failure("oci").contains("none is oci.csv"));
+    }
+
+    #[tokio::test]
+    async fn a_file_that_hangs_is_read_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("vms.csv");
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, mode).unwrap();
+        let list = List::new(Place::File(pipe.clone()), Format::Gpuhunt);
+        let client = Client::new();
+        let second = std::time::Duration::from_secs(1);
+        // It hangs until somebody writes.
+        let mut first = Box::pin(list.fetch("aws", "", &client, second));
+        assert!(futures_util::poll!(&mut first).is_pending());
+        drop(first);
+        let failure = list.fetch("aws", "", &client, second).await.unwrap_err();
+        assert!(failure.fault.timed_out, "{failure:?}");
+        assert!(
+            failure.fault.message.contains("still being read"),
+            "{failure:?}"
+        );
+        std::fs::write(&pipe, ROW).unwrap();
+        drop(list.reading.lock().await);
+        std::fs::remove_file(&pipe).unwrap();
+        std::fs::write(&pipe, ROW).unwrap();
+        let fetched = list.fetch("aws", "", &client, second).await;
+        assert!(matches!(fetched, Ok(Fetched::Offers(_))), "{fetched:?}");
     }
 
     #[test]
