@@ -3,9 +3,9 @@
 
 use std::fs::Metadata;
 use std::io::{ErrorKind, Read as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
 
 use tokio::sync::Mutex;
 
@@ -224,16 +224,17 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
     }
 }
 
-/// What changes with the file.
+/// What changes with the file. Another one in its place may have its size and its date, as copies
+/// that keep dates do.
 fn state(metadata: &Metadata) -> String {
-    let modified = metadata
-        .modified()
-        .ok()
-        .and_then(|time| time.duration_since(UNIX_EPOCH).ok());
     format!(
-        "{} bytes of {}",
+        "{} bytes of {}.{:09}, inode {} of {}.{:09}",
         metadata.len(),
-        modified.unwrap_or_default().as_nanos()
+        metadata.mtime(),
+        metadata.mtime_nsec(),
+        metadata.ino(),
+        metadata.ctime(),
+        metadata.ctime_nsec(),
     )
 }
 
@@ -285,6 +286,25 @@ mod tests {
         std::fs::write(&pipe, ROW).unwrap();
         let fetched = list.fetch("aws", "", &client, second).await;
         assert!(matches!(fetched, Ok(Fetched::Offers(_))), "{fetched:?}");
+    }
+
+    #[test]
+    fn a_file_is_another_one_though_its_size_and_date_are_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, draft) = (folder.path().join("a.csv"), folder.path().join("b.csv"));
+        std::fs::write(&path, ROW).unwrap();
+        std::fs::write(&draft, ROW.replace("20", "30")).unwrap();
+        let metadata = std::fs::metadata(&path).unwrap();
+        let draft_file = std::fs::File::options().write(true).open(&draft).unwrap();
+        draft_file
+            .set_modified(metadata.modified().unwrap())
+            .unwrap();
+        let before = state(&metadata);
+        let read = read_file(&path, Format::Gpuhunt, "aws", &before).unwrap();
+        assert!(matches!(read, Fetched::Unchanged));
+        std::fs::rename(&draft, &path).unwrap();
+        let read = read_file(&path, Format::Gpuhunt, "aws", &before).unwrap();
+        assert!(matches!(read, Fetched::Offers(_)));
     }
 
     #[test]
