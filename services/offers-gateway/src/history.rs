@@ -178,7 +178,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn steps_are_kept_within_bounds() {
-        let (mut history, mut old) = (History::new(1), market(0));
+        let (mut history, mut old) = (History::new(1), market(1));
         for revision in 2..20 {
             let new = market(usize::try_from(revision).unwrap());
             history.push(Step::between(&old, &new, revision).unwrap());

@@ -50,6 +50,9 @@ pub fn read(backend: &str, file: &str, text: &[u8]) -> Result<Snapshot, Unreadab
         }
     }
     let builder = reader.builder;
+    if builder.intake.rows == 0 {
+        return Err(Unreadable::NoRows);
+    }
     if let Some(worst) = builder.intake.worst().filter(|_| builder.is_empty()) {
         return Err(Unreadable::NothingUsable(worst));
     }

@@ -34,6 +34,9 @@ pub enum Unreadable {
     /// It lacks a column that every catalogue has.
     #[error("not a catalogue: there is no column {0}")]
     NoColumn(&'static str),
+    /// There are column names and no rows: it is being written, or was cut short.
+    #[error("there are no rows after the column names")]
+    NoRows,
     /// There are rows, and no offer in any.
     #[error("no row can be used: {0}")]
     NothingUsable(String),
@@ -297,6 +300,9 @@ impl Reader<'_> {
             }
         }
         let intake = &self.builder.intake;
+        if intake.rows == 0 {
+            return Err(Unreadable::NoRows);
+        }
         if let Some(worst) = intake.worst().filter(|_| self.builder.is_empty()) {
             return Err(Unreadable::NothingUsable(worst));
         }

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::domain::market::Mark;
-use crate::domain::offer::Availability;
+use crate::domain::offer::{Availability, Source};
 use crate::domain::skypilot;
 
 fn shelf(offers: &BTreeMap<(u8, u8), (u8, u8)>, marked: &[usize]) -> Shelf {
@@ -15,7 +15,11 @@ fn shelf(offers: &BTreeMap<(u8, u8), (u8, u8)>, marked: &[usize]) -> Shelf {
     for ((region, instance_type), (cpus, price)) in offers {
         text += &format!("t{instance_type},{cpus},{},r{region}\n", price + 1);
     }
-    let snapshot = skypilot::read("b", "f", text.as_bytes()).unwrap();
+    let snapshot = if offers.is_empty() {
+        Snapshot::empty("b", Source::Catalog)
+    } else {
+        skypilot::read("b", "f", text.as_bytes()).unwrap()
+    };
     let mark = Mark {
         availability: Some(Availability::NoQuota),
         price: Some(MicroUsd(1)),

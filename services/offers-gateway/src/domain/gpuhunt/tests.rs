@@ -56,6 +56,12 @@ fn a_row_is_an_offer() {
 }
 
 #[test]
+fn a_file_without_rows_is_refused() {
+    let read = read("aws", "aws.csv", format!("{COLUMNS}\n").as_bytes());
+    assert_eq!(read.unwrap_err(), Unreadable::NoRows);
+}
+
+#[test]
 fn one_name_for_different_machines_hides_none() {
     let snapshot = load(
         "n1-standard-8,us,0.38,8,30,0,,,False,,,,,\nn1-standard-8,us,0.73,8,30,1,T4,16,False,,nvidia,,,\n\

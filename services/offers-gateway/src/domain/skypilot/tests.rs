@@ -67,10 +67,12 @@ fn a_file_that_is_no_catalogue_is_refused_whole() {
         refuse("InstanceType,Region,Price\na,b,x\n"),
         Unreadable::NothingUsable(_)
     ));
-    assert!(
-        load("InstanceType,Region,Price\n").is_empty(),
-        "a catalogue may be empty"
-    );
+    for half_replaced in [
+        "InstanceType,Region,Price\n",
+        "InstanceType,Region,Price\n\n",
+    ] {
+        assert_eq!(refuse(half_replaced), Unreadable::NoRows);
+    }
 }
 
 #[test]
