@@ -60,6 +60,14 @@ impl Default for Times {
 /// How often files and built-in lists are looked at again: it costs one look at a file's date.
 const FILE_INTERVAL: Duration = Duration::from_secs(5);
 
+/// How long a file is left alone that failed often: nobody is burdened by a look at it, and whoever
+/// mends it wants to see so.
+const FILE_BREAKER: breaker::Policy = breaker::Policy {
+    threshold: 3,
+    initial: FILE_INTERVAL,
+    max: FILE_INTERVAL,
+};
+
 /// How a list at a URL is asked for: mostly the answer is that nothing has changed.
 const URL_INTERVAL: Duration = Duration::from_secs(900);
 const URL_ATTEMPT: Duration = Duration::from_secs(60);
@@ -122,6 +130,7 @@ impl Place {
             Self::File(_) => Times {
                 refresh_interval: FILE_INTERVAL,
                 drop_after: None,
+                breaker: FILE_BREAKER,
                 ..Times::default()
             },
             Self::Url(_) => Times {
@@ -196,5 +205,34 @@ impl Spec {
             kind,
             times,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::domain::backend::{Ended, Fault, Standing};
+
+    #[test]
+    fn a_file_that_was_mended_is_noticed_soon_however_long_it_was_broken() {
+        let spec = Spec::new("b", Kind::Catalog(Place::File("b.csv".into())));
+        let mut standing = Standing::new(Arc::new(crate::roster::facts(&spec)));
+        let now = SystemTime::UNIX_EPOCH;
+        for _ in 0..100 {
+            let fault = Fault {
+                timed_out: false,
+                message: String::new(),
+            };
+            let ended = Ended {
+                at: now,
+                took: Duration::ZERO,
+                fault: Some(fault),
+            };
+            standing.fail(ended, 0.0);
+        }
+        assert!(standing.next_refresh.unwrap() <= now + Duration::from_secs(5));
     }
 }
