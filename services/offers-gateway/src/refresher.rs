@@ -292,7 +292,6 @@ impl Refresher {
     async fn refresh(&mut self) {
         let began = Instant::now();
         self.refreshes += 1;
-        self.asked = Some(began);
         let before = self.condition();
         self.board.change(&self.name, Standing::begin);
         self.flight.send_modify(|flight| {
@@ -314,8 +313,11 @@ impl Refresher {
         };
         if let Err(fault) = &came {
             let ended = ended(Some(fault.clone()));
-            self.board
-                .change(&self.name, |standing| standing.fail(ended, jitter));
+            let least = self.source.least_interval();
+            self.board.change(&self.name, |standing| {
+                standing.refresh_at_most_every(least);
+                standing.fail(ended, jitter);
+            });
         }
         self.metrics
             .refreshed(&self.name, began.elapsed(), came.as_ref().map(|came| *came));
@@ -336,10 +338,11 @@ impl Refresher {
         std::mem::replace(&mut self.outcome, next).send_replace(Some(outcome));
     }
 
-    async fn try_within_budget(&self, deadline: Instant) -> Result<Fetched, Fault> {
+    async fn try_within_budget(&mut self, deadline: Instant) -> Result<Fetched, Fault> {
         let mut attempts = Attempts::new(self.times.attempt_timeout, deadline);
         let mut delays = backoff::Backoff::new(BETWEEN_ATTEMPTS, self.seed ^ self.refreshes);
         loop {
+            self.asked = Some(Instant::now());
             let failure = match attempts.run(self.source.fetch(&self.validator)).await {
                 Ok(fetched) => return Ok(fetched),
                 Err(failure) => failure,
@@ -349,7 +352,8 @@ impl Refresher {
             let delay = failure
                 .retry_after
                 .unwrap_or_default()
-                .max(delays.next_delay());
+                .max(delays.next_delay())
+                .max(self.source.least_interval());
             if failure.permanent || Instant::now() + delay >= deadline {
                 return Err(failure.fault);
             }

@@ -72,6 +72,8 @@ pub struct Standing {
     pub next_refresh: Option<SystemTime>,
     /// Its offers are older than it keeps them, and are left out.
     pub dropped: bool,
+    /// The least time between two refreshes that the backend itself wants.
+    least_interval: Duration,
 }
 
 /// How long after a refresh that failed the next one is tried, while the breaker is closed.
@@ -87,6 +89,7 @@ impl Standing {
             breaker: Breaker::default(),
             next_refresh: None,
             dropped: false,
+            least_interval: Duration::ZERO,
         }
     }
 
@@ -164,6 +167,7 @@ impl Standing {
 
     /// The backend wants to be asked no more often than this.
     pub fn refresh_at_most_every(&mut self, least: Duration) {
+        self.least_interval = least;
         if least > self.facts.refresh_interval {
             self.facts = Arc::new(Facts {
                 refresh_interval: least,
@@ -190,7 +194,7 @@ impl Standing {
     /// A refresh did not go well.
     pub fn fail(&mut self, ended: Ended, jitter: f64) {
         self.breaker.fail(&self.facts.breaker, ended.at, jitter);
-        self.next_refresh = Some(match self.breaker.state() {
+        let next = match self.breaker.state() {
             breaker::State::Open { until } => until,
             breaker::State::Closed | breaker::State::HalfOpen => {
                 ended.at
@@ -198,7 +202,8 @@ impl Standing {
                         .min(self.facts.refresh_interval)
                         .mul_f64(1.0 + 0.2 * jitter)
             }
-        });
+        };
+        self.next_refresh = Some(next.max(ended.at + self.least_interval));
         self.ended = Some(ended);
     }
 
@@ -211,6 +216,7 @@ impl Standing {
         self.facts
             .refresh_interval
             .mul_f64(1.0 - 0.1 * jitter.clamp(0.0, 1.0))
+            .max(self.least_interval)
     }
 }
 

@@ -76,6 +76,19 @@ fn failures_are_retried_soon_and_then_left_alone() {
 }
 
 #[test]
+fn a_backend_is_asked_no_more_often_than_it_wants() {
+    let mut standing = standing(None);
+    let least = secs(600);
+    standing.refresh_at_most_every(least);
+    for _ in 0..5 {
+        standing.fail(ended(START, Some("no")), 0.0);
+        assert!(standing.next_refresh.unwrap() >= START + least);
+    }
+    standing.succeed(told(START), ended(START, None), 1.0);
+    assert_eq!(standing.next_refresh, Some(START + least));
+}
+
+#[test]
 fn offers_of_a_time_to_come_are_asked_for_again_and_count_as_read_now() {
     let ahead = START + secs(5000);
     let mut standing = standing(Some(secs(1000)));
