@@ -49,6 +49,26 @@ struct Described {
     live_capacity: bool,
 }
 
+impl Described {
+    /// What names a state of its offers: its own etag, under what its offers were read as. Read as
+    /// something else they would be other offers.
+    fn validator(self, etag: &str) -> String {
+        if etag.is_empty() {
+            return String::new();
+        }
+        format!("{}{etag}", self.read_as())
+    }
+
+    /// Its etag in a validator; empty if its offers were read as something else.
+    fn etag(self, validator: &str) -> &str {
+        validator.strip_prefix(self.read_as()).unwrap_or_default()
+    }
+
+    fn read_as(self) -> &'static str {
+        if self.live_capacity { "live " } else { "list " }
+    }
+}
+
 impl Service {
     /// Each fetch may take so long. Nothing is called yet.
     pub(super) fn new(spec: &Spec, connector: &Connector, within: Duration) -> Self {
@@ -118,8 +138,9 @@ impl Service {
         described: Described,
         deadline: Deadline,
     ) -> Result<Fetched, Failure> {
+        let etag = described.etag(validator);
         let mut request = Request::new(pb::FetchOffersRequest {
-            etag: validator.to_owned(),
+            etag: etag.to_owned(),
         });
         deadline.carry(&mut request);
         let stream = self.client.clone().fetch_offers(request).await;
@@ -136,7 +157,7 @@ impl Service {
                 continue;
             }
             let alone = intake.messages == 0 && message.offers.is_empty();
-            if validator.is_empty() || !alone || self.next(&mut stream).await?.is_some() {
+            if etag.is_empty() || !alone || self.next(&mut stream).await?.is_some() {
                 return Err(Failure::lasting(
                     "it says not_modified where that means nothing: it must be the only message of \
                      an answer to a request with an etag",
@@ -146,7 +167,7 @@ impl Service {
         }
         Ok(Fetched::Offers(Box::new(Offers {
             snapshot: intake.offers.finish(),
-            validator: intake.etag,
+            validator: described.validator(&intake.etag),
             live_capacity: described.live_capacity,
         })))
     }

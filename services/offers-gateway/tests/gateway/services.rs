@@ -30,7 +30,7 @@ enum Play {
 
 #[derive(Clone)]
 struct Scripted {
-    described: wire::DescribeBackendResponse,
+    described: Arc<Mutex<wire::DescribeBackendResponse>>,
     play: Arc<Mutex<Play>>,
     etags: Arc<Mutex<Vec<String>>>,
 }
@@ -43,7 +43,7 @@ impl BackendService for Scripted {
         &self,
         _: Request<wire::DescribeBackendRequest>,
     ) -> Result<Response<wire::DescribeBackendResponse>, Status> {
-        Ok(Response::new(self.described.clone()))
+        Ok(Response::new(self.described.lock().unwrap().clone()))
     }
 
     async fn fetch_offers(
@@ -68,7 +68,7 @@ impl BackendService for Scripted {
 impl Scripted {
     async fn serve(described: wire::DescribeBackendResponse, play: Play) -> (Self, SocketAddr) {
         let scripted = Self {
-            described,
+            described: Arc::new(Mutex::new(described)),
             play: Arc::new(Mutex::new(play)),
             etags: Arc::default(),
         };
@@ -328,6 +328,34 @@ async fn it_is_asked_no_more_often_than_it_wants() {
     assert_eq!(answer.total_size, 2);
     assert_eq!(answer.backends[1].data(), pb::BackendData::Cached);
     assert_eq!(scripted.etags.lock().unwrap().len(), 1, "asked once");
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn offers_are_read_anew_once_their_server_describes_itself_otherwise() {
+    let folder = tempfile::tempdir().unwrap();
+    let described = wire::DescribeBackendResponse {
+        live_capacity: true,
+        ..Default::default()
+    };
+    let good = Play::Sends(vec![message(vec![offer("a", 3)], "one")]);
+    let (scripted, address) = Scripted::serve(described, good.clone()).await;
+    let gateway = gateway(&folder, address).await;
+    let availability = async || {
+        let answer = gateway.list(pb::ListOffersRequest::default()).await;
+        answer.offers[0].availability()
+    };
+    assert_eq!(availability().await, types::Availability::Available);
+    // Another one serves there from now on, after one fetch that went wrong.
+    scripted.described.lock().unwrap().live_capacity = false;
+    scripted.plays(Play::BreaksOff(Vec::new()));
+    refresh(&gateway).await.unwrap_err();
+    scripted.plays(good);
+    let backend = refresh(&gateway).await.unwrap();
+    assert!(!backend.live_capacity);
+    assert_eq!(availability().await, types::Availability::Unknown);
+    let last = scripted.etags.lock().unwrap().last().cloned();
+    assert_eq!(last, Some(String::new()));
     gateway.stop().await;
 }
 
