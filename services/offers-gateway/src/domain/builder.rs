@@ -34,15 +34,32 @@ type Key = (u32, u32, u32, CapacityType);
 #[derive(Clone, Copy, Debug)]
 pub struct RawId(u32);
 
-/// What became of a draft.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What became of a draft. Of a row's drafts the greatest is what became of the row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Added {
-    /// It is a new offer.
-    New,
     /// The same was said before.
     Repeated,
+    /// It is a new offer.
+    New,
     /// It was said before otherwise; the cheaper one stands.
     Conflict,
+    /// It cannot be shown, for this reason.
+    Refused(&'static str),
+}
+
+/// The longest name of a region, a zone, a machine or an accelerator, in bytes: many offers have to
+/// fit one message.
+const MAX_NAME: usize = 256;
+
+/// Why a name cannot be shown.
+pub fn check_name(name: &str) -> Result<(), &'static str> {
+    if name.len() > MAX_NAME {
+        return Err("a name of more than 256 bytes");
+    }
+    if name.chars().any(char::is_control) {
+        return Err("a name with a control character");
+    }
+    Ok(())
 }
 
 impl Builder {
@@ -93,6 +110,9 @@ impl Builder {
 
     /// Adds an offer.
     pub fn add(&mut self, draft: &Draft<'_>, raw: Option<RawId>) -> Added {
+        if let Err(reason) = draft.check_names() {
+            return Added::Refused(reason);
+        }
         let row = self.row(draft, raw);
         let key = (
             row.region.0,
@@ -146,13 +166,7 @@ impl Builder {
                 raw,
             )
         });
-        added.reduce(|first, second| {
-            if first == second {
-                first
-            } else {
-                Added::Conflict
-            }
-        })
+        added.max()
     }
 
     /// Counts what became of one row's drafts.
@@ -163,6 +177,7 @@ impl Builder {
             Some(Added::Conflict) => self
                 .intake
                 .skip("another row has this machine at another price", place),
+            Some(Added::Refused(reason)) => self.intake.skip(reason, place),
             None => self.intake.skip("no price", place),
         }
     }
@@ -233,6 +248,14 @@ impl Builder {
         let at = u32::try_from(self.texts.len()).unwrap_or(u32::MAX);
         self.texts.insert(text.into(), at);
         TextId(at)
+    }
+}
+
+impl Draft<'_> {
+    fn check_names(&self) -> Result<(), &'static str> {
+        let gpus = self.machine.gpus.iter().map(|group| group.name.as_str());
+        let places = [self.region, self.zone, self.instance_type];
+        places.into_iter().chain(gpus).try_for_each(check_name)
     }
 }
 

@@ -69,19 +69,9 @@ pub fn add(builder: &mut Builder, told: &Told, node: &Node, place: impl FnOnce()
         };
         let (on_demand, spot) = (priced(told.on_demand), priced(told.spot));
         let here = builder.add_priced(&draft, on_demand, spot, raw);
-        added = worse(added, here);
+        added = added.max(here);
     }
     builder.tally(added, place);
-}
-
-/// What became of a row whose offers had different fates: the one to be counted.
-fn worse(before: Option<Added>, here: Option<Added>) -> Option<Added> {
-    match (before, here) {
-        (Some(Added::Conflict), _) | (_, Some(Added::Conflict)) => Some(Added::Conflict),
-        (Some(Added::New), _) | (_, Some(Added::New)) => Some(Added::New),
-        (Some(Added::Repeated), _) | (_, Some(Added::Repeated)) => Some(Added::Repeated),
-        (None, None) => None,
-    }
 }
 
 /// A price of 0 is no offer.

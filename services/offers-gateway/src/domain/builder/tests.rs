@@ -52,6 +52,33 @@ fn one_offer_stands_for_rows_that_say_the_same() {
 }
 
 #[test]
+fn a_name_that_cannot_be_shown_is_skipped_and_counted() {
+    let (long, machine) = ("x".repeat(257), machine(1));
+    let mut builder = Builder::new("b", Source::Catalog);
+    for (region, instance_type) in [("r", long.as_str()), (&long, "t"), ("r", "t\u{1b}[2J")] {
+        let row = draft(region, instance_type, &machine, 0);
+        let added = builder.add_priced(&row, Some(MicroUsd(1)), None, None);
+        builder.tally(added, || "line 1".to_owned());
+    }
+    let mut carries = machine.clone();
+    carries.gpus = vec![GpuGroup::named(&long, 1)];
+    let added = builder.add(&draft("r", "t", &carries, 1), None);
+    assert!(matches!(added, Added::Refused(_)));
+    assert_eq!((builder.len(), builder.intake.skipped_rows()), (0, 3));
+    let fits = draft("r", &long[..256], &machine, 1);
+    assert_eq!(builder.add(&fits, None), Added::New);
+}
+
+#[test]
+fn a_row_that_adds_a_price_to_what_was_said_is_a_new_offer() {
+    let machine = machine(1);
+    let mut builder = Builder::new("b", Source::Catalog);
+    let (row, one) = (draft("r", "t", &machine, 0), Some(MicroUsd(1)));
+    builder.add_priced(&row, one, None, None);
+    assert_eq!(builder.add_priced(&row, one, one, None), Some(Added::New));
+}
+
+#[test]
 fn a_row_without_any_price_is_no_offer() {
     let machine = machine(1);
     let mut builder = Builder::new("b", Source::Catalog);

@@ -8,13 +8,11 @@ use muster_model::requirements::Arch;
 use muster_proto::backend::v1 as pb;
 use muster_proto::types::v1 as types;
 
+use crate::domain::builder::check_name;
 use crate::domain::offer::{Availability, Draft, Machine};
 
 /// Why an offer cannot be used.
 pub(super) type Reason = &'static str;
-
-/// The longest region, zone, instance type or accelerator name in bytes.
-const MAX_NAME: usize = 256;
 
 /// Kinds of accelerators of one machine at most.
 const MAX_GROUPS: usize = 16;
@@ -81,16 +79,6 @@ pub fn parse_backend_offer(offer: &pb::BackendOffer) -> Result<BackendOffer, Rea
         price: offer.price.map(parse_price).transpose()?,
         availability: parse_availability(offer.availability)?,
     })
-}
-
-fn check_name(name: &str) -> Result<(), Reason> {
-    if name.len() > MAX_NAME {
-        return Err("a name of more than 256 bytes");
-    }
-    if name.chars().any(char::is_control) {
-        return Err("a name with a control character");
-    }
-    Ok(())
 }
 
 fn parse_gpus(group: &types::GpuGroup) -> Result<GpuGroup, Reason> {
