@@ -15,7 +15,7 @@ use muster_store::{
 use tokio::time::sleep;
 
 use crate::board::Board;
-use crate::domain::outcome::{Book, Outcome, Policy, Record};
+use crate::domain::outcome::{Book, Failed, Outcome, Policy, Priced, Record, Why};
 
 /// What the keys of all records begin with.
 const PREFIX: &str = "outcomes/";
@@ -51,7 +51,8 @@ pub enum Error {
     Contended,
 }
 
-/// A record as it is kept.
+/// A record as it is kept: its failure, else its price, else its launch in the fields that records
+/// had before they could hold more than one, and the rest beside.
 #[derive(serde::Serialize, serde::Deserialize)]
 struct Kept {
     outcome: Word,
@@ -60,6 +61,21 @@ struct Kept {
     weight: f64,
     at_nanos: u64,
     gpus: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    in_zone: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    in_region: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    priced: Option<KeptPrice>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    launched_at_nanos: Option<u64>,
+}
+
+#[derive(Clone, Copy, serde::Serialize, serde::Deserialize)]
+struct KeptPrice {
+    micro_usd: Option<i64>,
+    weight: f64,
+    at_nanos: u64,
 }
 
 #[derive(Clone, Copy, serde::Serialize, serde::Deserialize)]
@@ -237,19 +253,27 @@ impl Outcomes {
 }
 
 fn encode(record: &Record) -> Vec<u8> {
-    let (outcome, price) = match record.outcome {
-        Outcome::NoCapacity => (Word::NoCapacity, None),
-        Outcome::NoQuota => (Word::NoQuota, None),
-        Outcome::PriceChanged(price) => (Word::PriceChanged, price),
-        Outcome::Launched => (Word::Launched, None),
+    let priced = record.priced.map(|priced| KeptPrice {
+        micro_usd: priced.price.map(|price| price.0),
+        weight: priced.weight,
+        at_nanos: nanos(priced.at),
+    });
+    let launched = record.launched_at.unwrap_or(UNIX_EPOCH);
+    let (outcome, weight, at) = match (record.failed, record.priced) {
+        (Some(failed), _) => (Word::of(failed.why), failed.weight, failed.at),
+        (None, Some(priced)) => (Word::PriceChanged, priced.weight, priced.at),
+        (None, None) => (Word::Launched, 1.0, launched),
     };
-    let since = record.at.duration_since(UNIX_EPOCH).unwrap_or_default();
     let kept = Kept {
         outcome,
-        price_micro_usd: price.map(|price| price.0),
-        weight: record.weight,
-        at_nanos: u64::try_from(since.as_nanos()).unwrap_or(u64::MAX),
+        price_micro_usd: priced.and_then(|priced| priced.micro_usd),
+        weight,
+        at_nanos: nanos(at),
         gpus: record.gpus.clone(),
+        in_zone: record.failed.map(|failed| failed.in_zone),
+        in_region: record.failed.map(|failed| failed.in_region),
+        priced,
+        launched_at_nanos: record.launched_at.map(nanos),
     };
     // A record has no key or value that JSON cannot hold.
     serde_json::to_vec(&kept).unwrap_or_default()
@@ -258,23 +282,65 @@ fn encode(record: &Record) -> Vec<u8> {
 /// None for what is not a record of this version: it is as if nothing had been told.
 fn decode(bytes: &[u8]) -> Option<Record> {
     let kept: Kept = serde_json::from_slice(bytes).ok()?;
-    let outcome = match kept.outcome {
-        Word::NoCapacity => Outcome::NoCapacity,
-        Word::NoQuota => Outcome::NoQuota,
-        Word::PriceChanged => Outcome::PriceChanged(kept.price_micro_usd.map(MicroUsd)),
-        Word::Launched => Outcome::Launched,
-    };
-    let at: SystemTime = UNIX_EPOCH.checked_add(Duration::from_nanos(kept.at_nanos))?;
-    let weight = kept
-        .weight
-        .is_finite()
-        .then_some(kept.weight.clamp(0.0, 1000.0))?;
-    Some(Record {
-        outcome,
-        weight,
-        at,
+    let (at, counts) = (time(kept.at_nanos)?, weight(kept.weight)?);
+    let mut record = Record {
         gpus: kept.gpus,
-    })
+        ..Record::default()
+    };
+    if let Some(priced) = kept.priced {
+        record.priced = Some(Priced {
+            price: priced.micro_usd.map(MicroUsd),
+            weight: weight(priced.weight)?,
+            at: time(priced.at_nanos)?,
+        });
+    }
+    if let Some(at) = kept.launched_at_nanos {
+        record.launched_at = Some(time(at)?);
+    }
+    let failed = |why| {
+        Some(Failed {
+            why,
+            weight: counts,
+            in_zone: weight(kept.in_zone.unwrap_or(counts))?,
+            in_region: weight(kept.in_region.unwrap_or(counts))?,
+            at,
+        })
+    };
+    match kept.outcome {
+        Word::NoCapacity => record.failed = Some(failed(Why::NoCapacity)?),
+        Word::NoQuota => record.failed = Some(failed(Why::NoQuota)?),
+        Word::PriceChanged => {
+            record.priced = record.priced.or(Some(Priced {
+                price: kept.price_micro_usd.map(MicroUsd),
+                weight: counts,
+                at,
+            }));
+        }
+        Word::Launched => record.launched_at = Some(at),
+    }
+    Some(record)
+}
+
+impl Word {
+    fn of(why: Why) -> Self {
+        match why {
+            Why::NoCapacity => Self::NoCapacity,
+            Why::NoQuota => Self::NoQuota,
+        }
+    }
+}
+
+fn nanos(at: SystemTime) -> u64 {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn time(nanos: u64) -> Option<SystemTime> {
+    UNIX_EPOCH.checked_add(Duration::from_nanos(nanos))
+}
+
+fn weight(weight: f64) -> Option<f64> {
+    weight.is_finite().then_some(weight.clamp(0.0, 1000.0))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What launches have taught: which offers could not be had, for how long that is believed, and how
 //! far it reaches. Every failure counts one, and what it counts halves with time; as failures of one
-//! kind of machine add up, they reach from the offer to its zone and its region. A launch that
-//! worked speaks against what was told before it.
+//! kind of machine add up, whatever their reasons, they reach from the offer to its zone and its
+//! region. A launch that worked voids what was told before it of its offer, its zone and its region.
 //!
 //! The same machine on demand and as spot are told apart, and so are other accelerators: that no
 //! H100 could be had says nothing of processors.
@@ -59,17 +59,52 @@ const OFFER_FROM: f64 = 0.5;
 /// Below this, nothing that was told matters any more.
 const FORGOTTEN_BELOW: f64 = 0.1;
 
-/// What was told of one offer.
-#[derive(Clone, Debug, PartialEq)]
+/// What was told of one offer. A launch voids what was told of it before.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Record {
-    /// What came of it last.
-    pub outcome: Outcome,
-    /// How much that counted then: 1, and more as the same is told again.
-    pub weight: f64,
-    /// When it was told.
-    pub at: SystemTime,
+    /// That it could not be had.
+    pub failed: Option<Failed>,
+    /// That it has another price.
+    pub priced: Option<Priced>,
+    /// When it was launched last.
+    pub launched_at: Option<SystemTime>,
     /// The accelerators of the machine, by name.
     pub gpus: String,
+}
+
+/// An offer could not be had.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Failed {
+    /// Why not, when it was told last.
+    pub why: Why,
+    /// How much that counted then: 1, and more as failures are told again.
+    pub weight: f64,
+    /// How much of that is since the last launch in its zone.
+    pub in_zone: f64,
+    /// How much of that is since the last launch in its region.
+    pub in_region: f64,
+    /// When it was told last.
+    pub at: SystemTime,
+}
+
+/// Why an offer could not be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// The provider had no capacity.
+    NoCapacity,
+    /// The account's quota did not allow it.
+    NoQuota,
+}
+
+/// The provider asked another price for an offer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Priced {
+    /// The price, if it is known.
+    pub price: Option<MicroUsd>,
+    /// How much that counted then: 1, and more as it is told again.
+    pub weight: f64,
+    /// When it was told last.
+    pub at: SystemTime,
 }
 
 /// How far a mark reaches.
@@ -125,22 +160,59 @@ impl Book {
 
     /// The record of an offer after `outcome` was told of it as well.
     pub fn told(&self, id: &str, gpus: &str, outcome: Outcome, now: SystemTime) -> Record {
-        let same = self
-            .records
-            .get(id)
-            .filter(|record| same_kind(record.outcome, outcome));
-        let before = same.map_or(0.0, |record| self.policy.weight(record, now));
-        // A launch that worked twice does not count twice.
-        let weight = if outcome == Outcome::Launched {
-            1.0
-        } else {
-            before + 1.0
+        let mut record = self.records.get(id).cloned().unwrap_or_default();
+        gpus.clone_into(&mut record.gpus);
+        match outcome {
+            Outcome::NoCapacity => {
+                record.failed = Some(self.failed(id, &record, Why::NoCapacity, now));
+            }
+            Outcome::NoQuota => {
+                record.failed = Some(self.failed(id, &record, Why::NoQuota, now));
+            }
+            Outcome::PriceChanged(price) => {
+                let before = record.priced.map_or(0.0, |priced| {
+                    self.policy.faded(priced.weight, priced.at, now)
+                });
+                record.priced = Some(Priced {
+                    price,
+                    weight: before + 1.0,
+                    at: now,
+                });
+            }
+            Outcome::Launched => {
+                (record.failed, record.priced) = (None, None);
+                record.launched_at = Some(now);
+            }
+        }
+        record
+    }
+
+    /// One failure more, on top of those that no launch has voided.
+    fn failed(&self, id: &str, record: &Record, why: Why, now: SystemTime) -> Failed {
+        let Some((before, id)) = record.failed.zip(super::id::parse(id)) else {
+            return Failed {
+                why,
+                weight: 1.0,
+                in_zone: 1.0,
+                in_region: 1.0,
+                at: now,
+            };
         };
-        Record {
-            outcome,
-            weight,
+        let launched = self.launched(&id.backend);
+        let counts = |zone: Option<&str>, weight: f64| {
+            let last = launched.get(&Place::of(&id, zone, &record.gpus));
+            if last.is_some_and(|last| *last >= before.at) {
+                0.0
+            } else {
+                self.policy.faded(weight, before.at, now)
+            }
+        };
+        Failed {
+            why,
+            weight: self.policy.faded(before.weight, before.at, now) + 1.0,
+            in_zone: counts(Some(&id.zone), before.in_zone) + 1.0,
+            in_region: counts(None, before.in_region) + 1.0,
             at: now,
-            gpus: gpus.to_owned(),
         }
     }
 
@@ -157,8 +229,7 @@ impl Book {
     /// Until when an offer is marked for what was told of it; none if it is not.
     pub fn expiry(&self, id: &str) -> Option<SystemTime> {
         let record = self.records.get(id)?;
-        let failed = record.outcome != Outcome::Launched;
-        failed.then(|| self.policy.falls_to(record.weight, OFFER_FROM, record.at))
+        self.policy.falls(record, OFFER_FROM).max()
     }
 
     /// How far what was told of an offer reaches.
@@ -178,23 +249,44 @@ impl Book {
         }
     }
 
-    /// The ids of records that matter no more.
+    /// The ids of records that matter no more. A launch matters for as long as there is a failure in
+    /// its region that it voids.
     pub fn forgotten(&self, now: SystemTime) -> Vec<String> {
-        let weight = |record: &Record| self.policy.weight(record, now);
-        let old = self
-            .records
-            .iter()
-            .filter(|(_, record)| weight(record) < FORGOTTEN_BELOW);
+        let mut voidable: BTreeMap<(String, Place), SystemTime> = BTreeMap::new();
+        for (id, record) in self.parsed() {
+            if let Some(failed) = record
+                .failed
+                .filter(|failed| self.policy.matters(failed.weight, failed.at, now))
+            {
+                let region = Place::of(&id, None, &record.gpus);
+                let first = voidable
+                    .entry((id.backend.into_owned(), region))
+                    .or_insert(failed.at);
+                *first = failed.at.min(*first);
+            }
+        }
+        let voids = |id: &OfferId<'_>, record: &Record| {
+            let region = Place::of(id, None, &record.gpus);
+            let first = voidable.get(&(id.backend.as_ref().to_owned(), region));
+            first.is_some_and(|first| record.launched_at.is_some_and(|at| at >= *first))
+        };
+        let old = self.records.iter().filter(|(text, record)| {
+            let id = super::id::parse(text);
+            !self.policy.is_of_use(record, now) && !id.is_some_and(|id| voids(&id, record))
+        });
         old.map(|(id, _)| id.clone()).collect()
     }
 
     /// When any mark ends or record is forgotten next; none if there is none.
     pub fn next_change(&self, now: SystemTime) -> Option<SystemTime> {
-        let falls = |record: &Record, bar| self.policy.falls_to(record.weight, bar, record.at);
-        let of_offers = self
-            .records
-            .values()
-            .flat_map(|record| [OFFER_FROM, FORGOTTEN_BELOW].map(|bar| falls(record, bar)));
+        let of_offers = self.records.values().flat_map(|record| {
+            let launch = record.launched_at.map(|at| (1.0, at));
+            let falls = |bar| {
+                let launch = launch.map(|(weight, at)| self.policy.falls_to(weight, bar, at));
+                self.policy.falls(record, bar).chain(launch)
+            };
+            falls(OFFER_FROM).chain(falls(FORGOTTEN_BELOW))
+        });
         let backends: BTreeSet<_> = self
             .records
             .keys()
@@ -228,13 +320,21 @@ impl Book {
             let Some(number) = snapshot.find(&id) else {
                 continue;
             };
-            if self.policy.weight(record, now) < OFFER_FROM {
-                continue;
+            let stands = |weight, at| self.policy.faded(weight, at, now) >= OFFER_FROM;
+            if record.launched_at.is_some_and(|at| stands(1.0, at)) {
+                // It was had a moment ago, whatever became of others there.
+                marks.remove(&number);
             }
-            match mark_of(record.outcome) {
-                Some(mark) => marks.insert(number, mark),
-                None => marks.remove(&number),
+            let failed = record.failed.filter(|told| stands(told.weight, told.at));
+            let priced = record.priced.filter(|told| stands(told.weight, told.at));
+            let by_place = marks.get(&number).and_then(|mark| mark.availability);
+            let mark = Mark {
+                availability: failed.map(|failed| failed.why.availability()).or(by_place),
+                price: priced.and_then(|priced| priced.price),
             };
+            if failed.is_some() || priced.is_some() {
+                marks.insert(number, mark);
+            }
         }
         marks
     }
@@ -251,6 +351,27 @@ impl Book {
         all.filter_map(|(id, record)| Some((super::id::parse(id)?, record)))
     }
 
+    /// Every record whose id is one.
+    fn parsed(&self) -> impl Iterator<Item = (OfferId<'_>, &Record)> {
+        let all = self.records.iter();
+        all.filter_map(|(id, record)| Some((super::id::parse(id)?, record)))
+    }
+
+    /// When a machine was launched last in each place.
+    fn launched(&self, backend: &str) -> BTreeMap<Place, SystemTime> {
+        let mut launched = BTreeMap::new();
+        for (id, record) in self.of_backend(backend) {
+            let Some(at) = record.launched_at else {
+                continue;
+            };
+            for place in Place::all_of(&id, &record.gpus) {
+                let last = launched.entry(place).or_insert(at);
+                *last = at.max(*last);
+            }
+        }
+        launched
+    }
+
     /// The places where failures have added up to more than the bar, with what is known of them and
     /// their score.
     fn marked_places(
@@ -258,32 +379,26 @@ impl Book {
         backend: &str,
         now: SystemTime,
     ) -> BTreeMap<Place, (Availability, f64)> {
-        let mut launched: BTreeMap<Place, SystemTime> = BTreeMap::new();
-        for (id, record) in self
-            .of_backend(backend)
-            .filter(|(_, record)| record.outcome == Outcome::Launched)
-        {
-            for place in Place::all_of(&id, &record.gpus) {
-                let last = launched.entry(place).or_insert(record.at);
-                *last = record.at.max(*last);
-            }
-        }
+        let launched = self.launched(backend);
         let mut scores: BTreeMap<Place, (SystemTime, Availability, f64)> = BTreeMap::new();
         for (id, record) in self.of_backend(backend) {
-            let Some(availability) = mark_of(record.outcome).and_then(|mark| mark.availability)
-            else {
+            let Some(failed) = record.failed else {
                 continue;
             };
             for place in Place::all_of(&id, &record.gpus) {
-                if launched.get(&place).is_some_and(|last| *last >= record.at) {
+                if launched.get(&place).is_some_and(|last| *last >= failed.at) {
                     continue;
                 }
-                let score = scores
-                    .entry(place)
-                    .or_insert((record.at, availability, 0.0));
-                score.2 += self.policy.weight(record, now);
-                if record.at >= score.0 {
-                    (score.0, score.1) = (record.at, availability);
+                let (at, availability) = (failed.at, failed.why.availability());
+                let weight = if place.zone.is_some() {
+                    failed.in_zone
+                } else {
+                    failed.in_region
+                };
+                let score = scores.entry(place).or_insert((at, availability, 0.0));
+                score.2 += self.policy.faded(weight, at, now);
+                if at >= score.0 {
+                    (score.0, score.1) = (at, availability);
                 }
             }
         }
@@ -297,10 +412,32 @@ impl Book {
 }
 
 impl Policy {
-    /// How much a record counts now.
-    fn weight(&self, record: &Record, now: SystemTime) -> f64 {
-        let age = now.duration_since(record.at).unwrap_or_default();
-        record.weight * (-age.as_secs_f64() / self.half_life.as_secs_f64()).exp2()
+    /// How much of what counted `weight` at `at` counts now.
+    fn faded(&self, weight: f64, at: SystemTime, now: SystemTime) -> f64 {
+        let age = now.duration_since(at).unwrap_or_default();
+        weight * (-age.as_secs_f64() / self.half_life.as_secs_f64()).exp2()
+    }
+
+    fn matters(&self, weight: f64, at: SystemTime, now: SystemTime) -> bool {
+        self.faded(weight, at, now) >= FORGOTTEN_BELOW
+    }
+
+    /// Whether anything that was told of an offer still matters.
+    fn is_of_use(&self, record: &Record, now: SystemTime) -> bool {
+        let failed = record.failed.map(|failed| (failed.weight, failed.at));
+        let priced = record.priced.map(|priced| (priced.weight, priced.at));
+        let launched = record.launched_at.map(|at| (1.0, at));
+        let mut all = [failed, priced, launched].into_iter().flatten();
+        all.any(|(weight, at)| self.matters(weight, at, now))
+    }
+
+    /// When what marks an offer counts no more than `bar`.
+    fn falls(&self, record: &Record, bar: f64) -> impl Iterator<Item = SystemTime> {
+        let failed = record.failed.map(|failed| (failed.weight, failed.at));
+        let priced = record.priced.map(|priced| (priced.weight, priced.at));
+        let policy = *self;
+        let told = [failed, priced].into_iter().flatten();
+        told.map(move |(weight, at)| policy.falls_to(weight, bar, at))
     }
 
     /// When what counts `weight` at `at` counts no more than `bar`.
@@ -351,26 +488,12 @@ fn marked(
     of(Some(&id.zone)).or_else(|| of(None))
 }
 
-fn same_kind(one: Outcome, other: Outcome) -> bool {
-    std::mem::discriminant(&one) == std::mem::discriminant(&other)
-}
-
-/// What an outcome shows; none for a launch, after which the source's own word stands.
-fn mark_of(outcome: Outcome) -> Option<Mark> {
-    match outcome {
-        Outcome::NoCapacity => Some(Mark {
-            availability: Some(Availability::NoCapacity),
-            price: None,
-        }),
-        Outcome::NoQuota => Some(Mark {
-            availability: Some(Availability::NoQuota),
-            price: None,
-        }),
-        Outcome::PriceChanged(price) => Some(Mark {
-            availability: None,
-            price,
-        }),
-        Outcome::Launched => None,
+impl Why {
+    fn availability(self) -> Availability {
+        match self {
+            Self::NoCapacity => Availability::NoCapacity,
+            Self::NoQuota => Availability::NoQuota,
+        }
     }
 }
 

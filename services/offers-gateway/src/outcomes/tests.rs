@@ -21,7 +21,8 @@ fn weight(outcomes: &Outcomes) -> Option<f64> {
         .state()
         .book
         .record(ID)
-        .map(|record| record.weight)
+        .and_then(|record| record.failed)
+        .map(|failed| failed.weight)
 }
 
 #[tokio::test]
@@ -47,8 +48,8 @@ async fn outcomes_outlive_the_process_and_reach_other_gateways() {
                 .state()
                 .book
                 .record(ID)
-                .map(|record| record.outcome)
-                == Some(Outcome::PriceChanged(Some(MicroUsd(7))))
+                .and_then(|record| record.priced?.price)
+                == Some(MicroUsd(7))
         };
         timeout(Duration::from_secs(4), async {
             while !changed() {
@@ -64,10 +65,9 @@ async fn outcomes_outlive_the_process_and_reach_other_gateways() {
     }
     let restarted = outcomes(&store).await;
     let record = restarted.0.board.state().book.record(ID).cloned().unwrap();
-    assert_eq!(
-        (record.outcome, record.gpus.as_str()),
-        (Outcome::PriceChanged(Some(MicroUsd(7))), "H100")
-    );
+    let price = record.priced.and_then(|priced| priced.price);
+    assert_eq!((price, record.gpus.as_str()), (Some(MicroUsd(7)), "H100"));
+    assert!(record.failed.is_some_and(|failed| failed.weight > 1.9));
 }
 
 #[tokio::test(start_paused = true)]
@@ -138,11 +138,40 @@ fn what_is_no_record_is_as_if_nothing_had_been_told() {
     ] {
         assert_eq!(decode(bytes), None);
     }
-    let record = Record {
-        outcome: Outcome::NoQuota,
+}
+
+#[test]
+fn records_are_kept_whole_and_those_of_before_are_read() {
+    let at = UNIX_EPOCH + Duration::from_nanos(5);
+    let failed = Failed {
+        why: Why::NoQuota,
         weight: 2.5,
-        at: UNIX_EPOCH + Duration::from_nanos(5),
-        gpus: "T4".to_owned(),
+        in_zone: 1.5,
+        in_region: 1.0,
+        at,
     };
-    assert_eq!(decode(&encode(&record)), Some(record));
+    let priced = Priced {
+        price: Some(MicroUsd(7)),
+        weight: 1.0,
+        at: at + Duration::from_secs(1),
+    };
+    for number in 1..8 {
+        let record = Record {
+            failed: (number & 1 > 0).then_some(failed),
+            priced: (number & 2 > 0).then_some(priced),
+            launched_at: (number & 4 > 0).then_some(at),
+            gpus: "T4".to_owned(),
+        };
+        assert_eq!(decode(&encode(&record)), Some(record));
+    }
+    let old = |text: &str| decode(text.as_bytes()).unwrap();
+    let record = old(r#"{"outcome":"no-quota","weight":2.5,"at_nanos":5,"gpus":"T4"}"#);
+    let whole = Failed {
+        in_zone: 2.5,
+        in_region: 2.5,
+        ..failed
+    };
+    assert_eq!(record.failed, Some(whole));
+    let record = old(r#"{"outcome":"launched","weight":1,"at_nanos":5,"gpus":"T4"}"#);
+    assert_eq!(record.launched_at, Some(at));
 }

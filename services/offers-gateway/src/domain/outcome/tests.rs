@@ -185,10 +185,67 @@ fn what_was_told_is_what_is_shown() {
 }
 
 #[test]
-fn repeating_the_same_lasts_longer_and_another_word_starts_anew() {
+fn failures_add_up_whatever_their_reasons() {
     let (book, now) = told(&[(FIRST, Outcome::NoCapacity), (FIRST, Outcome::NoCapacity)]);
-    assert!(book.record(FIRST).unwrap().weight > 1.9);
+    assert!(book.record(FIRST).unwrap().failed.unwrap().weight > 1.9);
     assert!(book.expiry(FIRST).unwrap() > now + HALF_LIFE);
     let changed = book.told(FIRST, "H100", Outcome::NoQuota, now);
-    assert!((changed.weight - 1.0).abs() < 1e-9);
+    let failed = changed.failed.unwrap();
+    assert_eq!(failed.why, Why::NoQuota, "the last reason stands");
+    assert!(failed.weight > 2.9, "a failure is a failure");
+}
+
+const THIRD: &str = "cloud/eu/z2/H100-0/ondemand";
+
+#[test]
+fn what_a_launch_has_voided_does_not_come_back() {
+    let fail = |id| (id, Outcome::NoCapacity);
+    let five = [fail(FIRST); 5];
+    let launch = (THIRD, Outcome::Launched);
+    // The machine that was launched fails after all; then the one that failed before fails again.
+    let (book, now) = told(&[&five[..], &[launch, fail(THIRD)]].concat());
+    assert_eq!(scope(&book, THIRD, now), Scope::Offer);
+    let (book, now) = told(&[&five[..], &[launch, fail(FIRST)]].concat());
+    assert_eq!(
+        scope(&book, FIRST, now),
+        Scope::Zone,
+        "nothing was launched there"
+    );
+    assert!(!marked_ids(&book, now).contains(&THIRD.to_owned()));
+    // And failures count again from then on.
+    let (book, now) = told(&[&five[..], &[launch], &five[..]].concat());
+    assert_eq!(scope(&book, FIRST, now), Scope::Region);
+}
+
+#[test]
+fn a_launch_is_remembered_for_as_long_as_what_it_voids() {
+    let mut told_of = vec![(FIRST, Outcome::NoCapacity); 60];
+    told_of.push((SECOND, Outcome::Launched));
+    let (mut book, mut now) = told(&told_of);
+    while let Some(next) = book.next_change(now) {
+        now = next;
+        for id in book.forgotten(now) {
+            book = book.with(&id, None);
+        }
+        let marked = marked_ids(&book, now);
+        assert!(marked.iter().all(|id| id == FIRST), "{marked:?}");
+    }
+    assert_eq!(book, Book::default(), "in the end all is forgotten");
+}
+
+#[test]
+fn a_price_and_a_failure_are_known_side_by_side() {
+    let price = (FIRST, Outcome::PriceChanged(Some(MicroUsd(9))));
+    let fail = (FIRST, Outcome::NoCapacity);
+    let both = Mark {
+        availability: Some(Availability::NoCapacity),
+        price: Some(MicroUsd(9)),
+    };
+    for order in [[price, fail], [fail, price]] {
+        let (book, now) = told(&order);
+        let snapshot = snapshot();
+        let marks = book.marks(&snapshot, now);
+        let row = snapshot.find(&id::parse(FIRST).unwrap()).unwrap();
+        assert_eq!(marks.get(&row), Some(&both));
+    }
 }
