@@ -17,6 +17,7 @@ use crate::domain::backend::{Facts, Standing};
 use crate::domain::market::{Market, Marks, Shelf};
 use crate::domain::outcome::Book;
 use crate::domain::report;
+use crate::domain::snapshot::Snapshot;
 use crate::grpc::convert;
 use crate::grpc::wire::Tables;
 use crate::history::{Forgotten, History, Step};
@@ -61,6 +62,13 @@ pub enum Keep {
     Offers,
     /// Nothing: it is another one of the same name.
     Nothing,
+}
+
+/// Whose marks are worked out anew; others that are known stand.
+#[derive(Clone, Copy)]
+enum Marking<'a> {
+    All,
+    Of(&'a str),
 }
 
 /// What is on offer, with all that is needed to send it.
@@ -160,14 +168,24 @@ impl Board {
         change(&mut standing);
         let mut backends = old.backends.clone();
         backends[at] = Arc::new(standing);
-        self.replace(&mut history, &old, backends, Arc::clone(&old.book));
+        let book = Arc::clone(&old.book);
+        self.replace(&mut history, &old, backends, book, Marking::Of(backend));
     }
 
     /// Takes what launches have taught. The same book again lets marks end whose time has come.
     pub fn learn(&self, book: Arc<Book>) {
         let mut history = self.writing();
         let old = self.state();
-        self.replace(&mut history, &old, old.backends.clone(), book);
+        let backends = old.backends.clone();
+        self.replace(&mut history, &old, backends, book, Marking::All);
+    }
+
+    /// Takes what a launch has taught of one backend, which is all that the book has learnt.
+    pub fn learn_of(&self, backend: &str, book: Arc<Book>) {
+        let mut history = self.writing();
+        let old = self.state();
+        let backends = old.backends.clone();
+        self.replace(&mut history, &old, backends, book, Marking::Of(backend));
     }
 
     /// Has exactly these backends from now on, each with what is kept of the one of its name that
@@ -188,7 +206,8 @@ impl Board {
         };
         let mut backends: Vec<_> = backends.into_iter().map(stands).collect();
         backends.sort_by(|a, b| a.facts.name.cmp(&b.facts.name));
-        self.replace(&mut history, &old, backends, Arc::clone(&old.book));
+        let book = Arc::clone(&old.book);
+        self.replace(&mut history, &old, backends, book, Marking::All);
     }
 
     fn replace(
@@ -197,9 +216,11 @@ impl Board {
         old: &State,
         backends: Vec<Arc<Standing>>,
         book: Arc<Book>,
+        marking: Marking<'_>,
     ) {
         let (revision, now) = (old.revision + 1, self.0.clock.now());
-        let stand = Stand::of(&backends, &old.stand, &book, revision, now);
+        let marks = |snapshot: &Arc<Snapshot>| old.stand.marks_of(snapshot, &book, marking, now);
+        let stand = Stand::of(&backends, &old.stand, revision, marks);
         if stand.content != old.stand.content
             && let Some(step) = Step::between(&old.stand.market, &stand.market, revision)
         {
@@ -270,15 +291,14 @@ impl Stand {
     fn of(
         backends: &[Arc<Standing>],
         old: &Arc<Self>,
-        book: &Book,
         revision: u64,
-        now: SystemTime,
+        marks: impl Fn(&Arc<Snapshot>) -> Marks,
     ) -> Arc<Self> {
         let shelves = backends
             .iter()
             .filter_map(|standing| standing.shown())
             .map(|told| {
-                let marks = old.marks_of(&told.snapshot, book, now);
+                let marks = marks(&told.snapshot);
                 Shelf::new(Arc::clone(&told.snapshot), told.observed, marks)
             });
         let market = Market::new(shelves.collect());
@@ -307,14 +327,22 @@ impl Stand {
     /// The marks on a snapshot; the old ones where they are the same.
     fn marks_of(
         &self,
-        snapshot: &Arc<crate::domain::snapshot::Snapshot>,
+        snapshot: &Arc<Snapshot>,
         book: &Book,
+        marking: Marking<'_>,
         now: SystemTime,
     ) -> Marks {
-        let marks = book.marks(snapshot, now);
         let known = self.market.shelf(snapshot.backend());
-        let known =
-            known.filter(|shelf| Arc::ptr_eq(&shelf.snapshot, snapshot) && *shelf.marks == marks);
+        let known = known.filter(|shelf| Arc::ptr_eq(&shelf.snapshot, snapshot));
+        let is_due = match marking {
+            Marking::All => true,
+            Marking::Of(backend) => backend == snapshot.backend(),
+        };
+        if let Some(known) = known.filter(|_| !is_due) {
+            return Arc::clone(&known.marks);
+        }
+        let marks = book.marks(snapshot, now);
+        let known = known.filter(|shelf| *shelf.marks == marks);
         known.map_or_else(|| Arc::new(marks), |shelf| Arc::clone(&shelf.marks))
     }
 

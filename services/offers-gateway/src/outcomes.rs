@@ -15,6 +15,7 @@ use muster_store::{
 use tokio::time::sleep;
 
 use crate::board::Board;
+use crate::domain;
 use crate::domain::outcome::{Book, Failed, Outcome, Policy, Priced, Record, Why};
 
 /// What the keys of all records begin with.
@@ -36,6 +37,9 @@ struct Inner {
     board: Board,
     clock: Clock,
     policy: Policy,
+    /// Held while an outcome is told: those told here wait for each other, and only what other
+    /// gateways write at the same time is a conflict.
+    telling: tokio::sync::Mutex<()>,
     /// By the id of the offer, each as of a revision of the store.
     known: Mutex<BTreeMap<String, (Record, Revision)>>,
 }
@@ -100,6 +104,7 @@ impl Outcomes {
             board,
             clock,
             policy,
+            telling: tokio::sync::Mutex::default(),
             known: Mutex::default(),
         }));
         outcomes.reread().await?;
@@ -109,17 +114,16 @@ impl Outcomes {
     /// Takes an outcome: durable, and shown, once this returns.
     pub async fn tell(&self, id: &str, gpus: &str, outcome: Outcome) -> Result<(), Error> {
         let key = format!("{PREFIX}{id}");
+        let _telling = self.0.telling.lock().await;
         for _ in 0..TRIES {
             let (condition, record) = {
                 let known = self.known();
                 let condition = known.get(id).map_or(Condition::Absent, |(_, revision)| {
                     Condition::ModifiedAt(*revision)
                 });
-                (
-                    condition,
-                    self.book(&known)
-                        .told(id, gpus, outcome, self.0.clock.now()),
-                )
+                // What is on the board is what is known, which is held.
+                let book = Arc::clone(&self.0.board.state().book);
+                (condition, book.told(id, gpus, outcome, self.0.clock.now()))
             };
             let write = Transaction::new()
                 .when(key.as_str(), condition)
@@ -225,11 +229,16 @@ impl Outcomes {
         if known.get(id).is_some_and(|(_, newest)| *newest >= revision) {
             return;
         }
+        let book = Arc::clone(&self.0.board.state().book);
+        if record.as_ref() != book.record(id) {
+            let backend = domain::id::parse(id).map_or_else(String::new, |id| id.backend.into());
+            let book = book.with(id, record.clone());
+            self.0.board.learn_of(&backend, Arc::new(book));
+        }
         match record {
             Some(record) => known.insert(id.to_owned(), (record, revision)),
             None => known.remove(id),
         };
-        self.show(&known);
     }
 
     fn show(&self, known: &BTreeMap<String, (Record, Revision)>) {

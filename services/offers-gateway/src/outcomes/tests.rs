@@ -120,13 +120,17 @@ async fn what_has_faded_is_removed_from_the_store() {
 
 #[tokio::test]
 async fn many_who_tell_the_same_at_once_are_all_heard() {
-    let store = Store::memory();
+    let folder = tempfile::tempdir().unwrap();
+    let spec = format!("embedded:{}", folder.path().join("store").display());
+    let spec: muster_store::Spec = spec.parse().unwrap();
+    let store = Store::open(&spec, muster_store::Options::default()).await;
+    let store = store.unwrap();
     let outcomes = outcomes(&store).await;
-    let told = (0..8).map(|_| outcomes.tell(ID, "H100", Outcome::NoCapacity));
+    let told = (0..100).map(|_| outcomes.tell(ID, "H100", Outcome::NoCapacity));
     for told in futures_util::future::join_all(told).await {
         told.unwrap();
     }
-    assert!(weight(&outcomes).unwrap() > 7.9);
+    assert!(weight(&outcomes).unwrap() > 90.0);
 }
 
 #[test]
