@@ -1,6 +1,6 @@
 //! Offers one by one, streamed, watched, and what launches have taught of them.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use futures_util::FutureExt as _;
 use futures_util::stream::BoxStream;
@@ -162,7 +162,8 @@ impl Offers {
             ready,
             waits,
             waited: BTreeMap::new(),
-            queue: VecDeque::new(),
+            part: None,
+            revision: None,
             reports: BTreeMap::new(),
             ended: false,
         };

@@ -1,5 +1,5 @@
 //! StreamOffers: each backend's part as it comes, then a summary. A backend that is late holds back
-//! nothing but its own part.
+//! nothing but its own part. What is sent is rendered a message at a time, as the caller reads.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{BoxStream, FuturesUnordered};
 use futures_util::{StreamExt as _, stream};
 use muster_proto::offers::v1 as pb;
+use muster_proto::offers::v1::stream_offers_response::Message;
 use muster_runtime::clock::Clock;
 use muster_runtime::page::{Budget, MAX_SIZE};
 use muster_runtime::resume;
@@ -19,7 +20,7 @@ use super::wire::RawFields;
 use crate::board::{Board, State};
 use crate::domain::query::{Filter, Order};
 use crate::domain::report::{self, Waited};
-use crate::domain::selection::select;
+use crate::domain::selection::{Hit, select};
 use crate::gather::Arrived;
 use crate::metrics::Metrics;
 
@@ -42,11 +43,20 @@ pub(super) struct Parts {
     pub(super) ready: VecDeque<String>,
     pub(super) waits: FuturesUnordered<BoxFuture<'static, Arrived>>,
     pub(super) waited: BTreeMap<String, Waited>,
-    /// Messages of the part that is being sent.
-    pub(super) queue: VecDeque<pb::StreamOffersResponse>,
+    /// The part that is being sent.
+    pub(super) part: Option<Part>,
+    /// The oldest revision that a part was taken from: a watch from there misses nothing.
+    pub(super) revision: Option<u64>,
     /// What each backend contributed.
     pub(super) reports: BTreeMap<String, pb::BackendReport>,
     pub(super) ended: bool,
+}
+
+/// One backend's part that is being sent.
+pub(super) struct Part {
+    state: Arc<State>,
+    report: pb::BackendReport,
+    rest: std::vec::IntoIter<Hit>,
 }
 
 impl Parts {
@@ -62,12 +72,15 @@ impl Parts {
 
     async fn next(&mut self) -> Option<pb::StreamOffersResponse> {
         loop {
-            if let Some(message) = self.queue.pop_front() {
-                return Some(message);
+            if let Some(part) = &mut self.part {
+                let message = part.cut(self.asked.raw);
+                if message.last {
+                    self.part = None;
+                }
+                return Some(response(Message::Part(message)));
             }
             if let Some(backend) = self.ready.pop_front() {
-                let state = self.board.state();
-                self.part(&state, &backend);
+                self.part = self.take(&backend);
             } else if let Some((backend, waited)) = self.waits.next().await {
                 self.waited
                     .extend(waited.map(|waited| (backend.clone(), waited)));
@@ -81,35 +94,28 @@ impl Parts {
         }
     }
 
-    /// Queues the part of one backend, in as many messages as it takes.
-    fn part(&mut self, state: &Arc<State>, backend: &str) {
-        let Some(standing) = state.backend(backend) else {
-            return;
-        };
+    /// The part of one backend as it is now; none if it is gone.
+    fn take(&mut self, backend: &str) -> Option<Part> {
+        let state = self.board.state();
+        let standing = state.backend(backend)?;
+        let revision = state.stand.revision;
+        self.revision = Some(self.revision.map_or(revision, |first| first.min(revision)));
         let filter = Filter {
             backends: vec![backend.to_owned()],
             ..self.asked.filter.clone()
         };
-        let selection = select(&state.stand.market, &filter, self.asked.order);
+        let mut selection = select(&state.stand.market, &filter, self.asked.order);
         let matched = u32::try_from(selection.hits.len()).unwrap_or(u32::MAX);
         let report = report::report(standing, self.waited.get(backend), self.clock.now());
         self.metrics.left_out(standing, &report);
         let report = convert::render_report(standing, report, matched);
         self.reports.insert(backend.to_owned(), report.clone());
-        let mut budget = Budget::new(MAX_SIZE);
-        let mut offers = Vec::new();
-        for hit in selection.hits.iter().take(self.asked.limit) {
-            let shelf = &state.stand.market.shelves()[hit.shelf as usize];
-            let offer = convert::render_offer(shelf, hit.row, self.asked.raw);
-            if !budget.admit(offer.encoded_len()) {
-                self.queue
-                    .push_back(part(&report, std::mem::take(&mut offers), false));
-                budget = Budget::new(MAX_SIZE);
-                budget.admit(offer.encoded_len());
-            }
-            offers.push(offer);
-        }
-        self.queue.push_back(part(&report, offers, true));
+        selection.hits.truncate(self.asked.limit);
+        Some(Part {
+            report,
+            rest: selection.hits.into_iter(),
+            state,
+        })
     }
 
     fn summary(&mut self) -> pb::StreamOffersResponse {
@@ -117,29 +123,42 @@ impl Parts {
         let total = backends.iter().fold(0i32, |sum, report| {
             sum.saturating_add(report.offers_matched)
         });
-        let resume_token = resume::token(self.board.epoch(), self.board.state().stand.revision);
+        let revision = self.revision;
+        let revision = revision.unwrap_or_else(|| self.board.state().stand.revision);
+        let resume_token = resume::token(self.board.epoch(), revision);
         let summary = pb::OffersSummary {
             backends,
             total_size: total,
             resume_token,
         };
-        pb::StreamOffersResponse {
-            message: Some(pb::stream_offers_response::Message::Summary(summary)),
+        response(Message::Summary(summary))
+    }
+}
+
+impl Part {
+    /// The next message.
+    fn cut(&mut self, raw: RawFields) -> pb::OffersPart {
+        let mut budget = Budget::new(MAX_SIZE);
+        let mut offers = Vec::new();
+        while let Some(hit) = self.rest.as_slice().first() {
+            let shelf = &self.state.stand.market.shelves()[hit.shelf as usize];
+            let offer = convert::render_offer(shelf, hit.row, raw);
+            if !budget.admit(offer.encoded_len()) {
+                break;
+            }
+            offers.push(offer);
+            self.rest.next();
+        }
+        pb::OffersPart {
+            report: Some(self.report.clone()),
+            offers,
+            last: self.rest.as_slice().is_empty(),
         }
     }
 }
 
-fn part(
-    report: &pb::BackendReport,
-    offers: Vec<pb::Offer>,
-    last: bool,
-) -> pb::StreamOffersResponse {
-    let part = pb::OffersPart {
-        report: Some(report.clone()),
-        offers,
-        last,
-    };
+fn response(message: Message) -> pb::StreamOffersResponse {
     pb::StreamOffersResponse {
-        message: Some(pb::stream_offers_response::Message::Part(part)),
+        message: Some(message),
     }
 }

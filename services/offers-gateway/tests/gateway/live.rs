@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use muster_proto::offers::v1 as pb;
+use muster_proto::offers::v1::stream_offers_response::Message;
 use muster_proto::ops::v1::ops_service_client::OpsServiceClient;
 use muster_proto::ops::v1::{GetStatusRequest, SetMaintenanceRequest};
 use muster_proto::types::v1 as types;
+use offers_gateway::spec::{Kind, Place, Spec};
 use tokio::time::timeout;
 use tonic::Code;
 
@@ -249,7 +251,7 @@ async fn a_stream_sends_each_part_and_a_summary() {
         .await;
     let mut offers = Vec::new();
     for message in &messages[..messages.len() - 1] {
-        let pb::stream_offers_response::Message::Part(part) = message else {
+        let Message::Part(part) = message else {
             panic!("a part before the summary")
         };
         let report = part.report.as_ref().unwrap();
@@ -262,10 +264,100 @@ async fn a_stream_sends_each_part_and_a_summary() {
     }
     offers.sort_by(|a, b| a.id.cmp(&b.id));
     assert_eq!(ids(&offers), ["one/eu/a/spot", "two/eu/a/spot"]);
-    let Some(pb::stream_offers_response::Message::Summary(summary)) = messages.last() else {
+    let Some(Message::Summary(summary)) = messages.last() else {
         panic!("no summary")
     };
     assert_eq!((summary.total_size, summary.backends.len()), (4, 2));
+    gateway.stop().await;
+}
+
+type Streamed = tonic::Streaming<pb::StreamOffersResponse>;
+
+async fn next_of(stream: &mut Streamed) -> Message {
+    let message = timeout(Duration::from_secs(20), stream.next()).await;
+    message.unwrap().unwrap().unwrap().message.unwrap()
+}
+
+#[tokio::test]
+async fn what_changes_behind_a_stream_is_watched_from_its_token() {
+    let folder = tempfile::tempdir().unwrap();
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/vms.csv", silent.local_addr().unwrap());
+    let silent_one = Kind::Catalog(Place::Url(url.parse().unwrap()));
+    let gateway = start(config(vec![
+        catalog(folder.path(), "one", ROWS),
+        Spec::new("silent", silent_one),
+    ]))
+    .await;
+    let request = pb::StreamOffersRequest {
+        backend_timeout: Some(prost_types::Duration {
+            seconds: 3,
+            nanos: 0,
+        }),
+        ..Default::default()
+    };
+    let stream = gateway.client.clone().stream_offers(request).await;
+    let mut stream = stream.unwrap().into_inner();
+    let Message::Part(part) = next_of(&mut stream).await else {
+        panic!("no part")
+    };
+    assert_eq!(part.report.unwrap().backend, "one");
+    // While the silent one is waited for.
+    rewrite(&gateway, &folder, "d,,,2,4,0.2,,eu\n").await;
+    let summary = loop {
+        match next_of(&mut stream).await {
+            Message::Part(_) => {}
+            Message::Summary(summary) => break summary,
+        }
+    };
+    let mut watch = watch(&gateway, None, &summary.resume_token).await;
+    let offers = part.offers.into_iter();
+    let mut state = offers.map(|offer| (offer.id.clone(), offer)).collect();
+    follow(&mut watch, &mut state).await;
+    let left: Vec<_> = state.keys().map(String::as_str).collect();
+    assert_eq!(left, ["one/eu/d/ondemand"]);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_large_part_and_a_large_change_come_in_messages_of_a_size() {
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = gateway(&folder).await;
+    let mut watch = watch(&gateway, None, "").await;
+    let mut state = BTreeMap::new();
+    follow(&mut watch, &mut state).await;
+    let rows = |price: u32| -> String {
+        let row = |number| format!("t{number},,,2,4,{price},,eu\n");
+        (0..2500).map(row).collect()
+    };
+    for price in [1, 2] {
+        rewrite(&gateway, &folder, &rows(price)).await;
+        let mut sizes = Vec::new();
+        loop {
+            let message = timeout(Duration::from_secs(20), watch.next()).await;
+            let message = message.unwrap().unwrap().unwrap();
+            sizes.push(message.changes.len());
+            if !message.resume_token.is_empty() {
+                break;
+            }
+        }
+        let gone = if price == 1 { 5 } else { 0 };
+        assert_eq!(sizes, [1000, 1000, 500 + gone]);
+    }
+    let request = pb::StreamOffersRequest::default();
+    let stream = gateway.client.clone().stream_offers(request).await;
+    let mut stream = stream.unwrap().into_inner();
+    let mut sizes = Vec::new();
+    while let Message::Part(part) = next_of(&mut stream).await {
+        let backend = part.report.unwrap().backend;
+        sizes.push((backend, part.offers.len(), part.last));
+    }
+    let one = |offers, last| ("one".to_owned(), offers, last);
+    let two = ("two".to_owned(), 5, true);
+    assert_eq!(
+        sizes,
+        [one(1000, false), one(1000, false), one(500, true), two]
+    );
     gateway.stop().await;
 }
 
