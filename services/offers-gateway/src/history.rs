@@ -3,9 +3,11 @@
 //! memory of what was there before, which is bounded.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::OnceCell;
+use tokio::task;
 use tokio::time::Instant;
 
 use crate::domain::diff::{Change, diff};
@@ -27,8 +29,8 @@ pub struct Step {
     pub revision: u64,
     /// When it was made.
     pub at: Instant,
-    pairs: Vec<Pair>,
-    changes: OnceLock<Vec<Vec<Change>>>,
+    pairs: Arc<[Pair]>,
+    changes: OnceCell<Vec<Vec<Change>>>,
 }
 
 /// One backend's offers before and after.
@@ -38,6 +40,13 @@ pub struct Pair {
     pub before: Option<Arc<Shelf>>,
     /// After; none if it has none to show.
     pub after: Option<Arc<Shelf>>,
+}
+
+fn changes_of(pairs: &[Pair]) -> Vec<Vec<Change>> {
+    let changes = pairs
+        .iter()
+        .map(|pair| diff(pair.before.as_deref(), pair.after.as_deref()));
+    changes.collect()
 }
 
 /// The steps that are kept, oldest first.
@@ -76,28 +85,33 @@ impl Step {
             .shelves()
             .iter()
             .filter_map(|shelf| pair(old.shelf(shelf.backend()), Some(shelf)));
-        let pairs: Vec<Pair> = here
+        let pairs: Arc<[Pair]> = here
             .chain(gone.filter_map(|shelf| pair(Some(shelf), None)))
             .collect();
         let step = Self {
             revision,
             at: Instant::now(),
             pairs,
-            changes: OnceLock::new(),
+            changes: OnceCell::new(),
         };
         (!step.pairs.is_empty()).then_some(step)
     }
 
-    /// Each backend that changed, with its changes.
-    pub fn changes(&self) -> impl Iterator<Item = (&Pair, &[Change])> {
-        let work_out = || {
-            self.pairs
-                .iter()
-                .map(|pair| diff(pair.before.as_deref(), pair.after.as_deref()))
-                .collect()
+    /// Works out what changed, where it keeps no call waiting, unless that is done.
+    pub async fn work_out(&self) {
+        let work = || async {
+            let pairs = Arc::clone(&self.pairs);
+            let worked = task::spawn_blocking(move || changes_of(&pairs)).await;
+            worked.unwrap_or_else(|_| changes_of(&self.pairs))
         };
-        let changes = self.changes.get_or_init(work_out);
-        self.pairs.iter().zip(changes.iter().map(Vec::as_slice))
+        self.changes.get_or_init(work).await;
+    }
+
+    /// The changes of the backend at this place, once they are worked out; none if there is no such
+    /// place.
+    pub fn changes_at(&self, place: usize) -> Option<(&Pair, &[Change])> {
+        let changes = self.changes.get()?.get(place)?;
+        Some((self.pairs.get(place)?, changes))
     }
 
     /// Offers that are held for this step alone.
@@ -189,12 +203,12 @@ mod tests {
         assert_eq!(history.after(1).unwrap_err(), Forgotten { oldest: 8 });
         let next = history.after(8).unwrap().unwrap();
         assert_eq!(next.revision, 9);
+        next.work_out().await;
         assert_eq!(
-            next.changes()
-                .map(|(_, changes)| changes.len())
-                .sum::<usize>(),
-            1
+            next.changes_at(0).map(|(_, changes)| changes.len()),
+            Some(1)
         );
+        assert!(next.changes_at(1).is_none());
         assert!(history.after(19).unwrap().is_none());
     }
 }

@@ -40,6 +40,9 @@ const MAX_LAG: Duration = Duration::from_secs(30);
 /// Watchers at once: each may hold offers of the past.
 const MAX_WATCHERS: usize = 1_000;
 
+/// Changed offers that are looked through at once, before others have their turn.
+const MAX_LOOKS: usize = 10_000;
+
 /// When those whose watch ended with the process should come back: between this and twice this.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -78,8 +81,20 @@ enum Complete {
 enum Stage {
     /// It is being sent what was there at the start.
     State(Box<Start>),
-    /// It is being told of changes.
+    /// It is being told of one change.
+    Step(Box<Rest>),
+    /// It has been told of every change so far.
     Changes,
+}
+
+/// What of one change is still to be told.
+struct Rest {
+    step: Arc<Step>,
+    pair: usize,
+    row: usize,
+    /// Found, and not sent yet.
+    changes: Vec<pb::OfferChange>,
+    budget: Budget,
 }
 
 /// How much of what was there at the start is sent.
@@ -173,13 +188,23 @@ impl Watcher {
                     }
                     self.enqueue(changes, complete);
                 }
+                Stage::Step(rest) => match rest.chunk(&self.view) {
+                    Looked::Some(changes) if changes.is_empty() => {}
+                    Looked::Some(changes) => self.enqueue(changes, Complete::No),
+                    Looked::Rest(changes) => {
+                        self.stage = Stage::Changes;
+                        if !changes.is_empty() {
+                            self.enqueue(changes, Complete::Yes);
+                        }
+                    }
+                },
                 Stage::Changes => self.changes().await?,
             }
             tokio::task::yield_now().await;
         }
     }
 
-    /// Queues the next change, or a bookmark, or waits for either.
+    /// Goes on to the next change, or queues a bookmark, or waits for either.
     async fn changes(&mut self) -> Result<(), Status> {
         let newest = *self.changed.borrow_and_update();
         let step = self
@@ -195,7 +220,14 @@ impl Watcher {
                 .board
                 .step_after(step.revision)
                 .is_ok_and(|next| next.is_none());
-            self.enqueue_step(&step);
+            step.work_out().await;
+            self.stage = Stage::Step(Box::new(Rest {
+                step,
+                pair: 0,
+                row: 0,
+                changes: Vec::new(),
+                budget: Budget::new(MAX_SIZE),
+            }));
             return Ok(());
         }
         self.position = newest.max(self.position);
@@ -210,29 +242,6 @@ impl Watcher {
             () = sleep_until(self.bookmark_at) => {}
         }
         Ok(())
-    }
-
-    fn enqueue_step(&mut self, step: &Step) {
-        let mut budget = Budget::new(MAX_SIZE);
-        let mut changes = Vec::new();
-        for (pair, rows) in step.changes() {
-            for row in rows {
-                let before = row.before.zip(pair.before.as_deref());
-                let after = row.after.zip(pair.after.as_deref());
-                let Some(change) = self.view.change(before, after) else {
-                    continue;
-                };
-                if !budget.admit(change.encoded_len()) {
-                    self.enqueue(std::mem::take(&mut changes), Complete::No);
-                    budget = Budget::new(MAX_SIZE);
-                    budget.admit(change.encoded_len());
-                }
-                changes.push(change);
-            }
-        }
-        if !changes.is_empty() {
-            self.enqueue(changes, Complete::Yes);
-        }
     }
 
     fn enqueue(&mut self, changes: Vec<pb::OfferChange>, complete: Complete) {
@@ -271,6 +280,43 @@ impl View {
         put().or_else(deleted).map(|change| pb::OfferChange {
             change: Some(change),
         })
+    }
+}
+
+/// What came of looking through a part of one change.
+enum Looked {
+    /// These are a message, or none of this part is told; there is more.
+    Some(Vec<pb::OfferChange>),
+    /// These are the last.
+    Rest(Vec<pb::OfferChange>),
+}
+
+impl Rest {
+    /// Looks until a message is full, through so many rows at most.
+    fn chunk(&mut self, view: &View) -> Looked {
+        for _ in 0..MAX_LOOKS {
+            let Some((pair, rows)) = self.step.changes_at(self.pair) else {
+                return Looked::Rest(std::mem::take(&mut self.changes));
+            };
+            let Some(row) = rows.get(self.row) else {
+                (self.pair, self.row) = (self.pair + 1, 0);
+                continue;
+            };
+            self.row += 1;
+            let before = row.before.zip(pair.before.as_deref());
+            let after = row.after.zip(pair.after.as_deref());
+            let Some(change) = view.change(before, after) else {
+                continue;
+            };
+            if self.budget.admit(change.encoded_len()) {
+                self.changes.push(change);
+                continue;
+            }
+            self.budget = Budget::new(MAX_SIZE);
+            self.budget.admit(change.encoded_len());
+            return Looked::Some(std::mem::replace(&mut self.changes, vec![change]));
+        }
+        Looked::Some(Vec::new())
     }
 }
 
