@@ -18,6 +18,7 @@ use muster_store::Spec as StoreSpec;
 
 use crate::builtin::PRICE_LISTS;
 use crate::domain::outcome::Policy;
+use crate::keeper::{self, Keeper};
 use crate::spec::{Kind, Place, Spec};
 
 pub use file::{Contents, Surroundings, describe, read};
@@ -161,7 +162,15 @@ impl Config {
             (None, None) => StoreSpec::Memory,
             (None, Some(folder)) => StoreSpec::Embedded(folder.join("outcomes.db")),
         };
+        let kept = args.data.as_ref().map(|data| data.join(keeper::FOLDER));
+        let had = |spec: &Spec| {
+            kept.as_ref()
+                .is_some_and(|kept| Keeper::has(kept, &spec.name, &spec.kind.origin()))
+        };
+        let catalogs = args.catalog.as_deref();
+        let catalogs = catalogs.map(|folder| catalogs_or_kept(folder, had));
         Ok(Self {
+            backends: backends(configured, catalogs.transpose()?, args.workers_addr)?,
             store,
             data: args.data,
             timeouts: Timeouts {
@@ -169,7 +178,6 @@ impl Config {
                 max: args.max_backend_timeout,
             },
             outcomes,
-            backends: backends(configured, args.catalog.as_deref(), args.workers_addr)?,
             again: None,
         })
     }
@@ -179,11 +187,11 @@ impl Config {
 /// our own workers, if it is said where they are and nothing else offers them.
 fn backends(
     mut backends: Vec<Spec>,
-    folder: Option<&Path>,
+    catalogs: Option<Vec<Spec>>,
     workers: Option<Endpoints>,
 ) -> Result<Vec<Spec>, String> {
-    match folder {
-        Some(folder) => backends.extend(catalogs(folder)?),
+    match catalogs {
+        Some(catalogs) => backends.extend(catalogs),
         None if backends.is_empty() => backends = built_in(),
         None => {}
     }
@@ -214,6 +222,12 @@ pub fn built_in() -> Vec<Spec> {
 
 /// One backend for each folder in `folder` that holds a catalogue.
 pub fn catalogs(folder: &Path) -> Result<Vec<Spec>, String> {
+    catalogs_or_kept(folder, |_| false)
+}
+
+/// The same, and one for each folder whose catalogue is away but `had` offers: it is being replaced,
+/// or was lost, and its backend says so rather than be gone.
+fn catalogs_or_kept(folder: &Path, had: impl Fn(&Spec) -> bool) -> Result<Vec<Spec>, String> {
     let shown = folder.display();
     let entries =
         std::fs::read_dir(folder).map_err(|error| format!("catalog folder {shown}: {error}"))?;
@@ -222,8 +236,13 @@ pub fn catalogs(folder: &Path) -> Result<Vec<Spec>, String> {
         let entry = entry.map_err(|error| format!("catalog folder {shown}: {error}"))?;
         let file = entry.path().join("vms.csv");
         let name = entry.file_name();
-        if let Some(name) = name.to_str().filter(|_| file.is_file()) {
-            backends.push(Spec::new(name, Kind::Catalog(Place::File(file))));
+        let Some(name) = name.to_str() else {
+            continue;
+        };
+        let is_there = file.is_file();
+        let spec = Spec::new(name, Kind::Catalog(Place::File(file)));
+        if is_there || entry.path().is_dir() && had(&spec) {
+            backends.push(spec);
         }
     }
     if backends.is_empty() {

@@ -19,6 +19,9 @@ use crate::domain::backend::Told;
 use crate::domain::id;
 use crate::domain::snapshot::Snapshot;
 
+/// Where in the folder of all that a gateway keeps its offers are.
+pub const FOLDER: &str = "offers";
+
 /// How long kept offers are waited for at the start; their source may be faster.
 const LOAD_WITHIN: Duration = Duration::from_secs(5);
 
@@ -59,6 +62,16 @@ impl Keeper {
         Ok(Self {
             folder: Some(folder.into()),
         })
+    }
+
+    /// Whether offers of a backend, which are from `origin`, are kept in `folder`. Opens one file.
+    pub fn has(folder: &Path, backend: &str, origin: &str) -> bool {
+        let place = Self {
+            folder: Some(folder.into()),
+        }
+        .place(backend, origin);
+        let seen = place.files.and_then(|files| files.seen().ok());
+        seen.is_some_and(|seen| seen.origin == origin)
     }
 
     /// The place of one backend, whose offers are from `origin`.
@@ -228,7 +241,7 @@ impl Files {
     fn load(&self, backend: &str, origin: &str) -> io::Result<(Told, String)> {
         let damaged =
             |_| io::Error::new(io::ErrorKind::InvalidData, "damaged, or of another version");
-        let seen: Seen = serde_json::from_slice(&std::fs::read(&self.seen)?)?;
+        let seen = self.seen()?;
         if seen.origin != origin {
             return Err(io::ErrorKind::NotFound.into());
         }
@@ -248,6 +261,10 @@ impl Files {
             live_capacity: seen.live_capacity,
         };
         Ok((told, seen.validator))
+    }
+
+    fn seen(&self) -> io::Result<Seen> {
+        Ok(serde_json::from_slice(&std::fs::read(&self.seen)?)?)
     }
 
     fn write_seen(&self, seen: &Seen) -> io::Result<()> {

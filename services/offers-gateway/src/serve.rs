@@ -18,7 +18,7 @@ use muster_store::{Epoch, Options, Store};
 use crate::board::Board;
 use crate::config::{Again, Args, Config};
 use crate::grpc::{METHODS, Offers, OffersServer, Parts};
-use crate::keeper::Keeper;
+use crate::keeper::{self, Keeper};
 use crate::metrics::Metrics;
 use crate::outcomes::Outcomes;
 use crate::reload::Reload;
@@ -38,7 +38,7 @@ pub async fn serve(
 ) -> anyhow::Result<()> {
     context.fail_when("store", store.failed());
     let keeper = match &config.data {
-        Some(folder) => Keeper::open(&folder.join("offers"))?,
+        Some(folder) => Keeper::open(&folder.join(keeper::FOLDER))?,
         None => Keeper::none(),
     };
     let instances = Instances::join(&context, &store, listeners.grpc_address()).await?;

@@ -54,6 +54,42 @@ fn a_folder_and_a_file_go_together_and_a_name_stands_once() {
     );
 }
 
+#[tokio::test]
+async fn a_catalogue_that_is_away_is_a_backend_for_as_long_as_its_offers_are_kept() {
+    let (folder, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    for name in ["aws", "gcp", "never"] {
+        std::fs::create_dir(folder.path().join(name)).unwrap();
+    }
+    let file = folder.path().join("aws/vms.csv");
+    let rows = "InstanceType,Price,Region\na,1,eu\n";
+    std::fs::write(&file, rows).unwrap();
+    let config = || {
+        let args = Args {
+            catalog: Some(folder.path().to_owned()),
+            data: Some(data.path().to_owned()),
+            ..args()
+        };
+        Config::new(args)
+    };
+    assert_eq!(names(&config().unwrap()), ["aws"]);
+    let keeper = Keeper::open(&data.path().join(keeper::FOLDER)).unwrap();
+    let told = crate::domain::backend::Told {
+        snapshot: crate::domain::skypilot::read("aws", "vms.csv", rows.as_bytes())
+            .unwrap()
+            .into(),
+        observed: std::time::UNIX_EPOCH,
+        live_capacity: false,
+    };
+    let origin = config().unwrap().backends[0].kind.origin();
+    let mut place = keeper.place("aws", &origin);
+    place.keep(&told, "", false);
+    place.settle().await;
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(names(&config().unwrap()), ["aws"]);
+    std::fs::remove_dir(folder.path().join("aws")).unwrap();
+    assert!(config().is_err(), "whoever removes the folder means it");
+}
+
 #[test]
 fn a_caller_waits_no_longer_than_the_most() {
     let config = Config::new(args()).unwrap();
