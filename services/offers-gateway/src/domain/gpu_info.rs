@@ -84,15 +84,16 @@ impl Sizes {
     }
 
     /// The size of one card, as far as this row tells; of rows that could mean either, by what
-    /// most rows of the file mean.
+    /// most rows of the file mean; the smaller of two that the card comes in where they do not tell
+    /// either, since nobody may be sold more than there is.
     pub fn of_one(self, name: &str, count: u32, size: u32) -> u32 {
         if count < 2 {
             return size;
         }
-        let by_file = self.total > self.each;
         let total = match (misfit(name, size), misfit(name, size / count)) {
             (Some(each), Some(total)) if each.abs_diff(total) > CLOSE => total < each,
-            _ => by_file,
+            (Some(_), Some(_)) => self.total >= self.each,
+            (None, _) | (_, None) => self.total > self.each,
         };
         if total { size / count } else { size }
     }
@@ -175,6 +176,14 @@ mod tests {
             "GiB stay; the table knows them"
         );
         assert_eq!(sizes.of_one("H100", 8, 640), 80, "a total in GiB");
+    }
+
+    #[test]
+    fn where_nothing_tells_the_smaller_card_is_sold() {
+        let sizes = Sizes::default();
+        assert_eq!(sizes.of_one("A100", 2, 81_920), 40_960);
+        assert_eq!(sizes.of_one("V100", 2, 32_768), 16_384);
+        assert_eq!(sizes.of_one("Unheard-Of", 2, 20_000), 20_000);
     }
 
     #[test]
