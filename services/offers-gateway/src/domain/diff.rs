@@ -12,6 +12,8 @@ pub struct Change {
     pub before: Option<RowNumber>,
     /// The offer now; none if it is gone.
     pub after: Option<RowNumber>,
+    /// Only the provider's own fields differ: a change for those alone who are shown them.
+    pub only_raw: bool,
 }
 
 /// The changes from one reading to the next, in the order of rows now, then of those that are gone.
@@ -23,12 +25,14 @@ pub fn diff(before: Option<&Shelf>, after: Option<&Shelf>) -> Vec<Change> {
             .map(|row| Change {
                 before: None,
                 after: Some(row),
+                only_raw: false,
             })
             .collect(),
         (Some(before), None) => numbers(before)
             .map(|row| Change {
                 before: Some(row),
                 after: None,
+                only_raw: false,
             })
             .collect(),
         (Some(before), Some(after)) => between(before, after),
@@ -48,10 +52,16 @@ fn between(before: &Shelf, after: &Shelf) -> Vec<Change> {
         if let Some(was) = was {
             kept[was as usize] = true;
         }
-        if !was.is_some_and(|was| translation.is_same((before, was), (after, number))) {
+        let is_same = was.is_some_and(|was| translation.is_same((before, was), (after, number)));
+        let same_raw = || {
+            let was = was.map(|was| before.snapshot.raw_of(before.snapshot.row(was)));
+            was.is_some_and(|was| was == after.snapshot.raw_of(row))
+        };
+        if !is_same || !same_raw() {
             changes.push(Change {
                 before: was,
                 after: Some(number),
+                only_raw: is_same,
             });
         }
     }
@@ -59,6 +69,7 @@ fn between(before: &Shelf, after: &Shelf) -> Vec<Change> {
     changes.extend(gone.map(|(was, _)| Change {
         before: Some(was),
         after: None,
+        only_raw: false,
     }));
     changes
 }

@@ -303,6 +303,9 @@ impl Rest {
                 continue;
             };
             self.row += 1;
+            if row.only_raw && view.raw == RawFields::Omit {
+                continue;
+            }
             let before = row.before.zip(pair.before.as_deref());
             let after = row.after.zip(pair.after.as_deref());
             let Some(change) = view.change(before, after) else {
