@@ -185,6 +185,9 @@ fn read_file(
     backend: &str,
     validator: &str,
 ) -> Result<Fetched, Failure> {
+    // SkyPilot keeps each provider's list in a folder of its own.
+    let inside = (format == Format::Skypilot && path.is_dir()).then(|| path.join("vms.csv"));
+    let path = inside.as_deref().unwrap_or(path);
     let open = |error: std::io::Error| unreadable(path, &error);
     let file = std::fs::File::open(path).map_err(open)?;
     let metadata = file.metadata().map_err(open)?;
@@ -286,6 +289,18 @@ mod tests {
         std::fs::write(&pipe, ROW).unwrap();
         let fetched = list.fetch("aws", "", &client, second).await;
         assert!(matches!(fetched, Ok(Fetched::Offers(_))), "{fetched:?}");
+    }
+
+    #[test]
+    fn a_catalogue_is_read_from_its_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let read = |format| read_file(folder.path(), format, "aws", "");
+        let missing = read(Format::Skypilot).unwrap_err().fault.message;
+        assert!(missing.contains("there is no file"), "{missing}");
+        let rows = "InstanceType,Price,Region\na,1,eu\n";
+        std::fs::write(folder.path().join("vms.csv"), rows).unwrap();
+        assert!(matches!(read(Format::Skypilot), Ok(Fetched::Offers(_))));
+        assert!(read(Format::Gpuhunt).is_err());
     }
 
     #[test]
