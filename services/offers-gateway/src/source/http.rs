@@ -252,6 +252,11 @@ async fn take(
     if !response.status().is_success() {
         return Err(refusal::read(ask, url, response).await);
     }
+    if response.status() == StatusCode::PARTIAL_CONTENT {
+        return Err(Failure::passing(format!(
+            "{url} answers with a part (206), where all was asked for"
+        )));
+    }
     let header = |name| {
         let value = response.headers().get(name);
         value

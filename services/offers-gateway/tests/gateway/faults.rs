@@ -353,6 +353,19 @@ async fn a_server_s_own_fault_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_part_is_not_taken_for_the_whole() {
+    let part = "instance_name,location,price,spot\nbig,eu,20,False\n";
+    let fault = Fault::Answer("206 Partial Content", "", part);
+    play(
+        fault,
+        patient(),
+        pb::BackendRefresh::Failed,
+        &["answers with a part (206)"],
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_page_for_people_is_no_answer() {
     let fault = Fault::Answer(
         "200 OK",
