@@ -27,6 +27,9 @@ use crate::outcomes::Error;
 /// The longest message of a provider that is logged, in characters.
 const MAX_MESSAGE: usize = 1024;
 
+/// The longest name of who tells an outcome, in characters.
+const MAX_REPORTER: usize = 256;
+
 /// When a caller should try again whose outcome could not be kept.
 const RETRY: std::time::Duration = std::time::Duration::from_millis(200);
 
@@ -71,6 +74,12 @@ impl Offers {
         let outcome = convert::parse_outcome(request.outcome, request.price, &mut violations);
         if request.message.chars().count() > MAX_MESSAGE {
             violations.add("message", format!("has more than {MAX_MESSAGE} characters"));
+        }
+        if request.reporter.chars().count() > MAX_REPORTER {
+            violations.add(
+                "reporter",
+                format!("has more than {MAX_REPORTER} characters"),
+            );
         }
         let id = violations.take(
             "offer_id",

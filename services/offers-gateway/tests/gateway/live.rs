@@ -465,6 +465,15 @@ async fn outcomes_that_make_no_sense_are_refused() {
         refused("nonsense", Launched, None).await,
         Code::InvalidArgument
     );
+    let long = pb::ReportOfferRequest {
+        offer_id: "one/eu/a/spot".to_owned(),
+        outcome: Launched.into(),
+        reporter: "x".repeat(257),
+        ..Default::default()
+    };
+    let refused = gateway.client.clone().report_offer(long).await;
+    let details = muster_runtime::status::Details::of(&refused.unwrap_err());
+    assert_eq!(details.violations[0].field, "reporter");
     gateway.stop().await;
 }
 

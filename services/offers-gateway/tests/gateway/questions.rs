@@ -259,6 +259,25 @@ async fn accelerators_are_asked_for_by_so_many_names_and_no_more() {
 }
 
 #[tokio::test]
+async fn a_range_of_prices_has_its_ends_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = gateway(&folder).await;
+    let of = |min: i64, max: i64| pb::ListOffersRequest {
+        filter: Some(pb::OfferFilter {
+            min_price: dollars(min),
+            max_price: dollars(max),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    gateway.list(of(44, 44)).await;
+    let refused = gateway.client.clone().list_offers(of(45, 44)).await;
+    let details = muster_runtime::status::Details::of(&refused.unwrap_err());
+    assert_eq!(details.violations[0].field, "filter.min_price");
+    gateway.stop().await;
+}
+
+#[tokio::test]
 async fn a_page_expires_once_eight_newer_lists_are_under_way() {
     let folder = tempfile::tempdir().unwrap();
     let gateway = gateway(&folder).await;

@@ -56,6 +56,11 @@ pub fn parse_filter(
                 .ok_or("must not be negative"),
         )
     };
+    let min_price = price("filter.min_price", filter.min_price, violations);
+    let max_price = price("filter.max_price", filter.max_price, violations);
+    if min_price.zip(max_price).is_some_and(|(min, max)| min > max) {
+        violations.add("filter.min_price", "is above max_price");
+    }
     Filter {
         requirements: parse_requirements(filter.requirements, violations),
         capacity_type: parse_capacity_type(
@@ -63,8 +68,8 @@ pub fn parse_filter(
             filter.capacity_type,
             violations,
         ),
-        min_price: price("filter.min_price", filter.min_price, violations),
-        max_price: price("filter.max_price", filter.max_price, violations),
+        min_price,
+        max_price,
         availabilities: parse_availabilities(&filter.availabilities, violations),
         backends: filter.backends,
         regions: filter.regions,
