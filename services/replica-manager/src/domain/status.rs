@@ -214,7 +214,7 @@ fn phase(service: &Service, counts: &Counts, reached: Reached) -> ServicePhase {
     if counts.ready < least {
         return if reached.least {
             ServicePhase::Down
-        } else if !reached.placed {
+        } else if !reached.placed && !failed(service) {
             ServicePhase::Pending
         } else if counts.ready + counts.starting >= least {
             ServicePhase::Starting
@@ -230,6 +230,23 @@ fn phase(service: &Service, counts: &Counts, reached: Reached) -> ServicePhase {
         };
     }
     ServicePhase::Degraded
+}
+
+/// Whether any copy has failed, but for want of a place.
+fn failed(service: &Service) -> bool {
+    service.replicas.values().any(|replica| {
+        let class = match &replica.state {
+            State::Failed { class, .. } => *class,
+            State::Backoff(backoff) => backoff.class,
+            State::Pending { .. }
+            | State::Placing(_)
+            | State::Refused(_)
+            | State::Running(_)
+            | State::Ended
+            | State::Stopped => return false,
+        };
+        class != Class::NoCapacity
+    })
 }
 
 /// Whether a missing copy is missing for another reason than that it starts.

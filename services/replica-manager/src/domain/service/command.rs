@@ -178,19 +178,20 @@ impl Service {
             .and_then(|rollout| rollout.stable)
     }
 
+    /// Those that gave up are tried anew, if the service is meant to run.
     fn revive_failed(&mut self, now: Time) {
         if self.header.intent != Intent::Run {
             return;
         }
         let aim = self.aim();
-        for replica in self.replicas.values_mut() {
-            if matches!(replica.state, State::Failed { .. }) && replica.stop.is_none() {
-                Arc::make_mut(replica).revive(aim, now);
-            }
+        let given_up =
+            |replica: &Replica| matches!(replica.state, State::Failed { .. }) && !replica.leaving();
+        for replica in self.replicas.values_mut().filter(|r| given_up(r)) {
+            Arc::make_mut(replica).revive(aim, now);
         }
     }
 
-    /// Means it to run.
+    /// Means it to run, with those too that gave up before.
     ///
     /// # Errors
     /// `Deleting`.
@@ -209,6 +210,7 @@ impl Service {
             }
         }
         self.intend(Intent::Run, reason, now);
+        self.revive_failed(now);
         Ok(())
     }
 

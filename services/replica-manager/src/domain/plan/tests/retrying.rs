@@ -461,3 +461,72 @@ fn a_running_attempt_is_never_ended_by_max_duration() {
     sim.run_to_phase(secs(600), ServicePhase::Healthy);
     assert_eq!(sim.started(0).len(), 2);
 }
+
+fn gives_up_after_two() -> Spec {
+    retrying(1, |retry| {
+        retry.interval = secs(1);
+        retry.max_attempts = Some(1);
+    })
+}
+
+#[test]
+fn a_service_that_gave_up_starts_again_when_asked_and_with_a_mended_version() {
+    let mut sim = Sim::new(gives_up_after_two(), &[("w1", 1)]).script(|_| Life::crash(secs(1)));
+    sim.run_to_phase(secs(30), ServicePhase::Failed);
+    sim.rescript(|_| Life::healthy());
+    sim.ask(|service, now| service.start("by a test", now).unwrap());
+    sim.run_to_phase(secs(10), ServicePhase::Healthy);
+    assert_eq!(sim.replica(0).restarts, 2);
+
+    let broken = |birth: &super::harness::Birth| match birth.version {
+        1 => Life::crash(secs(1)),
+        _ => Life::healthy(),
+    };
+    let mut sim = Sim::new(gives_up_after_two(), &[("w1", 1)]).script(broken);
+    sim.run_to_phase(secs(30), ServicePhase::Failed);
+    sim.apply(|spec| spec.run.command.push("mended".to_owned()));
+    sim.ask(|service, now| service.start("by a test", now).unwrap());
+    sim.run_to_phase(secs(10), ServicePhase::Healthy);
+    assert_eq!(sim.replica(0).edition.version, 2);
+}
+
+#[test]
+fn one_that_gave_up_comes_back_when_its_service_is_stopped_and_started() {
+    let spec = Spec {
+        replicas: Count { min: 2, max: 2 },
+        ..gives_up_after_two()
+    };
+    for changed in [false, true] {
+        let mut sim = Sim::new(spec.clone(), &[("w1", 2)]).script(|birth| match birth.ordinal {
+            0 => Life::crash(secs(1)),
+            _ => Life::healthy(),
+        });
+        sim.run(secs(30));
+        assert!(matches!(sim.replica(0).state, State::Failed { .. }));
+        sim.ask(|service, now| service.stop("by a test", now).unwrap());
+        sim.run_to_phase(secs(30), ServicePhase::Stopped);
+        assert!(matches!(sim.replica(0).state, State::Failed { .. }));
+        sim.rescript(|_| Life::healthy());
+        if changed {
+            sim.apply(|spec| spec.run.command.push("mended".to_owned()));
+        }
+        sim.ask(|service, now| service.start("by a test", now).unwrap());
+        sim.run_to_phase(secs(10), ServicePhase::Healthy);
+        assert_eq!(sim.ordinals(), [0, 1]);
+    }
+}
+
+#[test]
+fn a_failure_without_ever_a_place_is_no_wait_for_one() {
+    let mut sim = Sim::new(gives_up_after_two(), &[]);
+    sim.run(secs(2));
+    assert_eq!(sim.phase(), ServicePhase::Pending);
+    let replica = sim.service.replica_mut(0).unwrap();
+    replica.state = State::Failed {
+        class: Class::Error,
+        exceeded: crate::domain::failure::episode::Exceeded::Attempts,
+    };
+    sim.schedule_look(secs(0));
+    sim.run(secs(1));
+    assert_eq!(sim.phase(), ServicePhase::Down);
+}
