@@ -158,7 +158,8 @@ fn state(before: &Replica, after: &Replica, told: &mut Vec<Happening>) {
         State::Running(Phase::Ready) => {
             told.push(about(id, "ReplicaReady", Severity::Info, "gets traffic"));
         }
-        State::Running(Phase::Unready) => {
+        // One that is stopped gets no traffic, whatever its probe says.
+        State::Running(Phase::Unready) if after.stop.is_none() => {
             let message = "its readiness probe fails";
             told.push(about(id, "ReplicaUnready", Severity::Warning, message));
         }
@@ -204,7 +205,7 @@ fn state(before: &Replica, after: &Replica, told: &mut Vec<Happening>) {
         State::Pending { .. }
         | State::Placing(_)
         | State::Refused(_)
-        | State::Running(Phase::Allocated | Phase::Starting)
+        | State::Running(Phase::Allocated | Phase::Starting | Phase::Unready)
         | State::Ended
         | State::Stopped => {}
     }
