@@ -13,7 +13,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::replica::{Replica, Role, StopWhy};
-use super::rollout::{Edition, Rollout};
+use super::rollout::{Edition, Rollout, Stage};
 use super::scaling::Autoscaler;
 use super::spec::{Count, Spec};
 use super::status::Status;
@@ -192,6 +192,18 @@ impl Service {
     pub fn aim(&self) -> Edition {
         let rollout = self.header.rollout.as_ref();
         rollout.map_or(self.header.edition, Rollout::aim)
+    }
+
+    /// Whether nothing has proven the target of the last update yet, and there is something to go back to.
+    /// While nothing is wanted an update is complete, and its target on trial still.
+    #[must_use]
+    pub fn on_trial(&self) -> bool {
+        self.header.rollout.as_ref().is_some_and(|rollout| {
+            let proven = self.header.proven;
+            let proven = proven.is_some_and(|proven| proven.same(&rollout.target));
+            let taken_back = matches!(rollout.stage, Stage::RollingBack | Stage::RolledBack);
+            !taken_back && !proven && rollout.stable.is_some()
+        })
     }
 
     /// The least and the most replicas, with the count that a user set.

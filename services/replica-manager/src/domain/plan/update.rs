@@ -12,18 +12,10 @@ use crate::domain::service::apply::Action;
 use crate::domain::service::{Service, count};
 use crate::domain::time::Time;
 
-/// Whether the replica's failure would take the update back: it runs the target, which nothing has
-/// proven yet, and there is something to go back to.
+/// Whether the replica's failure would take the update back: it runs the target, which is on trial.
 pub(super) fn on_trial(service: &Service, replica: &Replica) -> bool {
-    let Some(rollout) = &service.header.rollout else {
-        return false;
-    };
-    let proven = service.header.proven;
-    let proven = proven.is_some_and(|proven| proven.same(&rollout.target));
-    rollout.forward()
-        && !proven
-        && rollout.stable.is_some()
-        && replica.edition.same(&rollout.target)
+    let rollout = service.header.rollout.as_ref();
+    service.on_trial() && rollout.is_some_and(|rollout| replica.edition.same(&rollout.target))
 }
 
 /// Takes the update back.
@@ -201,7 +193,7 @@ fn retire_old(draft: &mut Draft<'_>, rollout: &Rollout) {
         .proven
         .is_some_and(|proven| proven.same(&aim));
     let roles = draft.service.roles();
-    let mut old: Vec<(bool, bool, u32)> = draft
+    let mut old: Vec<(bool, bool, bool, u32)> = draft
         .service
         .replicas
         .values()
@@ -211,12 +203,14 @@ fn retire_old(draft: &mut Draft<'_>, rollout: &Rollout) {
             let draining = replica
                 .worker()
                 .is_some_and(|w| draft.world.draining(w).is_some());
-            (replica.ready(), !draining, replica.ordinal)
+            // What came between goes before what is known to run well.
+            let stable = rollout.stable.is_some_and(|s| s.same(&replica.edition));
+            (replica.ready(), stable, !draining, replica.ordinal)
         })
         .collect();
     old.sort_unstable();
     let mut standing = Standing::of(draft);
-    for (ready, _, ordinal) in old {
+    for (ready, _, _, ordinal) in old {
         let may = if ready {
             standing.available > draft.service.floor()
         } else {

@@ -9,7 +9,7 @@ use crate::domain::replica::attempt::{Attempt, End};
 use crate::domain::replica::{
     Backoff, Choice, Phase, Placing, Replica, Role, State, Stop, StopWhy,
 };
-use crate::domain::rollout::{Edition, Rollout, Stage};
+use crate::domain::rollout::{Edition, Rollout};
 use crate::domain::scaling::Autoscaler;
 use crate::domain::status::{ServicePhase, Status};
 use crate::domain::time::Time;
@@ -166,7 +166,7 @@ impl Service {
         match action {
             Action::Create { role, edition } => self.add(*role, *edition, now),
             Action::Prove { edition } => self.header.proven = Some(*edition),
-            Action::Roll(rollout) => self.roll(rollout.clone()),
+            Action::Roll(rollout) => self.header.rollout = Some(rollout.clone()),
             Action::Scale(autoscaler) => self.header.autoscaler = autoscaler.clone(),
             Action::Fail(failure) => {
                 self.header.intent = Intent::Failed;
@@ -208,13 +208,6 @@ impl Service {
         self.header.next_ordinal += 1;
         let replica = Replica::new(ordinal, role, edition, now);
         self.replicas.insert(ordinal, Arc::new(replica));
-    }
-
-    fn roll(&mut self, rollout: Rollout) {
-        if rollout.stage == Stage::Complete {
-            self.header.proven = Some(rollout.target);
-        }
-        self.header.rollout = Some(rollout);
     }
 
     fn place(&mut self, ordinal: u32, choices: &[Choice], room: u64, now: Time) {

@@ -147,13 +147,17 @@ impl Service {
         }
     }
 
-    /// Makes an edition what is meant to run, by a rolling update if anything else runs.
+    /// Makes an edition what is meant to run, by a rolling update if anything else runs, or would run if any
+    /// were wanted.
     fn roll_to(&mut self, edition: Edition, now: Time) {
         let stable = self.stable();
         self.header.edition = edition;
+        let meant_to = self.header.intent == Intent::Run;
         let mut replicas = self.replicas.values();
-        let running =
-            replicas.any(|replica| !replica.at_rest() || self.header.intent == Intent::Run);
+        let running = match replicas.len() {
+            0 => meant_to && stable.is_some(),
+            _ => meant_to || replicas.any(|replica| !replica.at_rest()),
+        };
         self.header.rollout = running.then(|| Rollout {
             stage: Stage::Running,
             target: edition,
@@ -164,18 +168,21 @@ impl Service {
         });
     }
 
-    /// What a failing update would go back to: what is meant to run now, if it ever ran well.
+    /// What a failing update would go back to: what is meant to run now, if it ever ran well. What is on
+    /// trial itself is no such thing while there is something better known.
     fn stable(&self) -> Option<Edition> {
         let aim = self.aim();
+        let rollout = self.header.rollout.as_ref();
+        let before = rollout.and_then(|rollout| rollout.stable);
+        if self.on_trial() {
+            return before;
+        }
         let proven = self.header.proven.is_some_and(|proven| proven.same(&aim));
         let mut replicas = self.replicas.values();
         if proven || replicas.any(|r| r.ready() && r.edition.same(&aim)) {
             return Some(aim);
         }
-        self.header
-            .rollout
-            .as_ref()
-            .and_then(|rollout| rollout.stable)
+        before
     }
 
     /// Those that gave up are tried anew, if the service is meant to run.

@@ -6,6 +6,7 @@ use super::harness::{Birth, Life, Sim, secs};
 use super::retrying::retrying;
 use crate::domain::failure::Class;
 use crate::domain::replica::{Role, StopWhy};
+use crate::domain::service::Intent;
 use crate::domain::spec::{Count, Metric, Scaling, Spec, defaults};
 use crate::domain::status::ServicePhase;
 
@@ -123,6 +124,31 @@ fn spares_stay_within_max_and_are_not_started_for_short_waits() {
     sim.kill(0, Class::Error);
     sim.run(secs(20));
     assert_eq!(sim.ordinals(), [0, 1]);
+}
+
+#[test]
+fn an_update_while_nothing_is_wanted_is_on_trial_until_it_has_served() {
+    for fast in [false, true] {
+        let mut spec = by_load(0, 3);
+        spec.retry = spec.retry.filter(|_| !fast);
+        let mut sim = Sim::new(spec, &[("w1", 3)]).script(|birth: &Birth| match birth.version {
+            1 => Life::healthy(),
+            _ => Life::crash(secs(1)),
+        });
+        feed(&mut sim, 5.0, secs(30));
+        assert_eq!(sim.ready(), 1);
+        feed(&mut sim, 0.0, secs(400));
+        assert_eq!(sim.service.copies(), 0);
+        sim.apply(|spec| spec.run.command.push("-v2".to_owned()));
+        sim.run(secs(2000));
+        let proven = sim.service.header.proven.unwrap();
+        assert_eq!(proven.version, 1, "nothing of the other has run");
+        assert!(!sim.service.header.status.updating);
+        feed(&mut sim, 5.0, secs(30));
+        assert_eq!(sim.ready(), 1, "{}", sim.reason());
+        assert!(sim.reason().contains("rolled back"), "{}", sim.reason());
+        assert_eq!(sim.service.header.intent, Intent::Run);
+    }
 }
 
 #[test]

@@ -289,6 +289,39 @@ fn an_update_in_the_middle_of_an_update_goes_to_the_last() {
 }
 
 #[test]
+fn a_version_that_nothing_has_proven_is_not_gone_back_to() {
+    let patient = retrying(3, |retry| retry.interval = secs(1));
+    let fast = Spec {
+        retry: None,
+        ..patient.clone()
+    };
+    for spec in [fast, patient] {
+        let life = |birth: &Birth| match birth.version {
+            1 => Life::healthy(),
+            2 => Life::ready_then_dies(secs(2), secs(6), Class::Error),
+            _ => Life::crash(secs(1)),
+        };
+        let mut sim = Sim::new(spec, &[("w1", 4), ("w2", 4)]).script(life);
+        sim.run(secs(30));
+        sim.least_ready = u32::MAX;
+        sim.apply(new_command);
+        sim.run_to(secs(5), "ready", |sim| sim.ready() == 4);
+        sim.apply(new_command);
+        sim.run_to(secs(60), "rolled back", |sim| {
+            stage(sim) == Stage::RolledBack
+        });
+        sim.run(secs(60));
+        assert_eq!(sim.least_ready, 3);
+        assert_eq!(sim.service.header.intent, Intent::Run);
+        assert_eq!(
+            sim.ordinals(),
+            [0, 1, 2],
+            "the first ones were never touched"
+        );
+    }
+}
+
+#[test]
 fn an_old_replica_leaves_the_endpoints_before_it_is_told_to_stop() {
     let mut sim = three();
     sim.apply(new_command);
