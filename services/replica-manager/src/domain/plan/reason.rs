@@ -127,6 +127,11 @@ pub enum Reason {
         /// The replica.
         ordinal: u32,
     },
+    /// A replica that waits for its retry keeps no room, which the update needs.
+    FreesRoom {
+        /// The replica.
+        ordinal: u32,
+    },
     /// A spare stands in.
     Spare {
         /// For this replica.
@@ -160,6 +165,7 @@ impl Reason {
             | Self::WaitsMinReady { ordinal, .. }
             | Self::MoveWaits { ordinal, .. }
             | Self::UpdateMoves { ordinal }
+            | Self::FreesRoom { ordinal }
             | Self::Spare { ordinal }
             | Self::Stops { ordinal, .. } => Some(*ordinal),
             Self::RolledBack { .. } | Self::TooManyCopies { .. } => None,
@@ -226,6 +232,7 @@ impl fmt::Display for Reason {
             Self::UpdateMoves { .. } => {
                 out.write_str("is on a draining worker, and replaced by the update")
             }
+            Self::FreesRoom { .. } => out.write_str("gives up its room, which the update needs"),
             Self::Spare { .. } => out.write_str("has a spare that stands in for it"),
             Self::Stops { why, .. } => write!(out, "is stopped: {why}"),
         }

@@ -148,6 +148,7 @@ pub(super) fn step(draft: &mut Draft<'_>) {
         return;
     }
     let before = progress_marks(draft);
+    free_room(draft);
     retire_old(draft, &rollout);
     add_new(draft);
     if progress_marks(draft) != before
@@ -264,12 +265,13 @@ fn is_moving(roles: &BTreeSet<Role>, replica: &Replica) -> bool {
     roles.contains(&Role::Move { of }) || matches!(replica.role, Role::Move { .. })
 }
 
-/// No copy of the new edition is there, and none may be added.
+/// No copy of the new edition is there, and none may be added before another is gone.
 fn needs_room(draft: &Draft<'_>) -> bool {
-    let aim = draft.service.aim();
-    let mut replicas = draft.service.replicas.values();
+    let service = &draft.service;
+    let aim = service.aim();
+    let mut replicas = service.replicas.values();
     let none = !replicas.any(|r| r.edition.same(&aim) || r.leaving());
-    none && draft.service.spec().update.max_surge == 0
+    none && service.copies() >= most_copies(service)
 }
 
 fn wait_for_ready(draft: &mut Draft<'_>, standing: &Standing, ordinal: u32, ready: bool) {
@@ -289,16 +291,32 @@ fn wait_for_ready(draft: &mut Draft<'_>, standing: &Standing, ordinal: u32, read
     }
 }
 
+/// While a copy of the new edition finds no place, old ones that wait for a retry keep none: one after the
+/// other gives up its room, and asks again when its time has come.
+fn free_room(draft: &mut Draft<'_>) {
+    let (aim, room) = (draft.service.aim(), draft.world.room);
+    let refused = |replica: &Replica| {
+        let waits = replica.state.backoff();
+        waits.is_some_and(|w| w.class == Class::NoCapacity && w.room_seen == room)
+    };
+    let new = |replica: &Replica| replica.edition.same(&aim);
+    let replicas = || draft.service.replicas.values();
+    let wanting = replicas().any(|r| new(r) && r.stop.is_none() && refused(r));
+    if !wanting || replicas().any(|r| !r.releases.is_empty()) {
+        return;
+    }
+    let held = draft.which(|r| !new(r) && r.state.backoff().is_some_and(|w| w.hold.is_some()));
+    if let Some(ordinal) = held.first().copied() {
+        draft.explain(Reason::FreesRoom { ordinal });
+        draft.act(Action::Free { ordinal });
+    }
+}
+
 /// Adds copies of the new edition, each for an old one, up to `max_surge` above the wanted number.
 fn add_new(draft: &mut Draft<'_>) {
     let aim = draft.service.aim();
     loop {
         let service = &draft.service;
-        let surge = service.spec().update.max_surge;
-        let extra = service.replicas.values();
-        let extra =
-            extra.filter(|r| !r.at_rest() && !matches!(r.role, Role::Member | Role::Surge { .. }));
-        let most = (service.wanted() + surge + count(extra)).min(service.most_copies());
         let members = service.members();
         let roles = service.roles();
         let unattended = members
@@ -307,7 +325,7 @@ fn add_new(draft: &mut Draft<'_>) {
         let Some(of) = unattended.map(|replica| replica.ordinal) else {
             return;
         };
-        let copies = service.copies();
+        let (copies, most) = (service.copies(), most_copies(service));
         if copies >= most {
             draft.explain(Reason::TooManyCopies { copies, most });
             return;
@@ -320,4 +338,14 @@ fn add_new(draft: &mut Draft<'_>) {
             return;
         }
     }
+}
+
+/// The most copies that an update may come to: `max_surge` above the wanted number, beside those that stand
+/// for others anyway.
+fn most_copies(service: &Service) -> u32 {
+    let extra = service.replicas.values();
+    let extra =
+        extra.filter(|r| !r.at_rest() && !matches!(r.role, Role::Member | Role::Surge { .. }));
+    let surge = service.spec().update.max_surge;
+    (service.wanted() + surge + count(extra)).min(service.most_copies())
 }

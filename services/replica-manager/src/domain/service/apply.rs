@@ -65,6 +65,11 @@ pub enum Action {
         /// Why, in words.
         message: String,
     },
+    /// It keeps no room for its next attempt.
+    Free {
+        /// The replica.
+        ordinal: u32,
+    },
     /// It wants another attempt at once, as if nothing had happened.
     Revive {
         /// The replica.
@@ -142,6 +147,7 @@ impl Action {
             | Self::Unreachable { ordinal }
             | Self::Revoked { ordinal }
             | Self::Wait { ordinal, .. }
+            | Self::Free { ordinal }
             | Self::Revive { ordinal, .. }
             | Self::Exhaust { ordinal, .. }
             | Self::Settle { ordinal }
@@ -185,6 +191,7 @@ impl Service {
             | Action::Unreachable { ordinal }
             | Action::Revoked { ordinal }
             | Action::Wait { ordinal, .. }
+            | Action::Free { ordinal }
             | Action::Revive { ordinal, .. }
             | Action::Exhaust { ordinal, .. }
             | Action::Settle { ordinal }
@@ -253,6 +260,7 @@ impl Replica {
             Action::Unreachable { .. } => self.change(State::Running(Phase::Unreachable), now),
             Action::Revoked { .. } => self.change(State::Running(Phase::Revoked), now),
             Action::Wait { .. } => self.wait(action, room, now),
+            Action::Free { .. } => self.release_hold(),
             Action::Revive { edition, .. } => self.revive(*edition, now),
             Action::Exhaust {
                 class, exceeded, ..

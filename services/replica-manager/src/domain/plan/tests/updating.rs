@@ -322,6 +322,61 @@ fn a_version_that_nothing_has_proven_is_not_gone_back_to() {
 }
 
 #[test]
+fn a_version_that_never_gets_ready_makes_room_for_the_next() {
+    let mut sim = three();
+    sim.rescript(|birth: &Birth| match birth.version {
+        2 => Life::never_ready(),
+        _ => Life::healthy(),
+    });
+    sim.apply(new_command);
+    sim.run(secs(20));
+    sim.apply(new_command);
+    sim.run_to(secs(300), "complete", |sim| stage(sim) == Stage::Complete);
+    let mut replicas = sim.service.replicas.values();
+    assert!(replicas.all(|r| r.edition.version == 3));
+    assert_eq!(sim.least_ready, 3);
+}
+
+#[test]
+fn a_mended_version_gets_the_room_that_a_crash_loop_holds() {
+    let lives = [
+        Life::crash(secs(1)),
+        Life::ready_then_dies(secs(1), secs(5), Class::Error),
+    ];
+    for crashing in lives {
+        let spec = retrying(1, |retry| retry.interval = secs(5));
+        let mut sim = Sim::new(spec, &[("w1", 1)]).script(move |birth| match birth.version {
+            1 => crashing,
+            _ => Life::healthy(),
+        });
+        sim.run(secs(20));
+        sim.apply(new_command);
+        sim.run_to(secs(60), "complete", |sim| stage(sim) == Stage::Complete);
+        sim.run(secs(5));
+        assert_eq!((sim.ready(), sim.rooms_held()), (1, 1));
+    }
+}
+
+#[test]
+fn a_crash_beside_an_update_that_never_finds_room_costs_its_room_but_not_its_retry() {
+    let mut sim = Sim::new(retrying(2, |_| ()), &[("w1", 2)]);
+    sim.run(secs(30));
+    sim.slots.insert("w1".to_owned(), 1);
+    sim.apply(new_command);
+    sim.run(secs(5));
+    sim.kill(0, Class::Error);
+    sim.run(secs(5));
+    assert_eq!(sim.rooms_held(), 1, "it kept its room");
+    sim.run(secs(3000));
+    assert!(sim.is_ready(1));
+    assert_eq!(sim.replica(0).edition.version, 1);
+    assert_eq!(sim.replica(0).attempts, 2, "it asks for a place again");
+    assert!(matches!(stage(&sim), Stage::Paused { .. }));
+    sim.add_worker("w2", 2, "");
+    sim.run_to(secs(300), "complete", |sim| stage(sim) == Stage::Complete);
+}
+
+#[test]
 fn an_old_replica_leaves_the_endpoints_before_it_is_told_to_stop() {
     let mut sim = three();
     sim.apply(new_command);
