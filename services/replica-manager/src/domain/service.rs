@@ -125,6 +125,9 @@ pub struct Reached {
     pub least: bool,
     /// As many as were wanted.
     pub wanted: bool,
+    /// The service was up: as `least`, and at least one. It stays so while none is wanted.
+    #[serde(default)]
+    pub up: bool,
 }
 
 /// Counts of one service.

@@ -129,10 +129,13 @@ pub fn status(service: &Service, reached: Reached, now: Time) -> Status {
 #[must_use]
 pub fn reached(service: &Service, now: Time) -> Reached {
     let counts = counts(service, now);
-    if counts.wanted == 0 {
-        return Reached::default();
-    }
     let before = service.header.reached;
+    if counts.wanted == 0 {
+        return Reached {
+            up: before.up,
+            ..Reached::default()
+        };
+    }
     let least = service.spec().min_healthy.min(counts.wanted);
     let placed = service
         .replicas
@@ -142,6 +145,7 @@ pub fn reached(service: &Service, now: Time) -> Reached {
         placed: before.placed || placed,
         least: before.least || counts.ready >= least,
         wanted: before.wanted || counts.ready >= counts.wanted,
+        up: before.up || counts.ready >= least.max(1),
     }
 }
 

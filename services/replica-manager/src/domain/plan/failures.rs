@@ -202,7 +202,7 @@ fn refused(draft: &mut Draft<'_>, ordinal: u32) {
 /// When a service that fails fast gives up on a place: only one that was never up, and not for an extra
 /// copy.
 fn gives_up_at(draft: &Draft<'_>, replica: &Replica) -> Option<Time> {
-    let never_up = !draft.service.header.reached.least;
+    let never_up = !draft.service.header.reached.up;
     let since = replica.placeless?;
     let counts = never_up && replica.role == Role::Member;
     counts.then_some(since + draft.world.terms.place_within)

@@ -144,3 +144,33 @@ fn a_lost_machine_counts_without_retry() {
     sim.run(secs(1));
     assert_eq!(sim.phase(), ServicePhase::Failed);
 }
+
+#[test]
+fn a_service_that_was_up_waits_for_room_when_it_is_scaled_up_from_none() {
+    let mut sim = Sim::new(chat(1), &[("w1", 1)]);
+    sim.run_to_phase(secs(10), ServicePhase::Healthy);
+    sim.ask(|service, now| service.scale(0, now).unwrap());
+    sim.run(secs(10));
+    sim.slots.insert("w1".to_owned(), 0);
+    sim.ask(|service, now| service.scale(1, now).unwrap());
+    sim.run(secs(600));
+    assert_eq!(sim.phase(), ServicePhase::Pending, "{}", sim.reason());
+    sim.add_worker("w2", 1, "");
+    sim.run_to_phase(secs(5), ServicePhase::Healthy);
+    // Started anew, it has to find a place in time again.
+    sim.ask(|service, now| service.stop("by a test", now).unwrap());
+    sim.run_to_phase(secs(10), ServicePhase::Stopped);
+    sim.slots.insert("w2".to_owned(), 0);
+    sim.ask(|service, now| service.start("by a test", now).unwrap());
+    sim.run_to_phase(secs(70), ServicePhase::Failed);
+}
+
+#[test]
+fn one_that_may_have_no_ready_replica_was_not_up_by_that() {
+    let spec = Spec {
+        min_healthy: 0,
+        ..chat(1)
+    };
+    let mut sim = Sim::new(spec, &[]);
+    sim.run_to_phase(secs(70), ServicePhase::Failed);
+}
