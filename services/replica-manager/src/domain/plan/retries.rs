@@ -69,7 +69,10 @@ fn asks_now(draft: &Draft<'_>, backoff: &Backoff) -> bool {
 fn exceeded(draft: &Draft<'_>, replica: &Replica) -> Option<Exceeded> {
     let retry = draft.service.spec().retry.as_ref()?;
     let episode = replica.episode.as_ref()?;
-    let extra = replica.role != Role::Member;
+    // So is one more of a service that is up, where giving up on it would end all.
+    let up = draft.service.header.reached.up;
+    let one_more = up && replica.first_start && retry.exhausted == Exhausted::Service;
+    let extra = replica.role != Role::Member || one_more;
     if extra && episode.last == Class::NoCapacity {
         return None;
     }

@@ -530,3 +530,28 @@ fn a_failure_without_ever_a_place_is_no_wait_for_one() {
     sim.run(secs(1));
     assert_eq!(sim.phase(), ServicePhase::Down);
 }
+
+#[test]
+fn a_copy_that_never_had_a_place_waits_even_if_exhausted_is_service() {
+    let spec = || {
+        retrying(2, |retry| {
+            retry.interval = secs(1);
+            retry.max_duration = secs(10);
+            retry.exhausted = Exhausted::Service;
+        })
+    };
+    let mut sim = Sim::new(spec(), &[("w1", 1), ("w2", 1)]);
+    sim.run(secs(30));
+    sim.ask(|service, now| service.scale(4, now).unwrap());
+    sim.run(secs(100));
+    assert_eq!(sim.service.header.intent, Intent::Run);
+    assert_eq!(sim.ready(), 2);
+    sim.add_worker("w3", 2, "");
+    sim.run_to(secs(10), "all ready", |sim| sim.ready() == 4);
+
+    // One that lost its place has limits.
+    let mut sim = Sim::new(spec(), &[("w1", 1), ("w2", 1)]);
+    sim.run(secs(30));
+    sim.cut_off("w2");
+    sim.run_to_phase(secs(60), ServicePhase::Failed);
+}
