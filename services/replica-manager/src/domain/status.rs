@@ -157,8 +157,11 @@ pub fn start_deadline(service: &Service, replica: &Replica) -> Option<Time> {
     if !starting || !own {
         return None;
     }
-    let placed = replica.attempt.as_ref()?.allocation.as_ref()?.at;
-    Some(placed + service.spec_of(replica.edition.version).start_timeout)
+    let current = replica.attempt.as_ref().filter(|a| a.end.is_none());
+    let placed = current.and_then(|attempt| Some(attempt.allocation.as_ref()?.at));
+    // Without a place it is the time for which it has had none.
+    let from = placed.or(replica.placeless).unwrap_or(replica.since);
+    Some(from + service.spec_of(replica.edition.version).start_timeout)
 }
 
 fn counts(service: &Service, now: Time) -> Counts {

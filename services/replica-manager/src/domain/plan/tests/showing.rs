@@ -139,3 +139,36 @@ fn since_is_when_the_word_changed() {
     sim.run(secs(500));
     assert_eq!(sim.service.header.status.since, since);
 }
+
+#[test]
+fn copies_without_a_place_are_missing_once_their_start_takes_too_long() {
+    let spec = |replicas| Spec {
+        start_timeout: secs(30),
+        ..retrying(replicas, |_| ())
+    };
+    for (first, before) in [(1, ServicePhase::Healthy), (5, ServicePhase::Starting)] {
+        let mut sim = Sim::new(spec(first), &[("w1", 2)]);
+        sim.run(secs(10));
+        sim.ask(|service, now| service.scale(5, now).unwrap());
+        sim.run(secs(15));
+        assert_eq!(sim.phase(), before);
+        sim.run(secs(30));
+        assert_eq!(sim.phase(), ServicePhase::Degraded);
+        let counts = sim.service.header.status.counts;
+        assert_eq!((counts.ready, counts.starting, counts.backoff), (2, 0, 3));
+        sim.add_worker("w2", 3, "");
+        sim.run_to(secs(5), "all ready", |sim| sim.ready() == 5);
+    }
+}
+
+#[test]
+fn a_start_after_a_long_stop_is_a_first_start_again() {
+    let mut sim = Sim::new(retrying(2, |_| ()), &[("w1", 2)]);
+    sim.run_to_phase(secs(10), ServicePhase::Healthy);
+    sim.run(secs(10_000));
+    sim.ask(|service, now| service.stop("by a test", now).unwrap());
+    sim.run_to_phase(secs(10), ServicePhase::Stopped);
+    sim.ask(|service, now| service.start("by a test", now).unwrap());
+    sim.run_to_phase(secs(10), ServicePhase::Healthy);
+    assert!(!sim.phases_seen().contains(&ServicePhase::Down));
+}
