@@ -23,7 +23,7 @@ pub(super) fn tell(
         return;
     };
     ended(before, after, told);
-    if before.role != after.role {
+    if before.role != after.role && after.role == Role::Member {
         told.push(about(
             id,
             "ReplicaPromoted",

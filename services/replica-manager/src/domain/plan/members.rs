@@ -29,13 +29,15 @@ fn promote(draft: &mut Draft<'_>) {
     let aim = draft.service.aim();
     let rollout = draft.service.header.rollout.as_ref();
     let updating = rollout.is_some_and(Rollout::active);
+    let full = crowded(draft);
     let mut extra: Vec<(bool, u32)> = Vec::new();
     for replica in draft.service.replicas.values() {
         let gone = is_gone(draft, replica, updating);
         let candidate = match replica.role {
             Role::Member => false,
             Role::Surge { .. } => gone || replica.edition.same(&aim),
-            Role::Move { .. } | Role::Spare { .. } => gone,
+            Role::Spare { .. } => gone || full,
+            Role::Move { .. } => gone,
         };
         if candidate && !replica.leaving() {
             extra.push((!replica.ready(), replica.ordinal));
@@ -44,14 +46,33 @@ fn promote(draft: &mut Draft<'_>) {
     extra.sort_unstable();
     for (_, ordinal) in extra {
         let short = count(draft.service.members()) < draft.service.wanted();
-        let replica = draft.replica(ordinal);
-        let gone = replica.is_some_and(|replica| is_gone(draft, replica, updating));
+        let Some(replica) = draft.replica(ordinal) else {
+            continue;
+        };
+        let gone = is_gone(draft, replica, updating);
+        let beyond = matches!(replica.role, Role::Spare { .. }) && crowded(draft);
         if short {
-            draft.act(Action::Promote { ordinal });
-        } else if gone {
+            become_member(draft, ordinal);
+        } else if gone || (beyond && draft.spares(replica)) {
             stop_if_spared(draft, ordinal, StopWhy::SpareNotNeeded);
+        } else if beyond {
+            // It serves, and one of the members does not: that one goes instead.
+            become_member(draft, ordinal);
         }
     }
+}
+
+fn become_member(draft: &mut Draft<'_>, ordinal: u32) {
+    let role = Role::Member;
+    draft.act(Action::Promote { ordinal, role });
+}
+
+/// Whether there would be more than `max` with the spares beside all that are wanted.
+fn crowded(draft: &Draft<'_>) -> bool {
+    let service = &draft.service;
+    let spares = service.replicas.values();
+    let spares = count(spares.filter(|r| matches!(r.role, Role::Spare { .. }) && !r.leaving()));
+    spares > 0 && service.wanted() + spares > service.bounds().max
 }
 
 /// Whether what it stands for is gone: a replica, or the update.

@@ -40,6 +40,7 @@ fn finish(draft: &mut Draft<'_>) {
         let Some(since) = new.ready_since() else {
             continue;
         };
+        let role = old.role;
         let until = since + draft.service.spec().update.min_ready;
         if until > draft.now {
             draft.explain(Reason::WaitsMinReady { ordinal, until });
@@ -50,7 +51,7 @@ fn finish(draft: &mut Draft<'_>) {
                 why: StopWhy::Moved,
             });
             if draft.stop(of, StopWhy::Moved) {
-                draft.act(Action::Promote { ordinal });
+                draft.act(Action::Promote { ordinal, role });
             }
         } else {
             let (ready, floor) = (draft.service.ready(), draft.service.floor());
@@ -75,7 +76,7 @@ fn leave_draining(draft: &mut Draft<'_>) {
 fn begin(draft: &mut Draft<'_>) {
     let begun = begun(&draft.service);
     let mut unfinished = unfinished(&draft.service);
-    for ordinal in draft.which(|r| r.role == Role::Member && r.stop.is_none()) {
+    for ordinal in draft.which(|r| moves(r) && r.stop.is_none()) {
         let Some(replica) = draft.replica(ordinal) else {
             continue;
         };
@@ -109,6 +110,16 @@ fn begin(draft: &mut Draft<'_>) {
         if draft.act(Action::Create { role, edition }) {
             *unfinished.entry(worker).or_default() += 1;
         }
+    }
+}
+
+/// Whether another is put in its place first. An update's copies are members before long, and those that serve
+/// nobody yet are made anew.
+fn moves(replica: &Replica) -> bool {
+    match replica.role {
+        Role::Member => true,
+        Role::Spare { .. } => replica.ready(),
+        Role::Surge { .. } | Role::Move { .. } => false,
     }
 }
 

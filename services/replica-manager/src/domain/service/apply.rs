@@ -105,10 +105,12 @@ pub enum Action {
         /// The replica.
         ordinal: u32,
     },
-    /// It becomes one of the wanted number.
+    /// It takes the place of another, or one of the wanted number.
     Promote {
         /// The replica.
         ordinal: u32,
+        /// What it is from now on.
+        role: Role,
     },
     /// Nothing of it is left: forget it.
     Remove {
@@ -153,7 +155,7 @@ impl Action {
             | Self::Settle { ordinal }
             | Self::Stop { ordinal, .. }
             | Self::Tell { ordinal }
-            | Self::Promote { ordinal }
+            | Self::Promote { ordinal, .. }
             | Self::Remove { ordinal } => Some(*ordinal),
             Self::Create { .. }
             | Self::Prove { .. }
@@ -197,7 +199,7 @@ impl Service {
             | Action::Settle { ordinal }
             | Action::Stop { ordinal, .. }
             | Action::Tell { ordinal }
-            | Action::Promote { ordinal } => {
+            | Action::Promote { ordinal, .. } => {
                 if let Some(replica) = self.replica_mut(*ordinal) {
                     replica.act(action, room, now);
                 }
@@ -268,7 +270,7 @@ impl Replica {
             Action::Settle { .. } => self.episode = None,
             Action::Stop { why, at, .. } => self.stop(*why, *at, now),
             Action::Tell { .. } => self.tell(now),
-            Action::Promote { .. } => self.role = Role::Member,
+            Action::Promote { role, .. } => self.role = *role,
             Action::Create { .. }
             | Action::Place { .. }
             | Action::Remove { .. }

@@ -4,10 +4,10 @@ use super::super::Reason;
 use super::harness::{Birth, Life, Sim, secs};
 use super::retrying::retrying;
 use crate::domain::failure::Class;
-use crate::domain::replica::StopWhy;
+use crate::domain::replica::{Replica, Role, StopWhy};
 use crate::domain::rollout::Stage;
 use crate::domain::service::Intent;
-use crate::domain::spec::Spec;
+use crate::domain::spec::{Count, Spec};
 use crate::domain::status::ServicePhase;
 
 fn three() -> Sim {
@@ -179,4 +179,30 @@ fn an_update_and_a_drain_that_both_wait_for_room_leave_each_other_be() {
         stage == Stage::Complete && sim.on("w1").is_empty()
     });
     assert_eq!(sim.least_ready, 3);
+}
+
+#[test]
+fn a_spare_that_serves_moves_too_and_stays_a_spare() {
+    let spec = Spec {
+        replicas: Count { min: 1, max: 2 },
+        ..retrying(1, |retry| retry.interval = secs(600))
+    };
+    let mut sim = Sim::new(spec, &[("w1", 1), ("w2", 1), ("w3", 1)]);
+    sim.run_to_phase(secs(10), ServicePhase::Healthy);
+    let spare = Role::Spare { of: 0 };
+    sim.kill(0, Class::Error);
+    sim.run_to(secs(20), "stood in for", |sim| {
+        let spare = sim.service.companion(Role::Spare { of: 0 });
+        spare.is_some_and(Replica::ready)
+    });
+    sim.least_ready = u32::MAX;
+    let stands_in = sim.service.companion(spare).unwrap();
+    let worker = stands_in.worker().unwrap().to_owned();
+    sim.drain(&worker, 1);
+    sim.run_to(secs(60), "empty", |sim| sim.on(&worker).is_empty());
+    assert_eq!(sim.least_ready, 1);
+    assert!(sim.service.companion(spare).unwrap().ready());
+    sim.run_to(secs(600), "back", |sim| sim.is_ready(0));
+    sim.run(secs(30));
+    assert_eq!(sim.ordinals(), [0]);
 }

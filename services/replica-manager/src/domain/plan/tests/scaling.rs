@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::harness::{Birth, Life, Sim, secs};
 use super::retrying::retrying;
 use crate::domain::failure::Class;
-use crate::domain::replica::{Role, StopWhy};
+use crate::domain::replica::{Replica, Role, StopWhy};
 use crate::domain::service::Intent;
 use crate::domain::spec::{Count, Metric, Scaling, Spec, defaults};
 use crate::domain::status::ServicePhase;
@@ -124,6 +124,44 @@ fn spares_stay_within_max_and_are_not_started_for_short_waits() {
     sim.kill(0, Class::Error);
     sim.run(secs(20));
     assert_eq!(sim.ordinals(), [0, 1]);
+}
+
+/// One of two replicas at most, which waits long for its retry, and a spare that serves.
+fn stood_in_for() -> Sim {
+    let spec = Spec {
+        replicas: Count { min: 1, max: 2 },
+        ..retrying(1, |retry| retry.interval = secs(1200))
+    };
+    let mut sim = Sim::new(spec, &[("w1", 2), ("w2", 2)]);
+    sim.run_to_phase(secs(10), ServicePhase::Healthy);
+    sim.kill(0, Class::Error);
+    sim.run_to(secs(20), "stood in for", |sim| {
+        let spare = sim.service.companion(Role::Spare { of: 0 });
+        spare.is_some_and(Replica::ready)
+    });
+    sim.least_ready = u32::MAX;
+    sim
+}
+
+#[test]
+fn a_spare_takes_the_place_for_good_when_max_leaves_room_for_one() {
+    let mut sim = stood_in_for();
+    sim.apply(|spec| spec.replicas.max = 1);
+    sim.run(secs(10));
+    assert_eq!(sim.ordinals(), [1]);
+    assert_eq!(sim.replica(1).role, Role::Member);
+    assert_eq!(sim.least_ready, 1);
+}
+
+#[test]
+fn a_spare_is_the_next_that_is_wanted_where_max_allows_no_other() {
+    let mut sim = stood_in_for();
+    sim.ask(|service, now| service.scale(2, now).unwrap());
+    sim.run(secs(20));
+    assert_eq!(sim.ordinals(), [0, 1]);
+    assert_eq!(sim.replica(1).role, Role::Member);
+    sim.run_to(secs(1200), "both ready", |sim| sim.ready() == 2);
+    assert_eq!(sim.least_ready, 1);
 }
 
 #[test]
