@@ -321,6 +321,7 @@ impl Engine {
                 room: fleet.room,
                 moves_elsewhere: &elsewhere,
                 measure: parts.loads.measure(service, Time::from(now)),
+                since: self.leads_since(),
                 terms: &parts.terms,
             };
             (plan(now, service, &world), fleet.room)

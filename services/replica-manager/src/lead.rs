@@ -80,6 +80,7 @@ impl Lead {
             leadership,
             owner,
             executor,
+            since: engine.now(),
         };
         let on_duty = engine.take_up(duty.clone(), working);
         (duty, on_duty)

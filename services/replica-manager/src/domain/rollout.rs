@@ -85,13 +85,14 @@ impl Rollout {
         matches!(self.stage, Stage::Running | Stage::Paused { .. })
     }
 
-    /// The time without progress, but for pauses.
+    /// The time without progress since then, but for pauses.
     #[must_use]
-    pub fn idle(&self, now: Time) -> Duration {
+    pub fn idle(&self, then: Time, now: Time) -> Duration {
+        let from = self.progress.max(then);
         match self.stage {
-            Stage::Paused { since } => since.since(self.progress),
+            Stage::Paused { since } => since.since(from),
             Stage::Running | Stage::RollingBack | Stage::Complete | Stage::RolledBack => {
-                now.since(self.progress)
+                now.since(from)
             }
         }
     }

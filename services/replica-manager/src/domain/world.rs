@@ -18,6 +18,8 @@ pub struct World<'a> {
     pub moves_elsewhere: &'a BTreeMap<String, u32>,
     /// What was measured of this service for scaling.
     pub measure: Option<Measure>,
+    /// Since when somebody plans: what nobody could do before is held against nobody.
+    pub since: Time,
     /// The planner's terms.
     pub terms: &'a Terms,
 }

@@ -4,6 +4,7 @@ use muster_store::Leadership;
 use tokio::sync::watch;
 
 use super::Engine;
+use crate::domain::time::Time;
 use crate::executor::{Executor, Working};
 use crate::registry::calls::Owner;
 
@@ -16,6 +17,8 @@ pub(crate) struct Duty {
     pub(crate) owner: Owner,
     /// Does at the registry what records say.
     pub(crate) executor: Executor,
+    /// When it was taken up.
+    pub(crate) since: Time,
 }
 
 /// While this is there, the engine plans and its executor works.
@@ -32,6 +35,11 @@ impl Engine {
         duty.as_ref()
             .filter(|duty| duty.leadership.holds())
             .cloned()
+    }
+
+    /// Since when this instance leads; the beginning of time if it does not.
+    pub(crate) fn leads_since(&self) -> Time {
+        self.duty().map_or(Time::default(), |duty| duty.since)
     }
 
     /// Tells when that changes.

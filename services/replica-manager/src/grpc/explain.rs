@@ -174,6 +174,7 @@ impl Api {
             room: fleet.room,
             moves_elsewhere: &std::collections::BTreeMap::new(),
             measure: None,
+            since: self.engine.leads_since(),
             terms: &parts.terms,
         };
         plan::plan(parts.clock.now(), service, &world).reasons

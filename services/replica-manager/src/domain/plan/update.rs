@@ -129,13 +129,14 @@ fn waits_for(replica: &Replica) -> Option<Class> {
 
 fn keep_deadline(draft: &mut Draft<'_>, rollout: &Rollout) {
     let deadline = draft.service.spec().update.progress_deadline;
-    if rollout.idle(draft.now) >= deadline {
+    let since = draft.world.since;
+    if rollout.idle(since, draft.now) >= deadline {
         if rollout.stable.is_some() {
             let why = format!("no progress within {} s", deadline.as_secs());
             roll_back(draft, why);
         }
     } else if rollout.stage == Stage::Running {
-        draft.wake(rollout.progress + deadline);
+        draft.wake(rollout.progress.max(since) + deadline);
     }
 }
 

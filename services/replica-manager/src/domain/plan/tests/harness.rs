@@ -153,6 +153,8 @@ pub(super) struct Sim {
     pub(super) reasons: Vec<Reason>,
     pub(super) most_copies: u32,
     pub(super) least_ready: u32,
+    /// Since when somebody plans.
+    pub(super) since: Time,
     /// Workers whose agents cannot be heard.
     silent: BTreeSet<String>,
     rooms: BTreeMap<String, Room>,
@@ -190,6 +192,7 @@ impl Sim {
             reasons: Vec::new(),
             most_copies: 0,
             least_ready: u32::MAX,
+            since: now,
             silent: BTreeSet::new(),
             rooms: BTreeMap::new(),
             events: BTreeMap::new(),
@@ -423,6 +426,21 @@ impl Sim {
         self.acts.iter().filter(stop).count()
     }
 
+    /// Things happen, and nobody plans.
+    pub(super) fn away(&mut self, span: Duration) {
+        let until = self.now + span;
+        while let Some(((at, _), _)) = self.events.first_key_value()
+            && *at <= until
+        {
+            let ((at, _), event) = self.events.pop_first().unwrap();
+            self.now = self.now.max(at);
+            self.happen(event);
+        }
+        self.now = until;
+        self.since = until;
+        self.look();
+    }
+
     pub(super) fn schedule_look(&mut self, after: Duration) {
         self.schedule(after, Event::Look);
     }
@@ -496,6 +514,7 @@ impl Sim {
             room: self.room,
             moves_elsewhere: &self.elsewhere,
             measure: self.measure,
+            since: self.since,
             terms: &self.terms,
         }
     }

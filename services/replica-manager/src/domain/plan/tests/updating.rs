@@ -377,6 +377,21 @@ fn a_crash_beside_an_update_that_never_finds_room_costs_its_room_but_not_its_ret
 }
 
 #[test]
+fn the_time_that_nobody_planned_is_none_without_progress() {
+    let mut sim = three();
+    sim.rescript(|_: &Birth| Life::slow(secs(650)));
+    sim.apply(new_command);
+    sim.run(secs(10));
+    sim.away(secs(600));
+    sim.run(secs(70));
+    assert!(sim.service.header.rollout.as_ref().unwrap().forward());
+    sim.rescript(|_: &Birth| Life::never_ready());
+    sim.run_to(secs(700), "taken back", |sim| {
+        stage(sim) == Stage::RollingBack
+    });
+}
+
+#[test]
 fn an_old_replica_leaves_the_endpoints_before_it_is_told_to_stop() {
     let mut sim = three();
     sim.apply(new_command);
