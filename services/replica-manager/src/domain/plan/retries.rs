@@ -10,6 +10,7 @@ use crate::domain::failure::policy::Exhausted;
 use crate::domain::replica::{Backoff, Replica, Role, State};
 use crate::domain::service::apply::Action;
 use crate::domain::service::{Failure, FailureReason, Intent};
+use crate::domain::time::Time;
 
 /// Gives up on replicas whose retry is due and not allowed any more.
 pub(super) fn check_limits(draft: &mut Draft<'_>) {
@@ -24,9 +25,9 @@ pub(super) fn check_limits(draft: &mut Draft<'_>) {
         let State::Backoff(backoff) = &replica.state else {
             continue;
         };
-        let class = backoff.class;
-        if backoff.due <= draft.now
-            && let Some(limit) = exceeded(draft, replica)
+        let (class, due) = (backoff.class, backoff.due);
+        if due <= draft.now
+            && let Some(limit) = exceeded(draft, replica, due)
         {
             exhaust(draft, ordinal, class, limit);
         }
@@ -65,8 +66,9 @@ fn asks_now(draft: &Draft<'_>, backoff: &Backoff) -> bool {
     backoff.due <= draft.now || (backoff.class == Class::NoCapacity && room)
 }
 
-/// Which limit forbids the retry that is due. An extra copy waits for room as long as it is wanted.
-fn exceeded(draft: &Draft<'_>, replica: &Replica) -> Option<Exceeded> {
+/// Which limit forbids the retry that was due then, though nobody may have planned at the time. An extra copy
+/// waits for room as long as it is wanted.
+fn exceeded(draft: &Draft<'_>, replica: &Replica, due: Time) -> Option<Exceeded> {
     let retry = draft.service.spec().retry.as_ref()?;
     let episode = replica.episode.as_ref()?;
     // So is one more of a service that is up, where giving up on it would end all.
@@ -76,7 +78,7 @@ fn exceeded(draft: &Draft<'_>, replica: &Replica) -> Option<Exceeded> {
     if extra && episode.last == Class::NoCapacity {
         return None;
     }
-    episode.exceeded(retry, draft.now)
+    episode.exceeded(retry, due)
 }
 
 fn place(draft: &mut Draft<'_>, ordinal: u32) {

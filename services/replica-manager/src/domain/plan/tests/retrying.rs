@@ -555,3 +555,17 @@ fn a_copy_that_never_had_a_place_waits_even_if_exhausted_is_service() {
     sim.cut_off("w2");
     sim.run_to_phase(secs(60), ServicePhase::Failed);
 }
+
+#[test]
+fn a_retry_that_came_due_while_nobody_planned_is_made() {
+    let spec = retrying(1, |retry| {
+        retry.interval = secs(30);
+        retry.max_duration = secs(60);
+    });
+    let mut sim = Sim::new(spec, &[("w1", 1)]);
+    sim.run_to_phase(secs(10), ServicePhase::Healthy);
+    sim.kill(0, Class::Error);
+    sim.run(secs(1));
+    sim.away(secs(7200));
+    sim.run_to_phase(secs(10), ServicePhase::Healthy);
+}
