@@ -297,7 +297,7 @@ impl Service {
     /// The id of a replica's attempt: `uid.ordinal.number`.
     #[must_use]
     pub fn attempt_id(&self, ordinal: u32, number: u32) -> String {
-        format!("{}.{ordinal}.{number}", self.header.uid)
+        attempt_id(&self.header.uid, ordinal, number)
     }
 
     /// The id of a replica: `chat/0`.
@@ -305,6 +305,10 @@ impl Service {
     pub fn replica_id(&self, ordinal: u32) -> String {
         format!("{}/{ordinal}", self.header.name)
     }
+}
+
+fn attempt_id(uid: &str, ordinal: u32, number: u32) -> String {
+    format!("{uid}.{ordinal}.{number}")
 }
 
 /// The length of an iterator as a count of replicas.

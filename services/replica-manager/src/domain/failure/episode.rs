@@ -59,6 +59,9 @@ pub enum Exceeded {
     Stages,
 }
 
+/// Asking for room that is not there is not worth more than this, whatever the interval.
+const SHORTEST_WAIT: Duration = Duration::from_secs(1);
+
 impl Episode {
     /// The episode that this failure begins.
     #[must_use]
@@ -114,6 +117,18 @@ impl Episode {
     #[must_use]
     pub fn first_retry(&self) -> bool {
         self.failures <= 1
+    }
+
+    /// How long to wait after the last failure, which was of this class and of this attempt.
+    #[must_use]
+    pub fn delay(&self, retry: &Retry, class: Class, attempt_id: &str) -> Duration {
+        let (limits, number) = (retry.limits(class), self.count(class));
+        if class == Class::NoCapacity {
+            // The same attempt asks again and again: its number alone would give the same jitter.
+            let id = format!("{attempt_id}.{number}");
+            return limits.delay(number, number == 1, &id).max(SHORTEST_WAIT);
+        }
+        limits.delay(number, self.first_retry(), attempt_id)
     }
 
     /// What a class's clock shows.

@@ -9,6 +9,7 @@ use crate::domain::replica::attempt::Attempt;
 use crate::domain::replica::{Placing, Replica, Role, State, StopWhy};
 use crate::domain::service::apply::Action;
 use crate::domain::service::{Failure, FailureReason, Intent};
+use crate::domain::spec::defaults;
 use crate::domain::time::Time;
 
 pub(super) fn decide(draft: &mut Draft<'_>) {
@@ -138,18 +139,14 @@ fn retry(draft: &mut Draft<'_>, ordinal: u32, class: Class) {
         });
         return;
     }
-    let (Some(policy), Some(attempt)) = (&draft.service.spec().retry, &replica.attempt) else {
+    let Some(attempt) = &replica.attempt else {
         return;
     };
-    let mut episode = replica.episode.clone();
-    match &mut episode {
-        Some(episode) => episode.add(class, draft.now),
-        None => episode = Some(Episode::begin(class, draft.now)),
-    }
-    let Some(episode) = episode else { return };
+    let defaults = defaults::retry();
+    let policy = draft.service.spec().retry.as_ref().unwrap_or(&defaults);
+    let episode = episode_with(replica, class, draft.now);
     let id = draft.service.attempt_id(ordinal, attempt.number);
-    let first = episode.first_retry();
-    let delay = policy.limits(class).delay(episode.count(class), first, &id);
+    let delay = episode.delay(policy, class, &id);
     let due = draft.now + delay;
     let soon = delay <= draft.world.terms.hold_within;
     let hold = soon && places::stays(draft, replica, &episode);
@@ -209,20 +206,22 @@ fn gives_up_at(draft: &Draft<'_>, replica: &Replica) -> Option<Time> {
 }
 
 fn ask_again_at(draft: &Draft<'_>, replica: &Replica) -> Time {
-    let policy = draft.service.spec().retry.as_ref();
-    let Some(limits) = policy.map(|retry| retry.limits(Class::NoCapacity)) else {
+    let Some(policy) = draft.service.spec().retry.as_ref() else {
         return draft.now + draft.world.terms.ask_again;
     };
-    let episode = replica.episode.as_ref();
-    let number = episode.map_or(0, |e| e.count(Class::NoCapacity)) + 1;
+    let episode = episode_with(replica, Class::NoCapacity, draft.now);
     let id = draft.service.attempt_id(replica.ordinal, replica.attempts);
-    // The same attempt asks again and again: its number alone would give the same jitter.
-    let delay = limits.delay(number, number == 1, &format!("{id}.{number}"));
-    draft.now + delay.max(SHORTEST_WAIT)
+    draft.now + episode.delay(policy, Class::NoCapacity, &id)
 }
 
-/// Asking for room that is not there is not worth more than this, whatever the interval.
-const SHORTEST_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
+/// The replica's episode with one more failure.
+fn episode_with(replica: &Replica, class: Class, now: Time) -> Episode {
+    let Some(mut episode) = replica.episode.clone() else {
+        return Episode::begin(class, now);
+    };
+    episode.add(class, now);
+    episode
+}
 
 fn no_place(draft: &mut Draft<'_>, ordinal: u32, placing: &Placing) {
     let id = draft.service.replica_id(ordinal);

@@ -11,7 +11,7 @@ use crate::domain::spec::{Count, Spec};
 use crate::domain::status::{Counts, ServicePhase, Status};
 use crate::domain::time::Time;
 
-use super::{Header, Intent, Reached, Service, Totals};
+use super::{Header, Intent, Reached, Service, Totals, attempt_id};
 
 /// Who a service is, for its creation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,6 +101,9 @@ impl Service {
         let before = self.header.version;
         let version = before + 1;
         let old = std::mem::replace(&mut self.applied, Arc::new(spec));
+        if old.retry != self.applied.retry {
+            self.wait_anew();
+        }
         if self.applied.scaling.is_none() {
             self.header.autoscaler = Autoscaler::default();
         }
@@ -125,6 +128,23 @@ impl Service {
         let needed = self.versions_in_use();
         self.earlier.retain(|version, _| needed.contains(version));
         Ok(())
+    }
+
+    /// Those that wait for a retry wait as the policy says now.
+    fn wait_anew(&mut self) {
+        let applied = Arc::clone(&self.applied);
+        let Some(retry) = &applied.retry else { return };
+        let uid = &self.header.uid;
+        for replica in self.replicas.values_mut() {
+            let (Some(wait), Some(episode)) = (replica.state.backoff(), &replica.episode) else {
+                continue;
+            };
+            let id = attempt_id(uid, replica.ordinal, replica.attempts);
+            let due = replica.since + episode.delay(retry, wait.class, &id);
+            if let State::Backoff(wait) = &mut Arc::make_mut(replica).state {
+                wait.due = due;
+            }
+        }
     }
 
     /// Gives the version of a change in place to all that need not be replaced for it.

@@ -557,6 +557,41 @@ fn a_copy_that_never_had_a_place_waits_even_if_exhausted_is_service() {
 }
 
 #[test]
+fn a_change_of_the_policy_counts_for_those_that_wait_already() {
+    let mut sim = Sim::new(
+        retrying(1, |retry| retry.interval = secs(1200)),
+        &[("w1", 1)],
+    );
+    sim.run_to_phase(secs(10), ServicePhase::Healthy);
+    sim.kill(0, Class::Error);
+    sim.run(secs(20));
+    let interval = |seconds| {
+        move |spec: &mut Spec| {
+            spec.retry = spec.retry.take().map(|retry| Retry {
+                interval: secs(seconds),
+                ..retry
+            });
+        }
+    };
+    sim.apply(interval(60));
+    sim.run_to_phase(secs(45), ServicePhase::Healthy);
+    let starts = sim.started(0);
+    assert!(
+        (60.0..70.0).contains(&(starts[1] - starts[0])),
+        "{starts:?}"
+    );
+
+    let mut sim = Sim::new(retrying(1, |retry| retry.interval = secs(3000)), &[]);
+    sim.run(secs(100));
+    sim.slots.insert("w1".to_owned(), 1);
+    sim.apply(interval(60));
+    let State::Backoff(backoff) = &sim.replica(0).state else {
+        panic!("{:?}", sim.replica(0).state);
+    };
+    assert!(backoff.due <= sim.now, "it was to be asked a while ago");
+}
+
+#[test]
 fn a_retry_that_came_due_while_nobody_planned_is_made() {
     let spec = retrying(1, |retry| {
         retry.interval = secs(30);
