@@ -7,8 +7,9 @@ use crate::domain::failure::Class;
 use crate::domain::failure::episode::Episode;
 use crate::domain::replica::attempt::Attempt;
 use crate::domain::replica::{Placing, Replica, Role, State, StopWhy};
+use crate::domain::rollout::Edition;
 use crate::domain::service::apply::Action;
-use crate::domain::service::{Failure, FailureReason, Intent};
+use crate::domain::service::{Failure, FailureReason, Intent, Service};
 use crate::domain::spec::defaults;
 use crate::domain::time::Time;
 
@@ -65,22 +66,28 @@ fn ended(draft: &mut Draft<'_>, ordinal: u32) {
         .as_ref()
         .map(|retry| retry.limits(class));
     match policy {
-        None if excused(replica, class) => {
+        None if replica.role != Role::Member && !class.blames_version() => {
+            // Losing the machine of a copy that has not yet taken anyone's place costs nobody anything.
             let edition = replica.edition;
             draft.explain(Reason::ExtraCopy { ordinal, class });
             draft.act(Action::Revive { ordinal, edition });
         }
+        None if excused(&draft.service, replica) => retry(draft, ordinal, class),
         None => fail(draft, ordinal, class, FailureReason::ReplicaFailed),
         Some(limits) if limits.fail => fail(draft, ordinal, class, FailureReason::FailingClass),
         Some(_) => retry(draft, ordinal, class),
     }
 }
 
-/// Losing the machine of a copy that has not yet taken anyone's place costs nobody anything.
-fn excused(replica: &Replica, class: Class) -> bool {
+/// A copy that stands for another, was never ready, and runs what is known to run well: it is tried again, as
+/// if there were a policy with every default.
+fn excused(service: &Service, replica: &Replica) -> bool {
     let extra = replica.role != Role::Member;
     let never_ready = replica.attempt.as_ref().is_some_and(|a| a.ready.is_none());
-    extra && never_ready && !class.blames_version()
+    let same = |edition: Edition| edition.same(&replica.edition);
+    let proven = service.header.proven.is_some_and(same);
+    let mut others = service.replicas.values();
+    extra && never_ready && (proven || others.any(|r| r.ready() && same(r.edition)))
 }
 
 fn fail(draft: &mut Draft<'_>, ordinal: u32, class: Class, reason: FailureReason) {

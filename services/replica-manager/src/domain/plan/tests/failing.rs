@@ -1,9 +1,10 @@
 //! Fail fast, and classes that are `fail`.
 
-use super::harness::{Life, Sim, secs};
+use super::harness::{Birth, Life, Sim, secs};
 use crate::domain::failure::Class;
 use crate::domain::failure::policy::Rule;
-use crate::domain::replica::State;
+use crate::domain::replica::{Role, State};
+use crate::domain::rollout::Stage;
 use crate::domain::service::{FailureReason, Intent};
 use crate::domain::spec::testing::spec;
 use crate::domain::spec::{Count, Spec, defaults};
@@ -173,4 +174,52 @@ fn one_that_may_have_no_ready_replica_was_not_up_by_that() {
     };
     let mut sim = Sim::new(spec, &[]);
     sim.run_to_phase(secs(70), ServicePhase::Failed);
+}
+
+#[test]
+fn a_move_that_fails_is_tried_again_and_ends_nothing() {
+    let mut sim = Sim::new(chat(1), &[("w1", 1)]);
+    sim.run(secs(30));
+    sim.rescript(|birth: &Birth| match birth.attempt {
+        1 | 2 => Life::crash(secs(1)),
+        _ => Life::healthy(),
+    });
+    sim.add_worker("w2", 1, "");
+    sim.least_ready = u32::MAX;
+    sim.drain("w1", 1);
+    sim.run_to(secs(200), "moved", |sim| {
+        sim.on("w1").is_empty() && sim.ready() == 1
+    });
+    assert_eq!(sim.least_ready, 1);
+    assert!(!sim.phases_seen().contains(&ServicePhase::Failed));
+    let starts = sim.started(1);
+    assert!(
+        starts.windows(2).all(|pair| pair[1] - pair[0] >= 30.0),
+        "{starts:?}"
+    );
+}
+
+#[test]
+fn an_extra_copy_of_what_never_ran_fails_it() {
+    let mut sim = Sim::new(chat(1), &[("w1", 2)]).script(|birth: &Birth| match birth.version {
+        1 => Life::never_ready(),
+        _ => Life::crash(secs(1)),
+    });
+    sim.run(secs(5));
+    sim.apply(|spec| spec.run.command.push("-v2".to_owned()));
+    sim.run_to_phase(secs(20), ServicePhase::Failed);
+}
+
+#[test]
+fn a_lost_machine_costs_an_update_nothing_but_the_copy_on_it() {
+    let mut sim = Sim::new(chat(1), &[("w1", 1), ("w2", 1), ("w3", 1)]);
+    sim.run(secs(30));
+    sim.apply(|spec| spec.run.command.push("-v2".to_owned()));
+    sim.run_to(secs(10), "ready", |sim| sim.ready() == 2);
+    assert_eq!(sim.replica(1).role, Role::Surge { of: 0 });
+    sim.kill(1, Class::Interruption);
+    sim.run_to(secs(100), "complete", |sim| {
+        sim.service.header.rollout.as_ref().unwrap().stage == Stage::Complete
+    });
+    assert!(!sim.phases_seen().contains(&ServicePhase::Failed));
 }

@@ -851,10 +851,11 @@ impl Sim {
         if process.stopping || self.silent.contains(&process.worker) {
             return;
         }
+        let ready = matches!(phase, ReportedPhase::Ready).then_some(self.now);
         let report = Report {
             phase,
             started: Some(self.now),
-            ready: None,
+            ready,
             addresses: Vec::new(),
         };
         self.observe(ordinal, attempt, Observation::Reported(report));
