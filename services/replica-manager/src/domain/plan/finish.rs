@@ -17,7 +17,9 @@ pub(super) fn tell_and_remove(draft: &mut Draft<'_>) {
             continue;
         };
         let serves = replica.state == State::Running(Phase::Ready);
-        if stop.at <= draft.now || !serves {
+        // No stop is put off for longer, unless the clock was set back since.
+        let passed = stop.at <= draft.now || stop.at > draft.now + draft.world.terms.leave_first;
+        if passed || !serves {
             draft.act(Action::Tell { ordinal });
         } else {
             draft.wake(stop.at);

@@ -1,11 +1,21 @@
 //! What time alone proves: an episode of failures is over, an edition works, a first start took too long.
+//! And what it cannot prove: a clock that was set back makes no wait longer.
+
+use std::time::Duration;
 
 use super::draft::Draft;
 use crate::domain::service::apply::Action;
 use crate::domain::spec::defaults;
 use crate::domain::status;
 
+/// How far clocks of instances may be apart without anyone having set one back.
+const APART: Duration = Duration::from_secs(1);
+
 pub(super) fn note(draft: &mut Draft<'_>) {
+    let latest = draft.now + APART;
+    for ordinal in draft.which(|replica| replica.since > latest) {
+        draft.act(Action::SetBack { ordinal });
+    }
     let spec = draft.service.spec();
     let min_ready = spec.update.min_ready;
     let stable = spec

@@ -77,6 +77,11 @@ pub enum Action {
         /// What it runs from now on.
         edition: Edition,
     },
+    /// The clock was set back: what it waits for counts from now.
+    SetBack {
+        /// The replica.
+        ordinal: u32,
+    },
     /// Its retries are used up.
     Exhaust {
         /// The replica.
@@ -150,6 +155,7 @@ impl Action {
             | Self::Revoked { ordinal }
             | Self::Wait { ordinal, .. }
             | Self::Free { ordinal }
+            | Self::SetBack { ordinal }
             | Self::Revive { ordinal, .. }
             | Self::Exhaust { ordinal, .. }
             | Self::Settle { ordinal }
@@ -194,6 +200,7 @@ impl Service {
             | Action::Revoked { ordinal }
             | Action::Wait { ordinal, .. }
             | Action::Free { ordinal }
+            | Action::SetBack { ordinal }
             | Action::Revive { ordinal, .. }
             | Action::Exhaust { ordinal, .. }
             | Action::Settle { ordinal }
@@ -263,6 +270,7 @@ impl Replica {
             Action::Revoked { .. } => self.change(State::Running(Phase::Revoked), now),
             Action::Wait { .. } => self.wait(action, room, now),
             Action::Free { .. } => self.release_hold(),
+            Action::SetBack { .. } => self.set_back(now),
             Action::Revive { edition, .. } => self.revive(*edition, now),
             Action::Exhaust {
                 class, exceeded, ..
@@ -356,6 +364,15 @@ impl Replica {
             room_seen,
         });
         self.since = now;
+    }
+
+    /// What is so since a time that is still to come is so since now.
+    fn set_back(&mut self, now: Time) {
+        if let State::Backoff(wait) = &mut self.state {
+            wait.due = now + wait.due.since(self.since);
+        }
+        self.since = now;
+        self.placeless = self.placeless.map(|since| since.min(now));
     }
 
     /// Notes where the attempt failed, for stages that avoid it.

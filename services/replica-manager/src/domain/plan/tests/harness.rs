@@ -441,6 +441,18 @@ impl Sim {
         self.look();
     }
 
+    /// The clock is set back. What is to happen happens when it would have.
+    pub(super) fn set_back(&mut self, span: Duration) {
+        let back = |at: Time| Time::from(SystemTime::from(at) - span);
+        self.now = back(self.now);
+        let events = std::mem::take(&mut self.events);
+        let events = events.into_iter();
+        let events = events.map(|((at, number), event)| ((back(at), number), event));
+        self.events = events.collect();
+        self.wake_at = None;
+        self.look();
+    }
+
     pub(super) fn schedule_look(&mut self, after: Duration) {
         self.schedule(after, Event::Look);
     }

@@ -17,6 +17,9 @@ use crate::domain::status::ServicePhase;
 #[derive(Clone, Debug)]
 enum Step {
     Pass(u64),
+    Away(u64),
+    SetBack(u64),
+    Most(u32),
     Kill(usize, Class),
     Unready(usize),
     Ready(usize),
@@ -45,7 +48,10 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (0..8_usize, class).prop_map(|(n, class)| Step::Kill(n, class)),
         1 => (0..8_usize).prop_map(Step::Unready),
         1 => (0..8_usize).prop_map(Step::Ready),
-        2 => (1..6_u32).prop_map(Step::Scale),
+        1 => (1..4000_u64).prop_map(Step::Away),
+        1 => (1..4000_u64).prop_map(Step::SetBack),
+        1 => (0..4_u32).prop_map(Step::Most),
+        2 => (0..6_u32).prop_map(Step::Scale),
         2 => Just(Step::Update),
         1 => Just(Step::InPlace),
         2 => (0..4_usize, 1..3_u32).prop_map(|(n, most)| Step::Drain(n, most)),
@@ -109,6 +115,9 @@ fn take(sim: &mut Sim, step: &Step) {
     };
     match step {
         Step::Pass(millis) => sim.run(Duration::from_millis(*millis)),
+        Step::Away(seconds) => sim.away(secs(*seconds)),
+        Step::SetBack(seconds) => sim.set_back(secs(*seconds)),
+        Step::Most(extra) => drop(sim.apply(|s| s.replicas.max = s.replicas.min + extra)),
         Step::Kill(n, class) => {
             if let Some(ordinal) = nth(sim, *n).filter(|o| sim.replica(*o).worker().is_some()) {
                 sim.kill(ordinal, *class);

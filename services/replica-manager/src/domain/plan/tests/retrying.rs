@@ -592,6 +592,21 @@ fn a_change_of_the_policy_counts_for_those_that_wait_already() {
 }
 
 #[test]
+fn a_clock_that_is_set_back_makes_no_wait_longer() {
+    let mut sim = Sim::new(retrying(2, |retry| retry.interval = secs(15)), &[("w1", 2)]);
+    sim.run_to_phase(secs(10), ServicePhase::Healthy);
+    sim.kill(0, Class::Error);
+    sim.run(secs(1));
+    sim.set_back(secs(3600));
+    sim.run_to_phase(secs(20), ServicePhase::Healthy);
+
+    sim.ask(|service, now| service.scale(1, now).unwrap());
+    sim.run(secs(0));
+    sim.set_back(secs(3600));
+    sim.run_to(secs(5), "stopped", |sim| sim.service.replicas.len() == 1);
+}
+
+#[test]
 fn a_retry_that_came_due_while_nobody_planned_is_made() {
     let spec = retrying(1, |retry| {
         retry.interval = secs(30);
