@@ -161,7 +161,7 @@ pub fn start_deadline(service: &Service, replica: &Replica) -> Option<Time> {
     let placed = current.and_then(|attempt| Some(attempt.allocation.as_ref()?.at));
     // Without a place it is the time for which it has had none.
     let from = placed.or(replica.placeless).unwrap_or(replica.since);
-    Some(from + service.spec_of(replica.edition.version).start_timeout)
+    Some(from + service.spec().start_timeout)
 }
 
 fn counts(service: &Service, now: Time) -> Counts {

@@ -135,7 +135,9 @@ impl Hubs {
             (_, Some(_)) | (None, None) => {}
         }
         for pair in differing(before, after) {
-            replica_update(pair, &mut changes.replicas);
+            if !pair.is_one_replica() {
+                replica_update(pair, &mut changes.replicas);
+            }
             let (old, new) = pair.map(|side| self.endpoint_of(side));
             difference(old.as_ref(), new, &mut changes.endpoints);
             let (old, new) = pair.map(assignment_of);
@@ -159,7 +161,7 @@ type Side<'a> = (&'a Service, &'a Replica);
 
 type Keyed<T> = (Arc<str>, T);
 
-/// A replica before and after a revision that changed it.
+/// A replica before and after a revision that changed it, or what its service applies.
 #[derive(Clone, Copy)]
 struct Pair<'a> {
     before: Option<Side<'a>>,
@@ -167,12 +169,19 @@ struct Pair<'a> {
 }
 
 impl<'a> Pair<'a> {
+    /// Whether only its service is another one.
+    fn is_one_replica(&self) -> bool {
+        let replicas = self.before.zip(self.after);
+        replicas.is_some_and(|((_, was), (_, is))| std::ptr::eq(was, is))
+    }
+
     fn map<T>(self, render: impl Fn(Side<'a>) -> Option<T>) -> (Option<T>, Option<T>) {
         (self.before.and_then(&render), self.after.and_then(&render))
     }
 }
 
-/// The replicas that a revision changed.
+/// The replicas that a revision changed, and all if the applied spec is another one: agents are told what is
+/// changed in place also of replicas that keep their version.
 fn differing<'a>(before: Option<&'a Service>, after: Option<&'a Service>) -> Vec<Pair<'a>> {
     let (old, new) = (sides(before), sides(after));
     let mut pairs = Vec::new();
@@ -186,7 +195,10 @@ fn differing<'a>(before: Option<&'a Service>, after: Option<&'a Service>) -> Vec
     }
     for (ordinal, is) in &new {
         let was = old.get(ordinal);
-        if was.is_none_or(|was| !Arc::ptr_eq(was.1, is.1)) {
+        let same = |(service, replica): &Shared<'_>| {
+            Arc::ptr_eq(replica, is.1) && Arc::ptr_eq(&service.applied, &is.0.applied)
+        };
+        if !was.is_some_and(same) {
             pairs.push(Pair {
                 before: was.copied().map(plain),
                 after: Some(plain(*is)),
@@ -289,3 +301,6 @@ fn difference<T: PartialEq>(
         updates.push(Update::put(key, value));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,6 +28,8 @@ pub(crate) fn render_assignment(service: &Service, replica: &Replica) -> Option<
     let attempt = replica.attempt.as_ref()?;
     let room = attempt.allocation.as_ref()?;
     let spec = service.spec_of(attempt.version);
+    // What is changed in place counts for every version that runs, also for one that was gone back to.
+    let applied = service.spec();
     let needs = render_requirements(&spec.resources);
     let stop = replica.stop.filter(|stop| stop.told);
     let intent = match stop {
@@ -54,9 +56,9 @@ pub(crate) fn render_assignment(service: &Service, replica: &Replica) -> Option<
         attempt_number: count(attempt.number),
         version: number(attempt.version),
         run: Some(render_run(&spec.run)),
-        start: Some(render_start(spec)),
+        start: Some(render_start(applied)),
         probes: Some(render_probes(&spec.probes)),
-        stop: Some(render_stop(spec)),
+        stop: Some(render_stop(applied)),
         on_disconnect: render_on_disconnect(spec.on_disconnect).into(),
         gpu_uuids: room.gpu_uuids.clone(),
         cpu_milli: needs.cpu_milli,
