@@ -71,10 +71,14 @@ fn asks_now(draft: &Draft<'_>, backoff: &Backoff) -> bool {
 fn exceeded(draft: &Draft<'_>, replica: &Replica, due: Time) -> Option<Exceeded> {
     let retry = draft.service.spec().retry.as_ref()?;
     let episode = replica.episode.as_ref()?;
-    // So is one more of a service that is up, where giving up on it would end all.
-    let up = draft.service.header.reached.up;
-    let one_more = up && replica.first_start && retry.exhausted == Exhausted::Service;
-    let extra = replica.role != Role::Member || one_more;
+    // So does one more of a service that is up, where giving up on it would end all; and one of an update,
+    // which is only paused by that.
+    let header = &draft.service.header;
+    let one_more = header.reached.up && retry.exhausted == Exhausted::Service;
+    let rollout = header.rollout.as_ref().filter(|rollout| rollout.forward());
+    let new = rollout.is_some_and(|rollout| rollout.target.same(&replica.edition));
+    let patient = replica.first_start && (one_more || new);
+    let extra = replica.role != Role::Member || patient;
     if extra && episode.last == Class::NoCapacity {
         return None;
     }

@@ -289,6 +289,26 @@ fn an_update_in_the_middle_of_an_update_goes_to_the_last() {
 }
 
 #[test]
+fn a_member_of_the_new_version_that_finds_no_room_only_pauses_the_update() {
+    let mut spec = retrying(2, |retry| retry.max_duration = secs(60));
+    spec.update.max_surge = 0;
+    spec.update.max_unavailable = 1;
+    let mut sim = Sim::new(spec, &[("w1", 2)]);
+    sim.run(secs(30));
+    sim.slots.insert("w1".to_owned(), 1);
+    sim.apply(new_command);
+    sim.run(secs(3000));
+    assert!(
+        matches!(stage(&sim), Stage::Paused { .. }),
+        "{}",
+        sim.reason()
+    );
+    assert_eq!(sim.ready(), 1);
+    sim.add_worker("w2", 2, "");
+    sim.run_to(secs(300), "complete", |sim| stage(sim) == Stage::Complete);
+}
+
+#[test]
 fn a_version_that_nothing_has_proven_is_not_gone_back_to() {
     let patient = retrying(3, |retry| retry.interval = secs(1));
     let fast = Spec {
