@@ -48,7 +48,9 @@ impl Service {
             return Err(Refused::Attended);
         }
         replica.take_over(orphan, now);
-        self.header.next_ordinal = self.header.next_ordinal.max(ordinal + 1);
+        // Nothing comes after the last number there is.
+        let next = ordinal.checked_add(1).unwrap_or_default();
+        self.header.next_ordinal = self.header.next_ordinal.max(next);
         Ok(())
     }
 }

@@ -63,3 +63,11 @@ fn a_service_that_does_not_run_adopts_nothing() {
     service.stop("by a test", now).unwrap();
     assert_eq!(service.adopt(orphan(0, 1), now), Err(Refused::NotRunning));
 }
+
+#[test]
+fn the_last_number_there_is_leaves_the_others_to_be_used() {
+    let now = Time::default();
+    let mut service = service(now);
+    service.adopt(orphan(u32::MAX, 1), now).unwrap();
+    assert_eq!(service.header.next_ordinal, 0);
+}
