@@ -21,6 +21,9 @@ const SIDE_BY_SIDE: usize = 64;
 /// The longest sleep, should a wake-up be lost.
 const PERIOD: Duration = Duration::from_secs(30);
 
+/// A clock that goes back by this much was set back; by less, it was only corrected.
+const SET_BACK: Duration = Duration::from_secs(1);
+
 /// The wait before a service is planned again whose plan could not be stored.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
@@ -76,9 +79,16 @@ const COUNTED_EVERY: Duration = Duration::from_secs(5);
 
 /// Plans whatever is to be planned, for as long as this instance leads.
 pub(crate) async fn plan_due(engine: &Engine) {
+    let mut last = Time::default();
     loop {
         let parts = engine.parts();
         let now = engine.now();
+        if last.since(now) >= SET_BACK {
+            // What was to be done at a time that has gone back would be late: each plan says anew when.
+            let view = parts.view.read();
+            parts.wakes.restart(view.all().map(|(uid, _)| uid.clone()));
+        }
+        last = now;
         let due = parts.wakes.take(now);
         futures_util::stream::iter(due.now)
             .for_each_concurrent(SIDE_BY_SIDE, |uid| async move { pass(engine, &uid).await })
