@@ -318,6 +318,7 @@ impl Engine {
             let elsewhere = self.moves_elsewhere(&uid);
             let world = World {
                 workers: fleet.workers(),
+                position: &fleet.position,
                 room: fleet.room,
                 moves_elsewhere: &elsewhere,
                 measure: parts.loads.measure(service, Time::from(now)),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::domain::time::Time;
-use crate::domain::world::{Drain, Liveness, Worker, WorkerState};
+use crate::domain::world::{Drain, Liveness, Position, Worker, WorkerState};
 
 /// The workers as they were last told. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -15,6 +15,8 @@ pub(crate) struct Fleet(Arc<RwLock<Inner>>);
 pub(crate) struct Inner {
     workers: BTreeMap<String, Worker>,
     complete: bool,
+    /// How far they have been told.
+    pub(crate) position: Position,
     /// Grows with each change that may have made room; never 0.
     pub(crate) room: u64,
 }
@@ -34,6 +36,7 @@ impl Fleet {
         Self(Arc::new(RwLock::new(Inner {
             workers: BTreeMap::new(),
             complete: false,
+            position: Position::default(),
             room: u64::try_from(nanos).unwrap_or(u64::MAX >> 1).max(1),
         })))
     }
@@ -88,16 +91,24 @@ impl Fleet {
         }
     }
 
-    /// All workers have been told: those not in `seen` are gone. The names of the gone.
-    pub(crate) fn complete(&self, seen: &BTreeSet<String>) -> Vec<String> {
+    /// All workers have been told, as they are at this position: those not in `seen` are gone. The names of the
+    /// gone.
+    pub(crate) fn complete(&self, seen: &BTreeSet<String>, position: Position) -> Vec<String> {
         let mut inner = self.write();
         inner.complete = true;
+        // At once: by the position that was known before, what a restored registry does not know is deleted.
+        inner.position = position;
         let gone = inner.workers.keys().filter(|name| !seen.contains(*name));
         let gone: Vec<String> = gone.cloned().collect();
         for name in &gone {
             inner.workers.remove(name);
         }
         gone
+    }
+
+    /// Every change up to this position has been told.
+    pub(crate) fn reached(&self, position: Position) {
+        self.write().position = position;
     }
 
     /// Something may have made room that no worker's record shows.

@@ -166,3 +166,36 @@ async fn a_kill_is_answered_within_the_target() {
     assert!(took[5] < Duration::from_millis(200), "{took:?}");
     sandbox.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_ran_on_a_worker_that_was_deleted_meanwhile_is_given_up() {
+    for meanwhile in [true, false] {
+        let mut sandbox = Sandbox::start(&[1, 1]).await;
+        let mut wanted = spec("chat", 1);
+        wanted.retry = Some(at_once());
+        sandbox.create(wanted).await;
+        sandbox.until_phase("chat", ServicePhase::Healthy).await;
+        let on = sandbox.replicas().await[0].members[0].worker.clone();
+        if meanwhile {
+            kill(&sandbox).await;
+            sandbox.registry.delete(&on);
+            again(&mut sandbox).await;
+        } else {
+            sandbox.registry.delete(&on);
+        }
+        sandbox
+            .until("moved", |replicas| {
+                replicas[0].phase == i32::from(ReplicaPhase::Ready)
+                    && replicas[0].members[0].worker != on
+            })
+            .await;
+        let previous = sandbox.replicas().await[0].previous_attempt.clone();
+        let previous = previous.unwrap();
+        assert_eq!(
+            previous.failure_class,
+            i32::from(FailureClass::Interruption)
+        );
+        assert!(previous.message.contains("is deleted"), "{previous:?}");
+        sandbox.stop().await;
+    }
+}

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::replica::attempt::Allocation;
 use super::scaling::Measure;
 use super::time::Time;
 
@@ -12,6 +13,8 @@ use super::time::Time;
 pub struct World<'a> {
     /// The workers by name; `None` until the registry has told them all once.
     pub workers: Option<&'a BTreeMap<String, Worker>>,
+    /// How far the registry's history is known with them.
+    pub position: &'a Position,
     /// Grows with each change that may have made room. Never 0.
     pub room: u64,
     /// Moves of other services that are not finished, by the worker they move off.
@@ -22,6 +25,27 @@ pub struct World<'a> {
     pub since: Time,
     /// The planner's terms.
     pub terms: &'a Terms,
+}
+
+/// A place in the history of the registry's store.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Position {
+    /// The epoch of that store; empty is nowhere.
+    pub epoch: String,
+    /// The revision.
+    pub revision: u64,
+}
+
+impl Position {
+    /// Whether what has this fencing token, `EPOCH-REVISION`, was made in this epoch, and not after this.
+    #[must_use]
+    pub fn covers(&self, fencing_token: &str) -> bool {
+        let made = fencing_token.rsplit_once('-');
+        made.is_some_and(|(epoch, revision)| {
+            let revision = revision.parse::<u64>();
+            epoch == self.epoch && revision.is_ok_and(|revision| revision <= self.revision)
+        })
+    }
 }
 
 /// What the planner works by, but for what a spec says.
@@ -143,6 +167,16 @@ impl<'a> World<'a> {
     #[must_use]
     pub fn worker(&self, name: &str) -> Option<&'a Worker> {
         self.workers.and_then(|workers| workers.get(name))
+    }
+
+    /// Whether the worker that this was on is deleted. One that is unknown says nothing by itself: the registry
+    /// may be restored from a backup, or tell of the worker later than of the room on it.
+    #[must_use]
+    pub fn deleted(&self, room: &Allocation) -> bool {
+        let absent = self
+            .workers
+            .is_some_and(|workers| !workers.contains_key(&room.worker));
+        absent && self.position.covers(&room.fencing_token)
     }
 
     /// Whether a worker is being emptied.

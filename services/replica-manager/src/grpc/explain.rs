@@ -171,6 +171,7 @@ impl Api {
         let fleet = parts.fleet.read();
         let world = World {
             workers: fleet.workers(),
+            position: &fleet.position,
             room: fleet.room,
             moves_elsewhere: &std::collections::BTreeMap::new(),
             measure: None,

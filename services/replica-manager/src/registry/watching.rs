@@ -14,6 +14,7 @@ use muster_proto::workers::v1::workers_service_client::WorkersServiceClient;
 use muster_runtime::backoff::{Backoff, Policy};
 use muster_runtime::connect::Channel;
 use muster_runtime::health::Check;
+use muster_runtime::resume;
 use muster_runtime::status::Details;
 use tokio::sync::watch;
 use tonic::{Code, Status};
@@ -21,7 +22,7 @@ use tonic::{Code, Status};
 use super::calls::Owner;
 use super::{claim, orphans};
 use crate::crash::Step;
-use crate::domain::world::{Drain, Liveness, Worker, WorkerState};
+use crate::domain::world::{Drain, Liveness, Position, Worker, WorkerState};
 use crate::engine::Engine;
 use crate::fleet::Told;
 use crate::grpc::convert::parse_time;
@@ -48,6 +49,22 @@ struct Place {
     epoch: String,
     /// Told since the start of the current state, until it is complete.
     seen: Option<BTreeSet<String>>,
+    /// Deleted since the last position.
+    deleted: Vec<String>,
+}
+
+impl Place {
+    /// Nowhere if the registry has not said.
+    fn position(&self) -> Position {
+        let position = resume::Position::parse(&self.token);
+        position.map_or_else(
+            |_| Position::default(),
+            |position| Position {
+                epoch: position.epoch,
+                revision: position.revision,
+            },
+        )
+    }
 }
 
 impl Follower {
@@ -121,21 +138,33 @@ impl Follower {
             for change in message.changes {
                 self.take_worker(change, place);
             }
-            if message.synced
-                && let Some(seen) = place.seen.take()
-            {
-                self.all_told(&seen);
-            }
-            if !message.resume_token.is_empty() {
+            let at_a_position = !message.resume_token.is_empty();
+            if at_a_position {
                 place.token = message.resume_token;
+            }
+            match place.seen.take_if(|_| message.synced) {
+                Some(seen) => self.all_told(&seen, place),
+                None if at_a_position && place.seen.is_none() => self.reached(place),
+                None => {}
             }
         }
         Ok(())
     }
 
-    fn all_told(&self, seen: &BTreeSet<String>) {
+    /// The workers are known as they were at this place. Those that are deleted by then are certainly gone.
+    fn reached(&self, place: &mut Place) {
         let parts = self.engine.parts();
-        parts.fleet.complete(seen);
+        parts.fleet.reached(place.position());
+        for name in place.deleted.drain(..) {
+            let concerned = parts.view.read().on_worker(&name);
+            self.engine.wake(concerned);
+        }
+    }
+
+    fn all_told(&self, seen: &BTreeSet<String>, place: &mut Place) {
+        let parts = self.engine.parts();
+        parts.fleet.complete(seen, place.position());
+        place.deleted.clear();
         let everyone: Vec<_> = parts
             .view
             .read()
@@ -158,6 +187,7 @@ impl Follower {
             }
             Some(WorkerChange::Deleted(worker)) => {
                 let told = parts.fleet.remove(&worker.name);
+                place.deleted.push(worker.name.clone());
                 (worker.name, told)
             }
             None => return,

@@ -1,6 +1,6 @@
 //! A worker-registry that is played: workers with a number of slots, allocations, owner terms.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use futures_util::StreamExt as _;
@@ -9,9 +9,13 @@ use muster_proto::types::v1::ErrorReason;
 use muster_proto::workers::v1::workers_service_server::{WorkersService, WorkersServiceServer};
 use muster_proto::workers::v1::*;
 use muster_runtime::connect::Endpoints;
+use muster_runtime::resume;
 use muster_runtime::status;
 use tokio::sync::watch;
 use tonic::{Code, Request, Response, Status};
+
+/// Of its store.
+const EPOCH: &str = "e1";
 
 type Stream<T> = BoxStream<'static, Result<T, Status>>;
 
@@ -27,7 +31,14 @@ struct Inner {
 struct State {
     workers: BTreeMap<String, (Worker, usize)>,
     allocations: BTreeMap<String, Allocation>,
-    by_request: BTreeMap<String, String>,
+    /// What each request id asked for, and got.
+    by_request: BTreeMap<String, (AllocationSpec, String)>,
+    /// Workers that are no more.
+    deleted: Vec<Worker>,
+    /// Room is given, and the answer lost.
+    lose_answers: bool,
+    /// Allocations that nobody can release.
+    kept: BTreeSet<String>,
     term: Option<OwnerTerm>,
     next: u64,
     freed: u64,
@@ -89,6 +100,32 @@ impl Registry {
     pub fn set(&self, name: &str, change: impl FnOnce(&mut Worker)) {
         change(&mut self.state().workers.get_mut(name).unwrap().0);
         self.touch();
+    }
+
+    /// Deletes a worker, with what was on it.
+    pub fn delete(&self, name: &str) {
+        let mut state = self.state();
+        state.allocations.retain(|_, room| room.worker != name);
+        let (worker, _) = state.workers.remove(name).unwrap();
+        state.deleted.push(worker);
+        state.next += 1;
+        drop(state);
+        self.touch();
+    }
+
+    /// From now on room is given and nobody hears of it, or no longer.
+    pub fn lose_answers(&self, lose: bool) {
+        self.state().lose_answers = lose;
+    }
+
+    /// Nobody can release this allocation.
+    pub fn keep(&self, id: &str) {
+        self.state().kept.insert(id.to_owned());
+    }
+
+    /// An allocation ends without its owner's doing.
+    pub fn take_back(&self, id: &str) {
+        self.state().allocations.remove(id);
     }
 
     pub fn drain(&self, name: &str) {
@@ -223,7 +260,14 @@ impl State {
         spec: &AllocationSpec,
         owner: &AllocateRequest,
     ) -> Result<Allocation, Status> {
-        if let Some(id) = self.by_request.get(&spec.request_id) {
+        if let Some((asked, id)) = self.by_request.get(&spec.request_id) {
+            if asked != spec {
+                return Err(refusal(
+                    Code::InvalidArgument,
+                    ErrorReason::RequestIdReused,
+                    "played: the request id was used before with another request",
+                ));
+            }
             return self.allocations.get(id).cloned().ok_or_else(|| {
                 refusal(
                     Code::FailedPrecondition,
@@ -245,13 +289,13 @@ impl State {
             owner: owner.owner.clone(),
             owner_term: owner.owner_term.clone(),
             subject: spec.subject.clone(),
-            fencing_token: format!("{:020}", self.next),
+            fencing_token: format!("{EPOCH}-{:020}", self.next),
             replaces: spec.replaces.clone(),
             attributes: spec.attributes.clone(),
             ..Allocation::default()
         };
-        self.by_request
-            .insert(spec.request_id.clone(), allocation.id.clone());
+        let got = (spec.clone(), allocation.id.clone());
+        self.by_request.insert(spec.request_id.clone(), got);
         self.allocations
             .insert(allocation.id.clone(), allocation.clone());
         Ok(allocation)
@@ -301,7 +345,7 @@ impl WorkersService for Registry {
         state.claims.push(term.clone());
         state.term = Some(term);
         Ok(Response::new(ClaimOwnerResponse {
-            epoch: "e1".to_owned(),
+            epoch: EPOCH.to_owned(),
             ..ClaimOwnerResponse::default()
         }))
     }
@@ -316,12 +360,16 @@ impl WorkersService for Registry {
         let stream = changed.map(move |_| {
             registry.up()?;
             let state = registry.state();
-            let changes = state.workers.values().map(|(worker, _)| WorkerChange {
-                change: Some(worker_change::Change::Put(worker.clone())),
+            let known = state.workers.values().map(|(worker, _)| worker.clone());
+            let known = known.map(worker_change::Change::Put);
+            let deleted = state.deleted.iter().cloned();
+            let changes = known.chain(deleted.map(worker_change::Change::Deleted));
+            let changes = changes.map(|change| WorkerChange {
+                change: Some(change),
             });
             Ok(WatchWorkersResponse {
                 changes: changes.collect(),
-                resume_token: String::new(),
+                resume_token: resume::token(EPOCH, state.next),
                 synced: true,
             })
         });
@@ -351,6 +399,9 @@ impl WorkersService for Registry {
         }
         state.check_term(asked.owner_term.as_ref())?;
         let allocation = state.allocate(&spec, &asked)?;
+        if state.lose_answers {
+            return Err(Status::unavailable("played: the answer is lost"));
+        }
         Ok(Response::new(AllocateResponse {
             allocation: Some(allocation),
             ..AllocateResponse::default()
@@ -365,6 +416,9 @@ impl WorkersService for Registry {
         let asked = request.into_inner();
         let mut state = self.state();
         state.check_term(asked.owner_term.as_ref())?;
+        if state.kept.contains(&asked.allocation_id) {
+            return Err(Status::failed_precondition("played: it is kept"));
+        }
         state.allocations.remove(&asked.allocation_id);
         state.freed += 1;
         drop(state);

@@ -17,11 +17,11 @@ pub(super) fn judge(draft: &mut Draft<'_>) {
         let Some(name) = replica.worker().map(str::to_owned) else {
             continue;
         };
-        let Some(worker) = draft.world.worker(&name) else {
-            // Absence says nothing: the registry may be restored from a backup.
-            continue;
+        let verdict = match draft.world.worker(&name) {
+            Some(worker) => verdict(draft, replica, worker),
+            None => absent(draft, replica),
         };
-        match verdict(draft, replica, worker) {
+        match verdict {
             Verdict::Stays => {}
             Verdict::Unreachable => {
                 wait(
@@ -70,6 +70,15 @@ enum Verdict {
     Unreachable,
     Revoked,
     Gone(&'static str),
+}
+
+/// Only a worker that is empty is deleted, and, where it was lost, fenced.
+fn absent(draft: &Draft<'_>, replica: &Replica) -> Verdict {
+    let room = replica.attempt.as_ref().and_then(|a| a.allocation.as_ref());
+    match room.is_some_and(|room| draft.world.deleted(room)) {
+        true => Verdict::Gone("is deleted"),
+        false => Verdict::Stays,
+    }
 }
 
 fn verdict(draft: &Draft<'_>, replica: &Replica, worker: &Worker) -> Verdict {

@@ -17,7 +17,7 @@ use crate::domain::service::{Intent, Service};
 use crate::domain::spec::{OnDisconnect, Spec, diff};
 use crate::domain::status::ServicePhase;
 use crate::domain::time::Time;
-use crate::domain::world::{Drain, Liveness, Terms, Worker, WorkerState, World};
+use crate::domain::world::{Drain, Liveness, Position, Terms, Worker, WorkerState, World};
 
 pub(super) fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -139,6 +139,8 @@ pub(super) struct Sim {
     pub(super) now: Time,
     pub(super) service: Service,
     pub(super) workers: BTreeMap<String, Worker>,
+    /// How far the registry's history is known.
+    pub(super) position: Position,
     pub(super) slots: BTreeMap<String, usize>,
     pub(super) processes: BTreeMap<(u32, u32), Process>,
     pub(super) elsewhere: BTreeMap<String, u32>,
@@ -181,6 +183,7 @@ impl Sim {
             now,
             service: Service::create(identity, spec, true, now),
             workers: BTreeMap::new(),
+            position: Position::default(),
             slots: BTreeMap::new(),
             processes: BTreeMap::new(),
             elsewhere: BTreeMap::new(),
@@ -288,6 +291,16 @@ impl Sim {
             worker.revoked_through = worker.generation;
             worker.generation += 1;
         });
+    }
+
+    /// An emptied worker is deleted, and that is known.
+    pub(super) fn delete(&mut self, name: &str, position: Position) {
+        self.rooms.retain(|_, room| room.worker != name);
+        self.processes.retain(|_, process| process.worker != name);
+        self.silent.insert(name.to_owned());
+        self.workers.remove(name);
+        self.position = position;
+        self.look();
     }
 
     /// The agent of such a machine is back, and has yet to stop what runs there.
@@ -523,6 +536,7 @@ impl Sim {
     pub(super) fn world(&self) -> World<'_> {
         World {
             workers: Some(&self.workers),
+            position: &self.position,
             room: self.room,
             moves_elsewhere: &self.elsewhere,
             measure: self.measure,
@@ -772,7 +786,7 @@ impl Sim {
                     generation,
                     region,
                     gpu_uuids: Vec::new(),
-                    fencing_token: String::new(),
+                    fencing_token: format!("e1-{:020}", self.next),
                     replaces: taken_over.unwrap_or_default(),
                     host_ports: Vec::new(),
                     at: self.now,

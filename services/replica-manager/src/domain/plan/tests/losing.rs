@@ -6,7 +6,7 @@ use crate::domain::failure::Class;
 use crate::domain::replica::{Phase, State};
 use crate::domain::spec::{OnDisconnect, Spec};
 use crate::domain::status::ServicePhase;
-use crate::domain::world::{Liveness, WorkerState};
+use crate::domain::world::{Liveness, Position, WorkerState};
 
 fn two(on_disconnect: OnDisconnect) -> Sim {
     let spec = Spec {
@@ -176,4 +176,31 @@ fn a_machine_lost_while_the_service_is_being_stopped_does_not_hold_it_up() {
     sim.cut_off("w1");
     sim.ask(|service, now| service.stop("by a test", now).unwrap());
     sim.run_to_phase(secs(10), ServicePhase::Stopped);
+}
+
+#[test]
+fn what_ran_on_a_deleted_worker_is_gone_and_a_worker_that_is_only_unknown_says_nothing() {
+    let at = |epoch: &str, revision| Position {
+        epoch: epoch.to_owned(),
+        revision,
+    };
+    for on_disconnect in [OnDisconnect::Keep, OnDisconnect::Stop] {
+        // Of another life of the registry's store, and of before the room was given.
+        for says_nothing in [at("e2", 100), at("e1", 0), Position::default()] {
+            let mut sim = two(on_disconnect);
+            sim.delete("w1", says_nothing);
+            sim.run(secs(30));
+            assert_eq!(sim.replica(0).worker(), Some("w1"));
+            assert_eq!(sim.started(0).len(), 1);
+        }
+        let mut sim = two(on_disconnect);
+        sim.delete("w1", at("e1", 100));
+        sim.run(secs(5));
+        assert_eq!(sim.phase(), ServicePhase::Healthy);
+        assert_eq!(sim.replica(0).worker(), Some("w3"));
+        assert_eq!(
+            sim.replica(0).episode.as_ref().unwrap().last,
+            Class::Interruption
+        );
+    }
 }
