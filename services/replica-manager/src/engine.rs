@@ -142,6 +142,15 @@ impl Cause {
         Self { request, ..self }
     }
 
+    /// Replicas that its plan touches at least, where those of a whole plan do not fit a transaction: what a
+    /// caller wants is recorded though nothing is planned for it yet.
+    fn least_planned(&self) -> usize {
+        match self.whose {
+            Whose::Callers => 0,
+            Whose::Leaders => 1,
+        }
+    }
+
     /// Whether it may be done with, or without, what the leader has.
     fn allows<E>(&self, duty: Option<&Duty>) -> Result<(), Error<E>> {
         match (self.whose, duty) {
@@ -202,7 +211,8 @@ impl Engine {
     /// Alters a service, plans for it if this instance leads, and answers once that is durable and can be
     /// read. What is altered at another instance is planned by the leader, as soon as it sees it.
     ///
-    /// `alter` is called again if another instance changed the service meanwhile.
+    /// `alter` is called again if another instance changed the service meanwhile, or if what is planned with
+    /// it is more than a transaction takes: then less is planned.
     pub(crate) async fn change<E>(
         &self,
         uid: &str,
@@ -214,6 +224,7 @@ impl Engine {
         let mut duty = self.duty();
         // What the leader does of its own accord is looked at again by itself.
         let mut in_step = cause.whose == Whose::Leaders;
+        let mut batch = self.0.parts.terms.batch;
         loop {
             cause.allows(duty.as_ref())?;
             let stored = self.0.parts.view.get(uid).ok_or(Error::Gone)?;
@@ -229,7 +240,7 @@ impl Engine {
                 continue;
             }
             altered.map_err(Error::Refused)?;
-            let deleted = duty.is_some() && self.plan(&mut after, now);
+            let deleted = duty.is_some() && self.plan(&mut after, now, batch);
             let draft = Draft {
                 before: Some(&stored),
                 after: &after,
@@ -237,12 +248,21 @@ impl Engine {
                 cause,
                 now: Time::from(now),
             };
-            let committed = self.commit(&draft, duty.as_ref()).await;
-            if committed.is_err() {
-                // Its wake-up was set by a plan that is not stored.
-                self.wake([Uid::from(uid)]);
-            }
-            match committed? {
+            let committed = match self.commit(&draft, duty.as_ref()).await {
+                Ok(committed) => committed,
+                Err(muster_store::Error::TooLarge { .. })
+                    if duty.is_some() && batch > cause.least_planned() =>
+                {
+                    batch /= 2;
+                    continue;
+                }
+                Err(error) => {
+                    // Its wake-up was set by a plan that is not stored.
+                    self.wake([Uid::from(uid)]);
+                    return Err(error.into());
+                }
+            };
+            match committed {
                 Commit::Done(revision) => {
                     let service = (!deleted).then(|| self.service_after(&stored, after));
                     return Ok(Changed { service, revision });
@@ -269,7 +289,7 @@ impl Engine {
             let mut planned = service.clone();
             planned.enter(&self.0.epoch);
             if duty.is_some() {
-                self.plan(&mut planned, now);
+                self.plan(&mut planned, now, self.0.parts.terms.batch);
             }
             let draft = Draft {
                 before: None,
@@ -308,9 +328,14 @@ impl Engine {
         }
     }
 
-    /// Applies what is to be done now, and sets the next wake-up. True if nothing of it is left.
-    fn plan(&self, service: &mut Service, now: SystemTime) -> bool {
+    /// Applies what is to be done now to at most `batch` replicas, and sets the next wake-up. True if nothing
+    /// of it is left.
+    fn plan(&self, service: &mut Service, now: SystemTime, batch: usize) -> bool {
         let parts = &self.0.parts;
+        let terms = Terms {
+            batch,
+            ..parts.terms.clone()
+        };
         let uid: Uid = Arc::from(service.header.uid.as_str());
         let started = tokio::time::Instant::now();
         let (planned, room) = {
@@ -323,7 +348,7 @@ impl Engine {
                 moves_elsewhere: &elsewhere,
                 measure: parts.loads.measure(service, Time::from(now)),
                 since: self.leads_since(),
-                terms: &parts.terms,
+                terms: &terms,
             };
             (plan(now, service, &world), fleet.room)
         };

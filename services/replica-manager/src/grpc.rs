@@ -1,6 +1,6 @@
 //! The wire side: thin handlers that parse, call once, and render.
 
-mod agents;
+pub(crate) mod agents;
 pub(crate) mod convert;
 mod errors;
 mod explain;

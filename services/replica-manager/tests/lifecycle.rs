@@ -8,6 +8,7 @@ use std::time::Duration;
 use common::sandbox::{Sandbox, at_once, spec};
 use muster_proto::ops::v1::SetMaintenanceRequest;
 use muster_proto::ops::v1::ops_service_client::OpsServiceClient;
+use muster_proto::replicas::v1::assignments_service_client::AssignmentsServiceClient;
 use muster_proto::replicas::v1::*;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -222,4 +223,64 @@ async fn a_range_bounds_what_a_user_scales_to_and_a_fixed_number_does_not() {
         })
         .await;
     sandbox.stop().await;
+}
+
+/// A retry that nobody lives to see.
+fn much_later() -> RetryPolicy {
+    RetryPolicy {
+        interval: Some(prost_types::Duration {
+            seconds: 3600,
+            nanos: 0,
+        }),
+        ..RetryPolicy::default()
+    }
+}
+
+/// One call in which an agent tells of the end of all that runs there, each with all output that is allowed.
+async fn all_end(sandbox: &Sandbox, replicas: &[Replica], letter: &str) {
+    let attempts = replicas.iter().filter_map(|r| r.attempt.as_ref());
+    let reports = attempts.map(|attempt| AttemptReport {
+        attempt_id: attempt.id.clone(),
+        phase: AttemptPhase::Ended.into(),
+        failure_class: FailureClass::Error.into(),
+        last_log_lines: vec![letter.repeat(1024); 20],
+        message: letter.repeat(1024),
+        ..AttemptReport::default()
+    });
+    let request = ReportReplicasRequest {
+        worker: "w1".to_owned(),
+        generation: 1,
+        reports: reports.collect(),
+        whole: false,
+    };
+    let mut client = AssignmentsServiceClient::new(sandbox.channel.clone());
+    let answer = client.report_replicas(request).await.unwrap().into_inner();
+    assert_eq!(answer.forgotten_attempts.len(), replicas.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_many_replicas_print_at_once_is_recorded_and_they_can_be_stopped() {
+    const COUNT: usize = 40;
+    for letter in ["\u{1f980}", "\u{1b}", "\"", "x"] {
+        let mut sandbox = Sandbox::start(&[COUNT]).await;
+        let mut wanted = spec("chat", i32::try_from(COUNT).unwrap());
+        wanted.retry = Some(much_later());
+        sandbox.create(wanted).await;
+        sandbox.until_phase("chat", ServicePhase::Healthy).await;
+        let replicas = sandbox.replicas().await;
+        all_end(&sandbox, &replicas, letter).await;
+        let waits = i32::from(ReplicaPhase::Backoff);
+        sandbox
+            .until("all wait", |replicas| {
+                replicas.iter().all(|replica| replica.phase == waits)
+            })
+            .await;
+        let stop = StopServiceRequest {
+            name: "chat".to_owned(),
+            ..StopServiceRequest::default()
+        };
+        sandbox.client.stop_service(stop).await.unwrap();
+        sandbox.until_phase("chat", ServicePhase::Stopped).await;
+        sandbox.stop().await;
+    }
 }

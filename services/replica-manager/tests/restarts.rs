@@ -11,7 +11,7 @@ use common::agent::Agent;
 use common::sandbox::{Sandbox, at_once, launch, spec};
 use muster_proto::replicas::v1::replicas_service_client::ReplicasServiceClient;
 use muster_proto::replicas::v1::*;
-use muster_store::{Options, Store};
+use muster_store::{Options, Store, Transaction};
 use tokio::time::Instant;
 
 /// Ends the manager without any step of shutdown: its tasks are cut off where they are.
@@ -198,4 +198,50 @@ async fn what_ran_on_a_worker_that_was_deleted_meanwhile_is_given_up() {
         assert!(previous.message.contains("is deleted"), "{previous:?}");
         sandbox.stop().await;
     }
+}
+
+/// Gives every replica's record the output that records once had.
+async fn fatten(store: &Store) {
+    for record in store.list("replica/").await.unwrap().records {
+        let mut replica: serde_json::Value = serde_json::from_slice(&record.value).unwrap();
+        let lines = vec!["\u{1f980}".repeat(1024); 20];
+        replica["attempt"]["end"]["last_log_lines"] = serde_json::to_value(&lines).unwrap();
+        let put = Transaction::new().put(record.key.clone(), serde_json::to_vec(&replica).unwrap());
+        let _ = store.commit(put).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_that_are_larger_than_they_are_made_now_are_changed_a_few_at_a_time() {
+    let mut sandbox = Sandbox::start(&[30]).await;
+    let mut wanted = spec("chat", 30);
+    wanted.retry = Some(RetryPolicy {
+        interval: Some(prost_types::Duration {
+            seconds: 3600,
+            nanos: 0,
+        }),
+        ..RetryPolicy::default()
+    });
+    sandbox.create(wanted).await;
+    sandbox.until_phase("chat", ServicePhase::Healthy).await;
+    for replica in sandbox.replicas().await {
+        let attempt = replica.attempt.unwrap();
+        sandbox.agent("w1").exit(&attempt.id, 1).await;
+    }
+    let waits = i32::from(ReplicaPhase::Backoff);
+    sandbox
+        .until("all wait", |replicas| {
+            replicas.iter().all(|replica| replica.phase == waits)
+        })
+        .await;
+    kill(&sandbox).await;
+    fatten(&sandbox.store).await;
+    again(&mut sandbox).await;
+    let stop = StopServiceRequest {
+        name: "chat".to_owned(),
+        ..StopServiceRequest::default()
+    };
+    sandbox.client.stop_service(stop).await.unwrap();
+    sandbox.until_phase("chat", ServicePhase::Stopped).await;
+    sandbox.stop().await;
 }

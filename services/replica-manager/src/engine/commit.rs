@@ -177,3 +177,120 @@ impl Draft<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use muster_store::Revision;
+
+    use super::*;
+    use crate::domain::plan::plan;
+    use crate::domain::replica::attempt::{Allocation, Attempt};
+    use crate::domain::replica::observe::{Observation, Report};
+    use crate::domain::replica::{Phase, Replica, Role, State};
+    use crate::domain::service::command::Identity;
+    use crate::domain::spec::defaults;
+    use crate::domain::spec::testing::spec;
+    use crate::domain::world::{Position, Terms, World};
+    use crate::grpc::agents::AT_ONCE;
+    use crate::grpc::convert::report::parse_report;
+
+    /// An end with all the words that an agent may find.
+    fn last_words(letter: &str) -> Report {
+        let report = wire::AttemptReport {
+            phase: wire::AttemptPhase::Ended.into(),
+            message: letter.repeat(1024),
+            last_log_lines: vec![letter.repeat(1024); 20],
+            ..wire::AttemptReport::default()
+        };
+        parse_report(&report, Time::default()).unwrap()
+    }
+
+    fn attempt(number: u32) -> Attempt {
+        let mut attempt = Attempt::new(number, 1);
+        attempt.allocation = Some(Allocation {
+            id: format!("{number:032}"),
+            worker: "w".repeat(63),
+            generation: 1,
+            region: "r".repeat(63),
+            gpu_uuids: vec!["GPU-00000000-0000-0000-0000-000000000000".to_owned(); 16],
+            fencing_token: "f".repeat(64),
+            replaces: String::new(),
+            host_ports: Vec::new(),
+            at: Time::default(),
+        });
+        attempt
+    }
+
+    fn running(ordinal: u32, service: &Service) -> Replica {
+        let edition = service.header.edition;
+        let mut replica = Replica::new(ordinal, Role::Member, edition, Time::default());
+        replica.attempts = 2;
+        replica.state = State::Running(Phase::Ready);
+        replica.attempt = Some(attempt(2));
+        replica.previous = Some(attempt(1));
+        replica
+    }
+
+    #[test]
+    fn as_many_ends_as_are_recorded_and_planned_for_at_once_fit_whatever_was_printed() {
+        let now = Time::default();
+        let terms = Terms::default();
+        let planned = u32::try_from(terms.batch).unwrap();
+        let recorded = u32::try_from(AT_ONCE).unwrap();
+        for letter in ["\u{1f980}", "\"", "\\", "\u{1}", "x"] {
+            let mut spec = spec("chat");
+            spec.retry = Some(defaults::retry());
+            spec.replicas.min = planned + recorded;
+            spec.replicas.max = planned + recorded;
+            let identity = Identity {
+                project: "default".to_owned(),
+                uid: "u".repeat(32),
+            };
+            let mut before = Service::create(identity, spec, true, now);
+            for ordinal in 0..planned + recorded {
+                let mut replica = running(ordinal, &before);
+                if ordinal < planned {
+                    // Recorded before, and not planned for yet.
+                    let end = Observation::Reported(last_words(letter));
+                    let _ = replica.observe(2, end, now).unwrap();
+                }
+                before.replicas.insert(ordinal, Arc::new(replica));
+            }
+            let mut after = before.clone();
+            for ordinal in planned..planned + recorded {
+                let end = Observation::Reported(last_words(letter));
+                let replica = after.replica_mut(ordinal).unwrap();
+                let _ = replica.observe(2, end, now).unwrap();
+            }
+            let world = World {
+                workers: None,
+                position: &Position::default(),
+                room: 1,
+                moves_elsewhere: &BTreeMap::new(),
+                measure: None,
+                since: Time::default(),
+                terms: &terms,
+            };
+            let actions = plan(now.into(), &after, &world).actions;
+            assert!(actions.len() >= terms.batch);
+            for action in &actions {
+                after.apply(action, 1, now);
+            }
+            let draft = Draft {
+                before: Some(&Stored {
+                    service: Arc::new(before),
+                    revision: Revision(1),
+                }),
+                after: &after,
+                deleted: false,
+                cause: &Cause::system(),
+                now,
+            };
+            let journal = Journal::new("e".to_owned());
+            let written = draft.transaction(&journal, &View::default()).unwrap();
+            written.check_size().unwrap();
+        }
+    }
+}

@@ -26,7 +26,7 @@ use crate::load::Sample;
 
 /// Replicas of one service that one transaction learns of: with as many more as a plan touches at once, the
 /// service itself, its versions and the events, they stay within the 60 records that a transaction takes.
-const AT_ONCE: usize = 12;
+pub(crate) const AT_ONCE: usize = 12;
 
 /// Services of one report that are changed side by side.
 const SIDE_BY_SIDE: usize = 32;
@@ -233,17 +233,27 @@ impl Api {
         uid: &str,
         reports: Vec<(AttemptId, wire::AttemptReport)>,
     ) -> Result<(), Status> {
-        for some in reports.chunks(AT_ONCE) {
-            self.take_some(uid, some).await?;
+        let (mut left, mut at_once) = (&reports[..], AT_ONCE);
+        while !left.is_empty() {
+            let (some, rest) = left.split_at(at_once.min(left.len()));
+            match self.take_some(uid, some).await {
+                // Records may be of before they were bounded as they are now.
+                Err(muster_store::Error::TooLarge { .. }) if at_once > 1 => at_once /= 2,
+                taken => {
+                    taken.map_err(|error| errors::store(&error))?;
+                    left = rest;
+                }
+            }
         }
         Ok(())
     }
 
+    /// `TooLarge`: they do not fit one transaction.
     async fn take_some(
         &self,
         uid: &str,
         reports: &[(AttemptId, wire::AttemptReport)],
-    ) -> Result<(), Status> {
+    ) -> Result<(), muster_store::Error> {
         let observe = |service: &mut Service, now: Time| {
             for (id, report) in reports {
                 let parsed = parse_report(report, now);
@@ -269,8 +279,8 @@ impl Api {
             Ok(_) | Err(Error::Gone) => Ok(()),
             Err(Error::Refused(never)) => match never {},
             // No request id is used here, and no leadership asked for.
-            Err(Error::Repeated | Error::NotLeading) => Err(status::internal()),
-            Err(Error::Store(error)) => Err(errors::store(&error)),
+            Err(Error::Repeated | Error::NotLeading) => Err(muster_store::Error::Closed),
+            Err(Error::Store(error)) => Err(error),
         }
     }
 

@@ -228,6 +228,12 @@ impl Replica {
             end.class = None;
         }
         self.first_start &= end.class.is_none();
+        // A record keeps the output of one attempt: as many as a plan touches have to fit a transaction.
+        if let Some(before) = self.previous.as_mut().and_then(|p| p.end.as_mut())
+            && !end.last_log_lines.is_empty()
+        {
+            before.last_log_lines.clear();
+        }
         if let Some(attempt) = &mut self.attempt {
             attempt.end = Some(end);
             attempt.addresses.clear();

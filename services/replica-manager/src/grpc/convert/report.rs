@@ -66,13 +66,12 @@ fn parse_end(report: &wire::AttemptReport, now: Time) -> End {
         None => Class::Error,
         Some(class) => class,
     };
-    let lines = report.last_log_lines.iter().take(MOST_LINES);
     End {
         at: report.end_time.as_ref().and_then(parse_time).unwrap_or(now),
         exit: report.exit.as_ref().map(parse_exit),
         class: Some(class),
-        message: cut(&report.message),
-        last_log_lines: lines.map(|line| cut(line)).collect(),
+        message: cut(&report.message, MOST_OF_MESSAGE),
+        last_log_lines: last_lines(&report.last_log_lines),
     }
 }
 
@@ -82,8 +81,47 @@ const MOST_LINES: usize = 20;
 /// The same, of characters.
 const MOST_CHARACTERS: usize = 1024;
 
-fn cut(text: &str) -> String {
-    text.chars().take(MOST_CHARACTERS).collect()
+/// Bytes that all log lines of an attempt take in its record. Every replica of a service may end at once, and
+/// as many records as one transaction takes have to fit it whatever they print.
+const MOST_OF_LINES: usize = 4096;
+
+/// Bytes that the words of its end take there.
+const MOST_OF_MESSAGE: usize = 1024;
+
+/// The last lines that there is room for, in order.
+fn last_lines(lines: &[String]) -> Vec<String> {
+    let mut left = MOST_OF_LINES;
+    let mut kept = Vec::new();
+    for line in lines.iter().rev().take(MOST_LINES) {
+        // Quotes and a comma.
+        let Some(room) = left.checked_sub(3).filter(|room| *room > 0) else {
+            break;
+        };
+        let line = cut(line, room);
+        left = room - line.chars().map(stored_size).sum::<usize>();
+        kept.push(line);
+    }
+    kept.reverse();
+    kept
+}
+
+/// As much of a text as takes `room` bytes in a record, without control characters.
+fn cut(text: &str, room: usize) -> String {
+    let plain = text.chars().map(|c| if c == '\t' { ' ' } else { c });
+    let plain = plain.filter(|c| !c.is_control()).take(MOST_CHARACTERS);
+    let counted = plain.scan(0, |size, c| {
+        *size += stored_size(c);
+        (*size <= room).then_some(c)
+    });
+    counted.collect()
+}
+
+/// The bytes of a character in JSON.
+fn stored_size(c: char) -> usize {
+    match c {
+        '"' | '\\' => 2,
+        c => c.len_utf8(),
+    }
 }
 
 fn parse_exit(exit: &wire::ExitStatus) -> Exit {
@@ -112,6 +150,22 @@ mod tests {
             "abc.-1.2",
         ] {
             assert_eq!(parse_attempt_id(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_is_kept_of_a_log_is_its_end_and_bounded_as_it_is_stored() {
+        let lines = |line: &str, count: usize| last_lines(&vec![line.to_owned(); count]);
+        assert_eq!(lines("boom", 30), ["boom"; MOST_LINES]);
+        assert_eq!(lines("\u{1b}[31mre\td\0", 1), ["[31mre d"]);
+        let told: Vec<String> = (0..20).map(|line| format!("{line:01000}")).collect();
+        assert_eq!(last_lines(&told)[1..], told[16..]);
+        for wide in ["x", "\"", "\\", "\u{1f980}", "\u{7}", "\u{ffff}"] {
+            let kept = lines(&wide.repeat(1024), 20);
+            let stored = serde_json::to_vec(&kept).unwrap().len();
+            assert!(stored <= MOST_OF_LINES + 1, "{stored} bytes of {wide:?}");
+            let words = serde_json::to_vec(&cut(&wide.repeat(5000), MOST_OF_MESSAGE)).unwrap();
+            assert!(words.len() <= MOST_OF_MESSAGE + 2, "{wide:?}");
         }
     }
 
