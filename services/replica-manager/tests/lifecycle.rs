@@ -284,3 +284,56 @@ async fn whatever_many_replicas_print_at_once_is_recorded_and_they_can_be_stoppe
         sandbox.stop().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_speaks_for_what_has_its_room_there_alone() {
+    let mut sandbox = Sandbox::start(&[1, 1]).await;
+    sandbox.create(spec("chat", 1)).await;
+    sandbox.until_phase("chat", ServicePhase::Healthy).await;
+    let attempt = sandbox.replicas().await[0].attempt.clone().unwrap();
+    let other = ["w1", "w2"].into_iter().find(|w| *w != attempt.worker);
+    let other = sandbox.agent(other.unwrap()).clone();
+    let before = sandbox.endpoints("chat").await;
+    let report = |phase: AttemptPhase| AttemptReport {
+        attempt_id: attempt.id.clone(),
+        phase: phase.into(),
+        addresses: vec![PortAddress {
+            number: 8000,
+            name: String::new(),
+            address: "6.6.6.6:666".to_owned(),
+        }],
+        ..AttemptReport::default()
+    };
+    let told = other.report(report(AttemptPhase::Ready)).await;
+    assert_eq!(told, ReportReplicasResponse::default());
+    // What ended there was not what runs here, and need not be told again.
+    let told = other.report(report(AttemptPhase::Ended)).await;
+    assert_eq!(told.forgotten_attempts, std::slice::from_ref(&attempt.id));
+    assert_eq!(sandbox.endpoints("chat").await, before);
+    assert_eq!(sandbox.replicas().await[0].attempt, Some(attempt));
+    let orphans = ListOrphansRequest::default();
+    let orphans = sandbox.client.list_orphans(orphans).await.unwrap();
+    assert_eq!(orphans.into_inner().orphans, []);
+    sandbox.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_workers_name_reports_nothing() {
+    let sandbox = Sandbox::start(&[]).await;
+    let mut client = AssignmentsServiceClient::new(sandbox.channel.clone());
+    for name in ["", "gho/st/", "Ghost"] {
+        let report = ReportReplicasRequest {
+            worker: name.to_owned(),
+            ..ReportReplicasRequest::default()
+        };
+        let refused = client.report_replicas(report).await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{refused}");
+        let watch = WatchAssignmentsRequest {
+            worker: name.to_owned(),
+            ..WatchAssignmentsRequest::default()
+        };
+        let refused = client.watch_assignments(watch).await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{refused}");
+    }
+    sandbox.stop().await;
+}

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::StreamExt as _;
+use muster_model::name;
 use muster_proto::replicas::v1 as wire;
 use muster_proto::replicas::v1::assignments_service_server::AssignmentsService;
 use muster_proto::types::v1::ErrorReason;
@@ -41,10 +42,10 @@ impl AssignmentsService for Api {
     ) -> Result<Response<Self::WatchAssignmentsStream>, Status> {
         speaks_for_itself(&Principal::of(&request), &request.get_ref().worker)?;
         let asked = request.into_inner();
+        let mut faults = Violations::new();
+        is_worker(&asked.worker, &mut faults);
+        faults.into_result()?;
         self.refuse_fenced(&asked.worker, asked.generation)?;
-        if asked.worker.is_empty() {
-            return Err(status::invalid_field("worker", "is required"));
-        }
         // An agent that comes from another instance must not be told what was true before that.
         let in_step = self.engine.in_step().await;
         in_step.map_err(|error| errors::store(&error))?;
@@ -68,9 +69,7 @@ impl AssignmentsService for Api {
         speaks_for_itself(&Principal::of(&request), &request.get_ref().worker)?;
         let asked = request.into_inner();
         let mut faults = Violations::new();
-        if asked.worker.is_empty() {
-            faults.add("worker", "is required");
-        }
+        is_worker(&asked.worker, &mut faults);
         let now = self.engine.now();
         let mut sorted = Sorted::default();
         for (index, report) in asked.reports.iter().enumerate() {
@@ -80,7 +79,7 @@ impl AssignmentsService for Api {
         }
         faults.into_result()?;
         self.refuse_fenced(&asked.worker, asked.generation)?;
-        if !self.all_current(&asked.reports) {
+        if !self.all_current(&asked.worker, &asked.reports) {
             // Another instance may know what this one has not seen yet.
             let in_step = self.engine.in_step().await;
             in_step.map_err(|error| errors::store(&error))?;
@@ -88,7 +87,7 @@ impl AssignmentsService for Api {
         let ids = asked.reports.iter().map(|report| report.attempt_id.clone());
         let whole = asked.whole.then(|| ids.collect::<BTreeSet<String>>());
         for report in asked.reports {
-            self.sort(report, &mut sorted);
+            self.sort(&asked.worker, report, &mut sorted);
         }
         self.keep_orphans(&asked.worker, &sorted, whole.as_ref())
             .await?;
@@ -134,18 +133,18 @@ impl Api {
             .into_status())
     }
 
-    /// Whether each report is about an attempt that is known to run.
-    fn all_current(&self, reports: &[wire::AttemptReport]) -> bool {
+    /// Whether each report is about an attempt that is known to run on this worker.
+    fn all_current(&self, worker: &str, reports: &[wire::AttemptReport]) -> bool {
         reports.iter().all(|report| {
             let id = parse_attempt_id(&report.attempt_id);
-            id.is_some_and(|id| matches!(self.knowledge(&id), Knowledge::Current))
+            id.is_some_and(|id| self.knowledge(worker, &id) == Knowledge::Current)
         })
     }
 
-    fn sort(&self, report: wire::AttemptReport, sorted: &mut Sorted) {
+    fn sort(&self, worker: &str, report: wire::AttemptReport, sorted: &mut Sorted) {
         let ended = report.phase == i32::from(wire::AttemptPhase::Ended);
         let id = parse_attempt_id(&report.attempt_id);
-        match id.map(|id| (self.knowledge(&id), id)) {
+        match id.map(|id| (self.knowledge(worker, &id), id)) {
             Some((Knowledge::Current, id)) => {
                 sorted.no_orphans.push(report.attempt_id.clone());
                 sorted
@@ -156,6 +155,13 @@ impl Api {
             }
             // Its agent says so again, and may not forget its end until that is recorded.
             Some((Knowledge::Early, _)) => sorted.no_orphans.push(report.attempt_id),
+            // It is another worker's to speak of. What ended here was not what runs there.
+            Some((Knowledge::Elsewhere, _)) => {
+                sorted.no_orphans.push(report.attempt_id.clone());
+                if ended {
+                    sorted.forgotten.push(report.attempt_id);
+                }
+            }
             // Its end is stored already; what still runs of it, its allocation's end will stop.
             Some((Knowledge::Past, _)) if ended => sorted.forgotten.push(report.attempt_id),
             Some((Knowledge::Past, _)) => {}
@@ -195,11 +201,13 @@ impl Api {
         }
     }
 
-    fn knowledge(&self, id: &AttemptId) -> Knowledge {
+    /// What the records know of an attempt that a worker speaks of.
+    pub(super) fn knowledge(&self, worker: &str, id: &AttemptId) -> Knowledge {
         let stored = self.engine.parts().view.get(&id.uid);
         stored.map_or(Knowledge::None, |stored| {
             let epoch = self.engine.epoch();
-            stored.service.knows(id.ordinal, id.number, epoch)
+            let attempt = (id.ordinal, id.number);
+            stored.service.knows_on(worker, attempt, epoch)
         })
     }
 
@@ -297,6 +305,13 @@ impl Api {
             .parts()
             .loads
             .sample(&id.uid, id.ordinal, sample);
+    }
+}
+
+/// What is no worker's name could be taken for a part of another's key.
+fn is_worker(name: &str, faults: &mut Violations) {
+    if let Err(error) = name::check(name) {
+        faults.add("worker", error.to_string());
     }
 }
 

@@ -17,6 +17,7 @@ use tonic::metadata::MetadataValue;
 use tonic::{Code, Request, Response, Status};
 
 use super::{ACTOR, Api, deadline};
+use crate::domain::service::epoch::Knowledge;
 
 /// The calls that are passed on, by full name.
 pub(super) const REPORT_LOAD: &str = "/muster.replicas.v1.ReplicasService/ReportLoad";
@@ -116,7 +117,7 @@ impl Api {
     fn take_samples(&self, asked: &wire::ReportReplicasRequest) -> wire::ReportReplicasResponse {
         for report in &asked.reports {
             if let Some(id) = super::convert::report::parse_attempt_id(&report.attempt_id)
-                && self.engine.parts().view.get(&id.uid).is_some()
+                && self.knowledge(&asked.worker, &id) == Knowledge::Current
             {
                 self.take_sample(&id, report);
                 self.engine.wake([id.uid.as_str().into()]);

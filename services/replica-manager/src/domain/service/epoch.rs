@@ -22,6 +22,8 @@ pub struct Epoch {
 pub enum Knowledge {
     /// It is the current one of its replica, and has not ended.
     Current,
+    /// The same, and it has its room on another worker than the one that speaks of it.
+    Elsewhere,
     /// Its agent is ahead of its record, which has no room for it yet: what is said of it cannot be recorded.
     Early,
     /// Its end is recorded.
@@ -66,6 +68,23 @@ impl Service {
     #[must_use]
     pub fn is_of(&self, epoch: &Epoch) -> bool {
         self.header.epoch == epoch.name
+    }
+
+    /// What the records know of one of its attempts, (ordinal, number), of which a worker speaks.
+    #[must_use]
+    pub fn knows_on(&self, worker: &str, attempt: (u32, u32), epoch: &Epoch) -> Knowledge {
+        let (ordinal, number) = attempt;
+        let known = self.knows(ordinal, number, epoch);
+        let replica = self.replicas.get(&ordinal);
+        let on = replica.and_then(|replica| replica.worker());
+        match known {
+            Knowledge::Current if on != Some(worker) => Knowledge::Elsewhere,
+            Knowledge::Current
+            | Knowledge::Elsewhere
+            | Knowledge::Early
+            | Knowledge::Past
+            | Knowledge::None => known,
+        }
     }
 
     /// What the records know of one of its attempts.
