@@ -211,6 +211,7 @@ impl Executor {
             }
             Answer::Refused(message) => Observation::Refused { message },
             Answer::Void => Observation::Void,
+            Answer::UsedUp => Observation::UsedUp,
             Answer::Unknown => return false,
         };
         let observe = |service: &mut Service, now: Time| {

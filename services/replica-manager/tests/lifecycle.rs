@@ -5,7 +5,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::sandbox::{Sandbox, at_once, spec};
+use common::sandbox::{PATIENCE, Sandbox, at_once, spec};
 use muster_proto::ops::v1::SetMaintenanceRequest;
 use muster_proto::ops::v1::ops_service_client::OpsServiceClient;
 use muster_proto::replicas::v1::assignments_service_client::AssignmentsServiceClient;
@@ -335,5 +335,60 @@ async fn what_is_no_workers_name_reports_nothing() {
         let refused = client.watch_assignments(watch).await.unwrap_err();
         assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{refused}");
     }
+    sandbox.stop().await;
+}
+
+/// Waits until room is held whose answer was lost, then changes the service in place: the same question is
+/// another one from then on. The id of the room.
+async fn lose_an_answer(sandbox: &mut Sandbox) -> String {
+    sandbox.registry.lose_answers(true);
+    let mut wanted = spec("chat", 1);
+    sandbox.create(wanted.clone()).await;
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let room = loop {
+        if let Some(room) = sandbox.registry.allocations().first() {
+            break room.id.clone();
+        }
+        assert!(tokio::time::Instant::now() < deadline, "no room is given");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    wanted.stop = Some(StopPolicy {
+        grace: Some(prost_types::Duration {
+            seconds: 7,
+            nanos: 0,
+        }),
+    });
+    let request = UpdateServiceRequest {
+        spec: Some(wanted),
+        ..UpdateServiceRequest::default()
+    };
+    let updated = sandbox.client.update_service(request).await.unwrap();
+    let effect = updated.into_inner().effect;
+    assert_eq!(effect, i32::from(UpdateEffect::InPlace));
+    room
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn room_whose_answer_was_lost_is_taken_though_the_question_is_another_by_now() {
+    let mut sandbox = Sandbox::start(&[2]).await;
+    let room = lose_an_answer(&mut sandbox).await;
+    sandbox.registry.lose_answers(false);
+    sandbox.until_phase("chat", ServicePhase::Healthy).await;
+    let attempt = sandbox.replicas().await[0].attempt.clone().unwrap();
+    assert_eq!((attempt.number, attempt.allocation_id), (1, room));
+    assert_eq!(sandbox.registry.allocations().len(), 1);
+    sandbox.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_that_room_is_gone_another_attempt_follows_and_nothing_has_failed() {
+    let mut sandbox = Sandbox::start(&[2]).await;
+    let room = lose_an_answer(&mut sandbox).await;
+    sandbox.registry.take_back(&room);
+    sandbox.registry.lose_answers(false);
+    sandbox.until_phase("chat", ServicePhase::Healthy).await;
+    let replica = sandbox.replicas().await.remove(0);
+    assert_eq!(replica.attempt.unwrap().number, 2);
+    assert_eq!((replica.restarts, replica.previous_attempt), (0, None));
     sandbox.stop().await;
 }

@@ -8,6 +8,7 @@ use muster_runtime::deadline::Deadline;
 use muster_runtime::status::Details;
 use tonic::{Code, Request, Status};
 
+use super::orphans;
 use crate::domain::replica::attempt::Allocation;
 use crate::domain::replica::{Place, State};
 use crate::domain::service::Service;
@@ -51,6 +52,8 @@ pub(crate) enum Answer {
     Refused(String),
     /// It was given once, and taken back.
     Void,
+    /// The attempt's id was used up by another question, and no room is held under it.
+    UsedUp,
     /// Nothing is known: it has to be asked again.
     Unknown,
 }
@@ -117,12 +120,38 @@ pub(crate) async fn ask(
     request: wire::AllocateRequest,
     now: Time,
 ) -> Answer {
+    let attempt = request.spec.as_ref().map(|spec| spec.request_id.clone());
     match registry.allocate(timely(request)).await {
         Ok(response) => match response.into_inner().allocation {
             Some(allocation) => Answer::Given(parse_allocation(allocation, now)),
             None => Answer::Unknown,
         },
+        Err(status) if Details::of(&status).is(ErrorReason::RequestIdReused) => {
+            given_before(registry, &attempt.unwrap_or_default(), now).await
+        }
         Err(status) => judge(&status),
+    }
+}
+
+/// The room that an attempt got by an answer that was lost, to a question that a change in place has altered
+/// since.
+async fn given_before(
+    mut registry: WorkersServiceClient<Channel>,
+    attempt: &str,
+    now: Time,
+) -> Answer {
+    let held = match orphans::held(&mut registry).await {
+        Ok(held) => held,
+        Err(status) => {
+            tracing::debug!(%status, "what is held cannot be read");
+            return Answer::Unknown;
+        }
+    };
+    let is_its =
+        |room: &wire::Allocation| room.attributes.get(ATTEMPT).is_some_and(|a| a == attempt);
+    match held.into_iter().find(is_its) {
+        Some(room) => Answer::Given(parse_allocation(room, now)),
+        None => Answer::UsedUp,
     }
 }
 

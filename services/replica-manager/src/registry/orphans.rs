@@ -44,7 +44,8 @@ pub(crate) async fn give_back_unknown(
     Ok(())
 }
 
-async fn held(
+/// Everything that the registry holds for us.
+pub(super) async fn held(
     registry: &mut WorkersServiceClient<Channel>,
 ) -> Result<Vec<wire::Allocation>, Status> {
     let filter = wire::AllocationFilter {

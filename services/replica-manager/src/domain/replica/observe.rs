@@ -18,6 +18,8 @@ pub enum Observation {
     },
     /// The registry gave it room once, and took it back: it cannot start any more.
     Void,
+    /// The registry knows its id from another question, and holds no room under it.
+    UsedUp,
     /// Its agent spoke of it.
     Reported(Report),
 }
@@ -92,6 +94,7 @@ impl Replica {
             Observation::Allocated(room) => self.allocated(room, now),
             Observation::Refused { message } => self.refused(message, now),
             Observation::Void => self.void(now),
+            Observation::UsedUp => self.used_up(now),
             Observation::Reported(report) => self.reported(report, now),
         }
     }
@@ -160,6 +163,22 @@ impl Replica {
             self.placeless.get_or_insert(now);
             let placing = placing.clone();
             self.change(State::Refused(placing), now);
+        }
+        Ok(Changed::Yes)
+    }
+
+    /// Asks on under the next number: that nothing came of this one is nobody's failure.
+    fn used_up(&mut self, now: Time) -> Result<Changed, Rejected> {
+        let State::Placing(_) = &self.state else {
+            return Err(Rejected::Past);
+        };
+        if self.stop.is_some() {
+            self.end_attempt(stopped_before_start(now), now);
+            return Ok(Changed::Yes);
+        }
+        self.attempts += 1;
+        if let Some(attempt) = &mut self.attempt {
+            attempt.number = self.attempts;
         }
         Ok(Changed::Yes)
     }
