@@ -52,7 +52,10 @@ struct Sampled {
 /// What an agent measured of one attempt.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sample {
+    /// When it was received, by our clock: what is forgotten is judged by it.
     pub(crate) at: Time,
+    /// When it was taken, by the agent's clock, which tells it from others of the same agent only.
+    pub(crate) taken: Time,
     pub(crate) metric: Option<f64>,
     pub(crate) cpu_percent: Option<f64>,
     pub(crate) gpu_percent: Option<f64>,
@@ -76,10 +79,15 @@ impl Loads {
     pub(crate) fn sample(&self, uid: &str, ordinal: u32, sample: Sample) {
         let mut all = self.lock();
         let sampled = &mut all.entry(uid.to_owned()).or_default().sampled;
-        // One that another instance passed on may come after a newer one.
+        // One that another instance passed on may come after a newer one, and agents repeat their last. A clock
+        // that was set back, or is another machine's, holds newer ones up only for as long as that can be.
+        let fresh = |known: &Sample| {
+            let overdue = sample.at.since(known.at) >= LATE_AFTER;
+            known.taken < sample.taken || (known.taken != sample.taken && overdue)
+        };
         if sampled
             .get(&ordinal)
-            .is_none_or(|known| known.sample.at < sample.at)
+            .is_none_or(|known| fresh(&known.sample))
         {
             let counted = false;
             sampled.insert(ordinal, Sampled { sample, counted });

@@ -294,9 +294,11 @@ impl Api {
 
     pub(super) fn take_sample(&self, id: &AttemptId, report: &wire::AttemptReport) {
         let Some(sample) = &report.sample else { return };
-        let at = sample.time.as_ref().and_then(parse_time);
+        let now = self.engine.now();
+        let taken = sample.time.as_ref().and_then(parse_time);
         let sample = Sample {
-            at: at.unwrap_or_else(|| self.engine.now()),
+            at: now,
+            taken: taken.unwrap_or(now),
             metric: sample.metric,
             cpu_percent: sample.cpu_percent,
             gpu_percent: sample.gpu_percent,

@@ -36,6 +36,7 @@ fn ready(replicas: u32) -> Service {
 fn sample(second: u64, used: f64) -> Sample {
     Sample {
         at: at(second),
+        taken: at(second),
         metric: None,
         cpu_percent: Some(used),
         gpu_percent: None,
@@ -119,4 +120,32 @@ fn without_another_sample_there_is_no_news_until_all_is_forgotten() {
         assert_eq!(loads.measure(&service, at(second)), measure, "at {second}");
     }
     assert_eq!(loads.measure(&service, at(90)), None);
+}
+
+#[test]
+fn samples_count_whatever_the_clock_of_their_machine_says() {
+    let service = ready(1);
+    for wrong in [0_u64, 1_000_000, 2_000_000] {
+        let taken = |second| Time::default() + Duration::from_secs(wrong + second);
+        let loads = Loads::default();
+        let take = |received, taken, used| {
+            let taken = Sample {
+                taken,
+                ..sample(received, used)
+            };
+            loads.sample("uid", 0, taken);
+            loads
+                .measure(&service, at(received))
+                .map(|m| (m.at, m.total))
+        };
+        assert_eq!(take(100, taken(500), 40.0), Some((at(100), 40.0)));
+        // Repeated, it is no news; nor is an older one that comes later.
+        assert_eq!(take(105, taken(500), 40.0), Some((at(100), 40.0)));
+        assert_eq!(take(106, taken(490), 10.0), Some((at(100), 40.0)));
+        assert_eq!(take(110, taken(510), 50.0), Some((at(110), 50.0)));
+        // The clock is set back.
+        assert_eq!(take(115, taken(15), 60.0), Some((at(110), 50.0)));
+        assert_eq!(take(130, taken(30), 60.0), Some((at(130), 60.0)));
+        assert_eq!(take(135, taken(35), 70.0), Some((at(135), 70.0)));
+    }
 }
