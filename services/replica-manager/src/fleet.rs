@@ -14,11 +14,22 @@ pub(crate) struct Fleet(Arc<RwLock<Inner>>);
 #[derive(Debug)]
 pub(crate) struct Inner {
     workers: BTreeMap<String, Worker>,
+    /// What else is known of them.
+    traits: BTreeMap<String, Traits>,
     complete: bool,
     /// How far they have been told.
     pub(crate) position: Position,
     /// Grows with each change that may have made room; never 0.
     pub(crate) room: u64,
+}
+
+/// What plans do not read of a worker.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Traits {
+    /// Unlike its name, never used again; empty if it is not known.
+    pub(crate) uid: String,
+    /// A hash of what placements are judged by: its labels, price and capacity.
+    pub(crate) offered: u64,
 }
 
 impl Inner {
@@ -35,6 +46,7 @@ impl Fleet {
         let nanos = start.since(Time::default()).as_nanos();
         Self(Arc::new(RwLock::new(Inner {
             workers: BTreeMap::new(),
+            traits: BTreeMap::new(),
             complete: false,
             position: Position::default(),
             room: u64::try_from(nanos).unwrap_or(u64::MAX >> 1).max(1),
@@ -67,15 +79,18 @@ impl Fleet {
 
     /// A worker is as told now. The answer says whether anything of it changed, and whether that may
     /// have made room.
-    pub(crate) fn put(&self, name: &str, worker: Worker) -> Told {
+    pub(crate) fn put(&self, name: &str, worker: Worker, traits: Traits) -> Told {
         let mut inner = self.write();
         let before = inner.workers.get(name);
-        if before == Some(&worker) {
+        let known = inner.traits.get(name);
+        if before == Some(&worker) && known == Some(&traits) {
             return Told::Nothing;
         }
         let was_open = before.is_some_and(Worker::placeable);
-        let opens = worker.placeable() && !was_open;
+        let offers_other = known.is_none_or(|known| known.offered != traits.offered);
+        let opens = worker.placeable() && (!was_open || offers_other);
         inner.workers.insert(name.to_owned(), worker);
+        inner.traits.insert(name.to_owned(), traits);
         if opens {
             inner.room += 1;
             Told::Room
@@ -85,7 +100,9 @@ impl Fleet {
     }
 
     pub(crate) fn remove(&self, name: &str) -> Told {
-        match self.write().workers.remove(name) {
+        let mut inner = self.write();
+        inner.traits.remove(name);
+        match inner.workers.remove(name) {
             Some(_) => Told::Change,
             None => Told::Nothing,
         }
@@ -102,6 +119,7 @@ impl Fleet {
         let gone: Vec<String> = gone.cloned().collect();
         for name in &gone {
             inner.workers.remove(name);
+            inner.traits.remove(name);
         }
         gone
     }
@@ -124,6 +142,42 @@ pub(crate) enum Told {
     Nothing,
     /// Something of it is new.
     Change,
-    /// It takes work now, and did not.
+    /// It takes work now, and did not, or has something else to offer.
     Room,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn worker(state: WorkerState) -> Worker {
+        Worker {
+            state,
+            liveness: Liveness::Alive,
+            fenced: false,
+            unconfirmed: false,
+            revoked_through: 0,
+            drain: None,
+            generation: 1,
+            region: String::new(),
+            zone: String::new(),
+            agent_address: String::new(),
+        }
+    }
+
+    #[test]
+    fn what_a_worker_has_newly_to_offer_is_room_if_it_takes_work() {
+        let fleet = Fleet::new(Time::default());
+        let offering = |state, offered| {
+            let uid = String::new();
+            fleet.put("w1", worker(state), Traits { uid, offered })
+        };
+        assert_eq!(offering(WorkerState::Provisioning, 1), Told::Change);
+        assert_eq!(offering(WorkerState::Active, 1), Told::Room);
+        assert_eq!(offering(WorkerState::Active, 1), Told::Nothing);
+        let before = fleet.read().room;
+        assert_eq!(offering(WorkerState::Active, 2), Told::Room);
+        assert!(fleet.read().room > before);
+        assert_eq!(offering(WorkerState::Draining, 3), Told::Change);
+    }
 }

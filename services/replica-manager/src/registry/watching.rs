@@ -3,6 +3,7 @@
 //! known stays so. An instance that begins to lead claims its term there before it reads anything.
 
 use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use muster_runtime::connect::Channel;
 use muster_runtime::health::Check;
 use muster_runtime::resume;
 use muster_runtime::status::Details;
+use prost::Message as _;
 use tokio::sync::watch;
 use tonic::{Code, Status};
 
@@ -24,7 +26,7 @@ use super::{claim, orphans};
 use crate::crash::Step;
 use crate::domain::world::{Drain, Liveness, Position, Worker, WorkerState};
 use crate::engine::Engine;
-use crate::fleet::Told;
+use crate::fleet::{Told, Traits};
 use crate::grpc::convert::parse_time;
 use crate::state::hubs::Hubs;
 
@@ -178,11 +180,12 @@ impl Follower {
         let parts = self.engine.parts();
         let (name, told) = match change.change {
             Some(WorkerChange::Put(worker) | WorkerChange::Observed(worker)) => {
+                let traits = parse_traits(&worker);
                 let (name, worker) = parse_worker(worker);
                 if let Some(seen) = &mut place.seen {
                     seen.insert(name.clone());
                 }
-                let told = parts.fleet.put(&name, worker);
+                let told = parts.fleet.put(&name, worker, traits);
                 (name, told)
             }
             Some(WorkerChange::Deleted(worker)) => {
@@ -289,6 +292,26 @@ impl Follower {
     }
 }
 
+fn parse_traits(worker: &wire::Worker) -> Traits {
+    let offered = wire::Worker {
+        labels: worker.labels.clone(),
+        agent_labels: worker.agent_labels.clone(),
+        capacity: worker.capacity.clone(),
+        capacity_type: worker.capacity_type,
+        price: worker.price,
+        backend: worker.backend.clone(),
+        region: worker.region.clone(),
+        zone: worker.zone.clone(),
+        ..wire::Worker::default()
+    };
+    let mut hasher = DefaultHasher::new();
+    offered.encode_to_vec().hash(&mut hasher);
+    Traits {
+        uid: worker.uid.clone(),
+        offered: hasher.finish(),
+    }
+}
+
 fn parse_worker(worker: wire::Worker) -> (String, Worker) {
     let drain = worker
         .drain
@@ -343,9 +366,33 @@ fn trouble(status: &Status) -> String {
 
 #[cfg(test)]
 mod tests {
+    use muster_proto::types::v1::Price;
     use muster_runtime::status;
 
     use super::*;
+
+    #[test]
+    fn what_a_worker_offers_is_told_apart_from_how_it_is() {
+        let offered = |change: fn(&mut wire::Worker)| {
+            let mut worker = wire::Worker {
+                name: "w1".to_owned(),
+                ..wire::Worker::default()
+            };
+            change(&mut worker);
+            parse_traits(&worker).offered
+        };
+        let plain = offered(|_| ());
+        assert_eq!(plain, offered(|worker| worker.generation = 7));
+        assert_eq!(plain, offered(|worker| worker.fenced = true));
+        let label = |worker: &mut wire::Worker| {
+            worker.labels.insert("tier".to_owned(), "gold".to_owned());
+        };
+        assert_ne!(plain, offered(label));
+        assert_ne!(
+            plain,
+            offered(|worker| worker.price = Some(Price::default()))
+        );
+    }
 
     #[test]
     fn a_registry_that_another_owns_is_not_called_away() {
