@@ -38,6 +38,16 @@ struct Subject {
     only_spec: bool,
 }
 
+impl Subject {
+    /// What it runs or would: after a rollback that is not what was applied last.
+    fn version(&self) -> u64 {
+        let replicas = &self.service.replicas;
+        let replica = self.ordinal.and_then(|ordinal| replicas.get(&ordinal));
+        let aim = self.service.aim().version;
+        replica.map_or(aim, |replica| replica.edition.version)
+    }
+}
+
 impl Api {
     pub(super) async fn explain_service(
         &self,
@@ -48,8 +58,8 @@ impl Api {
         let asked = request.into_inner();
         let project = project(&asked.project)?;
         let (subject, revision) = self.subject(project, asked.target)?;
-        let spec = subject.service.spec();
-        let (fit, offers) = tokio::join!(self.ask_workers(&subject.service), self.ask_offers(spec));
+        let spec = subject.service.spec_of(subject.version());
+        let (fit, offers) = tokio::join!(self.ask_workers(&subject), self.ask_offers(spec));
         let mut explanation = self.own_words(&subject);
         match fit {
             Ok(fit) => {
@@ -181,12 +191,13 @@ impl Api {
         plan::plan(parts.clock.now(), service, &world).reasons
     }
 
-    async fn ask_workers(&self, service: &Service) -> Result<Fit, String> {
+    async fn ask_workers(&self, subject: &Subject) -> Result<Fit, String> {
+        let service = &subject.service;
         let request = workers::AllocateRequest {
             owner: OWNER.to_owned(),
             // A question takes nothing, so nobody's term matters.
             owner_term: None,
-            spec: Some(calls::question(service, service.header.version)),
+            spec: Some(calls::question(service, subject.version())),
             validate_only: true,
         };
         let mut registry = self.registry.clone();
@@ -274,7 +285,50 @@ fn render_hint(offer: &offers::Offer) -> wire::OfferHint {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::domain::replica::{Replica, Role};
+    use crate::domain::rollout::{Edition, Rollout, Stage};
+    use crate::domain::time::Time;
+
+    #[test]
+    fn what_is_asked_for_is_what_runs_not_what_was_rolled_back() {
+        let spec = crate::domain::spec::testing::spec("chat");
+        let identity = Identity {
+            project: "default".to_owned(),
+            uid: "uid".to_owned(),
+        };
+        let mut service = Service::create(identity, spec, true, Time::default());
+        let stable = service.header.edition;
+        let target = Edition {
+            template: 2,
+            version: 2,
+            ..stable
+        };
+        service.header.version = 2;
+        service.header.edition = target;
+        service.header.rollout = Some(Rollout {
+            stage: Stage::RolledBack,
+            target,
+            stable: Some(stable),
+            reason: String::new(),
+            began: Time::default(),
+            progress: Time::default(),
+        });
+        let replica = Replica::new(4, Role::Member, target, Time::default());
+        service.replicas.insert(4, Arc::new(replica));
+        let version = |ordinal| {
+            let (service, only_spec) = (service.clone(), false);
+            let subject = Subject {
+                service,
+                ordinal,
+                only_spec,
+            };
+            subject.version()
+        };
+        assert_eq!([version(None), version(Some(4))], [1, 2]);
+    }
 
     #[test]
     fn what_our_own_workers_have_is_no_offer() {
