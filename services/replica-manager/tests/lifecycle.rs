@@ -392,3 +392,32 @@ async fn where_that_room_is_gone_another_attempt_follows_and_nothing_has_failed(
     assert_eq!((replica.restarts, replica.previous_attempt), (0, None));
     sandbox.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_an_update_of_the_count_gives_up_what_a_user_scaled_to() {
+    let mut sandbox = Sandbox::start(&[4]).await;
+    let mut wanted = spec("chat", 1);
+    sandbox.create(wanted.clone()).await;
+    sandbox.scale("chat", 3).await.unwrap();
+    for (mask, scale) in [
+        (vec!["labels"], Some(3)),
+        (vec!["labels", "retry"], Some(3)),
+        (vec!["labels", "replicas.max"], None),
+    ] {
+        wanted
+            .labels
+            .insert("mask".to_owned(), mask.len().to_string());
+        let paths = mask.iter().map(ToString::to_string).collect();
+        let request = UpdateServiceRequest {
+            spec: Some(wanted.clone()),
+            update_mask: Some(prost_types::FieldMask { paths }),
+            ..UpdateServiceRequest::default()
+        };
+        let updated = sandbox.client.update_service(request).await.unwrap();
+        let updated = updated.into_inner();
+        assert_eq!(updated.service.unwrap().scale, scale, "{mask:?}");
+        let notes = updated.notes.iter().filter(|note| note.contains("scaling"));
+        assert_eq!(notes.count(), usize::from(scale.is_none()), "{mask:?}");
+    }
+    sandbox.stop().await;
+}

@@ -155,7 +155,8 @@ impl Api {
             let current = render_spec(service.spec());
             let merged = mask::merge(&current, given.clone(), paths).map_err(under_spec)?;
             let spec = parse_spec(merged).map_err(under_spec)?;
-            let updated = apply(service, spec, !asked.no_start, now)?;
+            let counts = mask::covers(paths, &given, "replicas");
+            let updated = apply(service, spec, counts, !asked.no_start, now)?;
             seen = Some((updated, service.clone()));
             if asked.validate_only {
                 Err(Stopped::Dry)
@@ -369,7 +370,7 @@ impl Api {
         );
         let act = |service: &mut Service, now| {
             let earlier = self.earlier(service, asked.version)?;
-            apply(service, (*earlier).clone(), false, now).map(|_| ())
+            apply(service, (*earlier).clone(), true, false, now).map(|_| ())
         };
         let changed = self.command(target, &actor, act).await?;
         Ok(Response::new(wire::RollbackServiceResponse {
@@ -562,11 +563,20 @@ impl Updated {
     }
 }
 
-/// Gives a service another spec, and starts it if that is asked for.
-fn apply(service: &mut Service, spec: Spec, start: bool, now: Time) -> Result<Updated, Stopped> {
+/// Gives a service another spec, and starts it if that is asked for. `counts`: the spec's number of replicas
+/// holds from now on, whatever a user has scaled it to.
+fn apply(
+    service: &mut Service,
+    spec: Spec,
+    counts: bool,
+    start: bool,
+    now: Time,
+) -> Result<Updated, Stopped> {
     let diff = diff::diff(service.spec(), &spec);
     let mut notes = Vec::new();
-    if let Some(scale) = service.header.scale {
+    let scale = service.header.scale;
+    let given_up = scale.filter(|_| counts);
+    if let Some(scale) = given_up {
         let min = spec.replicas.min;
         notes.push(format!(
             "the count of {scale} set by scaling is given up: the spec's {min} holds"
@@ -584,8 +594,9 @@ fn apply(service: &mut Service, spec: Spec, start: bool, now: Time) -> Result<Up
         ));
     }
     let starts = start && service.header.intent != Intent::Run;
-    if diff.effect != Effect::None || service.header.scale.is_some() {
+    if diff.effect != Effect::None || given_up.is_some() {
         service.update(spec, &diff, now)?;
+        service.header.scale = scale.filter(|_| !counts);
     }
     if starts {
         service.start("applied", now)?;

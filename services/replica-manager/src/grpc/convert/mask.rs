@@ -88,11 +88,29 @@ fn take_path(
         }
         return;
     };
+    let before = into.get_field(&field).into_owned();
     let inner = from.get_field(&field).into_owned();
-    match (into.get_field_mut(&field), inner) {
-        (Value::Message(into), Value::Message(from)) => take_path(into, &from, rest, faults),
+    match (before.clone(), inner) {
+        (Value::Message(mut inside), Value::Message(from)) => {
+            take_path(&mut inside, &from, rest, faults);
+            let after = Value::Message(inside);
+            // Clearing a part of what is not there must not bring the whole about.
+            if after != before {
+                into.set_field(&field, after);
+            }
+        }
         _ => faults.add("update_mask", format!("names no field: {path}")),
     }
+}
+
+/// Whether an update with these paths takes this field of the spec.
+pub(crate) fn covers(paths: &[String], given: &ServiceSpec, field: &str) -> bool {
+    if paths.is_empty() {
+        let given = reflect(given);
+        return given.is_some_and(|given| given.has_field_by_name(field));
+    }
+    let heads = paths.iter().filter_map(|path| path.split('.').next());
+    heads.into_iter().any(|head| head == "*" || head == field)
 }
 
 #[cfg(test)]
@@ -156,6 +174,39 @@ mod tests {
         assert_eq!(run.working_dir, "/srv");
         assert_eq!(merged.retry, None);
         assert_eq!(merged.stop, None);
+    }
+
+    #[test]
+    fn a_path_into_what_is_not_set_sets_it_only_with_a_value() {
+        let mut bare = current();
+        bare.retry = None;
+        let mut with = given();
+        for retry in [None, Some(RetryPolicy::default())] {
+            with.retry = retry;
+            let merged = merge(&bare, with.clone(), &paths(&["retry.max_attempts"])).unwrap();
+            assert_eq!(merged.retry, None);
+        }
+        let retry = RetryPolicy {
+            max_attempts: 3,
+            ..RetryPolicy::default()
+        };
+        with.retry = Some(retry);
+        let merged = merge(&bare, with.clone(), &paths(&["retry.max_attempts"])).unwrap();
+        assert_eq!(merged.retry, with.retry);
+        with.retry = None;
+        let merged = merge(&merged, with, &paths(&["retry.max_attempts"])).unwrap();
+        assert_eq!(merged.retry, Some(RetryPolicy::default()));
+    }
+
+    #[test]
+    fn a_path_covers_what_is_in_it() {
+        let covered =
+            |given: &ServiceSpec, named: &[&str]| covers(&paths(named), given, "replicas");
+        assert!(covered(&current(), &[]) && !covered(&given(), &[]));
+        for named in ["*", "replicas", "replicas.min"] {
+            assert!(covered(&given(), &["labels", named]), "{named}");
+        }
+        assert!(!covered(&current(), &["labels", "retry"]));
     }
 
     #[test]
