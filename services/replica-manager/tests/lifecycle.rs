@@ -421,3 +421,29 @@ async fn only_an_update_of_the_count_gives_up_what_a_user_scaled_to() {
     }
     sandbox.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_large_is_refused_in_words() {
+    let mut sandbox = Sandbox::start(&[1]).await;
+    let mut large = spec("large", 1);
+    large.run.as_mut().unwrap().command = vec!["x".repeat(600 * 1024)];
+    let request = CreateServiceRequest {
+        spec: Some(large),
+        ..CreateServiceRequest::default()
+    };
+    let refused = sandbox.client.create_service(request).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{refused}");
+    assert!(refused.message().contains("524288 bytes"), "{refused}");
+    sandbox.create(spec("chat", 1)).await;
+    for (letters, code) in [(128, None), (129, Some(tonic::Code::InvalidArgument))] {
+        let request = ReportLoadRequest {
+            name: "chat".to_owned(),
+            reporter: "é".repeat(letters),
+            value: 1.0,
+            ..ReportLoadRequest::default()
+        };
+        let answer = sandbox.client.report_load(request).await;
+        assert_eq!(answer.err().map(|status| status.code()), code);
+    }
+    sandbox.stop().await;
+}

@@ -48,11 +48,19 @@ pub(super) fn store(error: &muster_store::Error) -> Status {
     }
 }
 
+/// What a caller's change failed with at the store: one that is too large is the caller's to mend.
+pub(super) fn stored(error: &muster_store::Error) -> Status {
+    if let muster_store::Error::TooLarge { .. } = error {
+        return status::invalid_field("spec", format!("cannot be stored: {error}"));
+    }
+    store(error)
+}
+
 /// What a change of a named service failed with.
 pub(super) fn change(error: Error<Stopped>, name: &str) -> Status {
     match error {
         Error::Gone => no_service(name),
-        Error::Store(error) => store(&error),
+        Error::Store(error) => stored(&error),
         Error::Refused(Stopped::Status(status)) => *status,
         Error::Refused(Stopped::Refused(refused)) => wrong_state(refused.to_string()),
         // Answered by what the request id was used for; no caller's change asks for the leadership.

@@ -16,6 +16,9 @@ use crate::domain::endpoints;
 use crate::domain::service::Service;
 use crate::domain::time::Time;
 
+/// The longest name of a reporter of load, in characters.
+const LONGEST_REPORTER: usize = 128;
+
 /// Which services, checked.
 pub(super) struct ServiceFilter(Option<wire::ServiceFilter>);
 
@@ -284,6 +287,10 @@ impl Api {
         let mut faults = Violations::new();
         if asked.reporter.is_empty() {
             faults.add("reporter", "is required");
+        }
+        if asked.reporter.chars().count() > LONGEST_REPORTER {
+            let message = format!("must be at most {LONGEST_REPORTER} characters");
+            faults.add("reporter", message);
         }
         if !(asked.value.is_finite() && asked.value >= 0.0) {
             faults.add("value", format!("must be 0 or more, is {}", asked.value));

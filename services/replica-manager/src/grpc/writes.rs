@@ -82,7 +82,7 @@ impl Api {
                 let service = changed.service.ok_or_else(status::internal)?;
                 Ok(Some(self.created(&service, changed.revision)))
             }
-            Err(Error::Store(error)) => Err(errors::store(&error)),
+            Err(Error::Store(error)) => Err(errors::stored(&error)),
             Err(Error::Repeated) => Ok(None),
             Err(Error::Refused(()) | Error::Gone | Error::NotLeading) => Err(errors::exists(&name)),
         }
@@ -215,7 +215,7 @@ impl Api {
                 let service = changed.service.ok_or_else(status::internal)?;
                 Ok(Some(self.updated(&service, updated, changed.revision)))
             }
-            Err(Error::Store(error)) => Err(errors::store(&error)),
+            Err(Error::Store(error)) => Err(errors::stored(&error)),
             Err(Error::Refused(()) | Error::Gone | Error::Repeated) => Ok(None),
             Err(Error::NotLeading) => Err(status::internal()),
         }

@@ -20,6 +20,10 @@ pub struct Violation {
 
 /// More replicas than this are taken for a slip.
 pub const MAX_REPLICAS: u32 = 10_000;
+/// `retry.stages`.
+pub const MAX_STAGES: usize = 100;
+/// `labels`.
+pub const MAX_LABELS: usize = 100;
 /// `stop.grace` with `on_disconnect: stop`.
 pub const MAX_FENCED_GRACE: Duration = Duration::from_secs(30);
 /// `probes.*.interval`.
@@ -213,6 +217,12 @@ fn retry(retry: &Retry, found: &mut Found) {
             found.add(path, "has limits beside fail, which allows no retry");
         }
     }
+    if retry.stages.len() > MAX_STAGES {
+        let found_so_many = retry.stages.len();
+        let message = format!("must be at most {MAX_STAGES}, not {found_so_many}");
+        found.add("retry.stages", message);
+        return;
+    }
     for (index, stage) in retry.stages.iter().enumerate() {
         if stage.attempts.is_none() && index + 1 < retry.stages.len() {
             let path = format!("retry.stages[{index}].attempts");
@@ -271,12 +281,31 @@ fn update(spec: &Spec, found: &mut Found) {
         );
         found.add("update.max_surge", message);
     }
+    for (path, number) in [
+        ("update.max_surge", update.max_surge),
+        ("update.max_unavailable", update.max_unavailable),
+    ] {
+        if number > MAX_REPLICAS {
+            found.add(
+                path,
+                format!("must be at most {MAX_REPLICAS}, not {number}"),
+            );
+        }
+    }
     if update.progress_deadline <= update.min_ready {
         found.add("update.progress_deadline", "must be longer than min_ready");
     }
 }
 
 fn labels(spec: &Spec, found: &mut Found) {
+    let count = spec.labels.len();
+    if count > MAX_LABELS {
+        found.add(
+            "labels",
+            format!("must be at most {MAX_LABELS}, not {count}"),
+        );
+        return;
+    }
     for (key, value) in &spec.labels {
         let checked = name::check_label_key(key).and_then(|()| name::check_label_value(value));
         if let Err(error) = checked {

@@ -5,6 +5,7 @@ mod run;
 
 use muster_proto::replicas::v1 as wire;
 use muster_runtime::status::Violations;
+use prost::Message as _;
 
 use super::resources::{
     parse_placement, parse_requirements, render_placement, render_requirements,
@@ -15,12 +16,22 @@ use crate::domain::spec::{Count, OnDisconnect, Spec, check, defaults};
 pub(crate) use policies::{parse_class, render_class, render_scaling};
 pub(crate) use run::{render_probes, render_run};
 
+/// The most bytes of a spec as it is stored: half of what a transaction takes, which has to write it again with
+/// whatever else happens then.
+const MOST_BYTES: usize = 512 * 1024;
+
 /// The spec with its defaults.
 ///
 /// # Errors
 /// Everything that is wrong with it.
 pub(crate) fn parse_spec(spec: wire::ServiceSpec) -> Result<Spec, Violations> {
     let mut faults = Violations::new();
+    let size = spec.encoded_len();
+    if size > MOST_BYTES {
+        let message = format!("must be at most {MOST_BYTES} bytes in all, is {size}");
+        faults.add("", message);
+        return Err(faults);
+    }
     let parsed = read_spec(spec, &mut faults);
     for violation in check::violations(&parsed) {
         if !faults.iter().any(|(path, _)| path == violation.path) {

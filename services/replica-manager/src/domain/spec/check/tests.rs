@@ -244,3 +244,28 @@ fn paths_environment_and_ports_are_checked() {
         ],
     );
 }
+
+#[test]
+fn what_is_far_too_many_is_told_once() {
+    check(
+        |s| {
+            let stage = Stage {
+                attempts: None,
+                place: StagePlace::Any,
+            };
+            let mut retry = defaults::retry();
+            retry.stages = vec![stage; MAX_STAGES + 1];
+            s.retry = Some(retry);
+            s.update.max_surge = MAX_REPLICAS + 1;
+            s.update.max_unavailable = u32::MAX;
+            let label = |number| (format!("k{number}"), "v".to_owned());
+            s.labels = (0..=MAX_LABELS).map(label).collect();
+        },
+        &[
+            "retry.stages",
+            "update.max_surge",
+            "update.max_unavailable",
+            "labels",
+        ],
+    );
+}
