@@ -137,7 +137,11 @@ impl Api {
         self.not_before(&request, &asked.not_before).await?;
         let (service, revision) = self.find(project(&asked.project)?, &asked.name)?;
         Ok(Response::new(wire::GetServiceResponse {
-            service: Some(render_service(&service, &self.epoch)),
+            service: Some(render_service(
+                &service,
+                &self.epoch,
+                Some(self.engine.now()),
+            )),
             resume_token: self.token(revision),
         }))
     }
@@ -152,7 +156,7 @@ impl Api {
         let view = self.engine.parts().view.read();
         let rendered = view
             .services_from(project, "")
-            .map(|s| render_service(s, &self.epoch));
+            .map(|s| render_service(s, &self.epoch, Some(self.engine.now())));
         let all: Vec<_> = rendered.filter(|service| filter.admits(service)).collect();
         let total = all.len();
         let cut = page.fill(

@@ -102,7 +102,11 @@ impl Api {
 
     fn created(&self, service: &Service, revision: u64) -> wire::CreateServiceResponse {
         wire::CreateServiceResponse {
-            service: Some(render_service(service, &self.epoch)),
+            service: Some(render_service(
+                service,
+                &self.epoch,
+                Some(self.engine.now()),
+            )),
             notes: notes(service),
             resume_token: self.token(revision),
         }
@@ -232,7 +236,11 @@ impl Api {
             notes.extend(self::notes(service));
         }
         wire::UpdateServiceResponse {
-            service: Some(render_service(service, &self.epoch)),
+            service: Some(render_service(
+                service,
+                &self.epoch,
+                Some(self.engine.now()),
+            )),
             changed_paths: updated.diff.paths,
             effect: render_effect(updated.diff.effect).into(),
             created: updated.created,
@@ -463,7 +471,7 @@ impl Api {
 
     fn rendered(&self, changed: &Changed) -> Option<wire::Service> {
         let service = changed.service.as_deref();
-        service.map(|service| render_service(service, &self.epoch))
+        service.map(|service| render_service(service, &self.epoch, Some(self.engine.now())))
     }
 
     /// Whether a request id was used before.

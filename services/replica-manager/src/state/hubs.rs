@@ -126,7 +126,7 @@ impl Hubs {
         let (before, after) = (touched.before.as_deref(), touched.after.as_deref());
         match (before, after) {
             (_, Some(service)) if looks_new(before, service) => {
-                let rendered = render_service(service, &self.epoch);
+                let rendered = render_service(service, &self.epoch, None);
                 changes
                     .services
                     .push(Update::put(service_key(service), rendered));

@@ -9,8 +9,11 @@ use crate::domain::rollout::{Rollout, Stage};
 use crate::domain::service::{Intent, Service};
 use crate::domain::spec::diff::Effect;
 use crate::domain::status::{Counts, ServicePhase};
+use crate::domain::time::Time;
+use crate::load::FORGOTTEN_AFTER;
 
-pub(crate) fn render_service(service: &Service, epoch: &str) -> wire::Service {
+/// `now` is when the answer is made; `None` for one that is shown until something changes.
+pub(crate) fn render_service(service: &Service, epoch: &str, now: Option<Time>) -> wire::Service {
     let header = &service.header;
     wire::Service {
         project: header.project.clone(),
@@ -21,7 +24,7 @@ pub(crate) fn render_service(service: &Service, epoch: &str) -> wire::Service {
         version: number(header.version),
         intent: render_intent(header.intent).into(),
         scale: header.scale.map(count),
-        status: Some(render_status(service)),
+        status: Some(render_status(service, now)),
         create_time: Some(render_time(header.created)),
         update_time: Some(render_time(header.updated)),
     }
@@ -54,7 +57,7 @@ pub(crate) fn render_phase(phase: ServicePhase) -> wire::ServicePhase {
     }
 }
 
-fn render_status(service: &Service) -> wire::ServiceStatus {
+fn render_status(service: &Service, now: Option<Time>) -> wire::ServiceStatus {
     let header = &service.header;
     let (status, totals) = (&header.status, &header.totals);
     let mode = match service.spec().retry {
@@ -77,7 +80,7 @@ fn render_status(service: &Service) -> wire::ServiceStatus {
             .spec()
             .scaling
             .as_ref()
-            .map(|_| render_scaling_status(service)),
+            .map(|_| render_scaling_status(service, now)),
         restarts: number(totals.restarts),
         outages: number(totals.outages),
         degradations: number(totals.degradations),
@@ -124,7 +127,7 @@ fn render_rollout(service: &Service, rollout: &Rollout) -> wire::Rollout {
     }
 }
 
-fn render_scaling_status(service: &Service) -> wire::ScalingStatus {
+fn render_scaling_status(service: &Service, now: Option<Time>) -> wire::ScalingStatus {
     let scaler = &service.header.autoscaler;
     let bounds = service.bounds();
     let desired = scaler.desired.unwrap_or(bounds.min);
@@ -136,6 +139,9 @@ fn render_scaling_status(service: &Service) -> wire::ScalingStatus {
     let pending = scaler.pending.map_or(desired, |pending| pending.number);
     let reason = match (scaler.measure, scaler.pending) {
         (None, _) => "nothing was measured yet".to_owned(),
+        (Some(measure), _) if now.is_some_and(|now| now.since(measure.at) >= FORGOTTEN_AFTER) => {
+            format!("nothing is measured any more: the last measure asked for {desired}")
+        }
         (Some(_), None) => format!("the load asks for {desired}"),
         (Some(_), Some(pending)) => format!("the load asks for {}", pending.number),
     };
@@ -169,5 +175,39 @@ pub(crate) fn render_effect(effect: Effect) -> wire::UpdateEffect {
         Effect::None => wire::UpdateEffect::None,
         Effect::InPlace => wire::UpdateEffect::InPlace,
         Effect::Rolling => wire::UpdateEffect::Rolling,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::domain::scaling::Measure;
+    use crate::domain::service::command::Identity;
+    use crate::domain::spec::testing::spec;
+
+    #[test]
+    fn a_load_that_nobody_reports_any_more_asks_for_nothing() {
+        let identity = Identity {
+            project: "default".to_owned(),
+            uid: "uid".to_owned(),
+        };
+        let at = Time::default();
+        let mut service = Service::create(identity, spec("chat"), true, at);
+        let reason = |service: &Service, after: Option<u64>| {
+            let now = after.map(|seconds| at + Duration::from_secs(seconds));
+            render_scaling_status(service, now).reason
+        };
+        assert_eq!(reason(&service, Some(9)), "nothing was measured yet");
+        service.header.autoscaler.desired = Some(3);
+        service.header.autoscaler.measure = Some(Measure { total: 9.0, at });
+        for fresh in [None, Some(59)] {
+            assert_eq!(reason(&service, fresh), "the load asks for 3");
+        }
+        assert_eq!(
+            reason(&service, Some(60)),
+            "nothing is measured any more: the last measure asked for 3"
+        );
     }
 }
