@@ -120,6 +120,9 @@ async fn what_was_acknowledged_is_there_after_a_kill() {
 async fn unknown_room_of_our_epoch_is_given_back_and_older_is_kept() {
     let sandbox = Sandbox::start(&[3]).await;
     let epoch = sandbox.store.epoch().to_string();
+    // One that the registry does not take back keeps nothing else.
+    sandbox.registry.keep("a-kept");
+    sandbox.registry.plant("a-kept", "gone.0.3", &epoch);
     sandbox.registry.plant("a-ours", "gone.0.1", &epoch);
     sandbox
         .registry
@@ -128,7 +131,7 @@ async fn unknown_room_of_our_epoch_is_given_back_and_older_is_kept() {
     loop {
         let left = sandbox.registry.allocations();
         let ids: Vec<&str> = left.iter().map(|room| room.id.as_str()).collect();
-        if ids == ["a-older"] {
+        if ids == ["a-kept", "a-older"] {
             break;
         }
         assert!(Instant::now() < deadline, "{ids:?}");

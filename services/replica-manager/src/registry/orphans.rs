@@ -23,6 +23,7 @@ pub(crate) async fn give_back_unknown(
 ) -> Result<(), Status> {
     let held = held(&mut registry).await?;
     let known = Known::read(engine);
+    let mut failed = None;
     for allocation in held {
         let ours = allocation
             .owner_term
@@ -39,9 +40,12 @@ pub(crate) async fn give_back_unknown(
             stop_grace: allocation.stop_grace,
             reason: "no replica has it".to_owned(),
         };
-        registry.release(request).await?;
+        // One that is refused is no reason to keep the others.
+        if let Err(status) = registry.release(request).await {
+            failed.get_or_insert(status);
+        }
     }
-    Ok(())
+    failed.map_or(Ok(()), Err)
 }
 
 /// Everything that the registry holds for us.
