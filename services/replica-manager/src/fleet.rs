@@ -66,6 +66,13 @@ impl Fleet {
         read(self.read().workers.get(name))
     }
 
+    /// Whether this is the worker of that name, as far as that is known.
+    pub(crate) fn is_it(&self, name: &str, uid: &str) -> bool {
+        let inner = self.read();
+        let known = inner.traits.get(name);
+        known.is_none_or(|known| known.uid.is_empty() || known.uid == uid)
+    }
+
     /// The workers that are being emptied.
     pub(crate) fn draining(&self) -> BTreeMap<String, (Drain, Liveness)> {
         let inner = self.read();

@@ -110,7 +110,7 @@ pub async fn serve(
         "pass on samples",
         peer::pass_on(api.clone(), to_pass_on),
     );
-    let credentials = Credentials::default();
+    let credentials = Credentials::new(api.engine.parts().fleet.clone());
     let following = credentials.clone().follow(api.registry.clone());
     run_loop(&context, "credential keys", following);
     let server = Server::new(&context)

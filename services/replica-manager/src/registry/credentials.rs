@@ -17,6 +17,8 @@ use muster_runtime::backoff::{Backoff, Policy};
 use muster_runtime::connect::Channel;
 use tokio::sync::Notify;
 
+use crate::fleet::Fleet;
+
 /// The first word of a credential: its layout.
 const LAYOUT: &str = "mw1";
 
@@ -37,11 +39,11 @@ const AGAIN: Policy = Policy::doubling(Duration::from_millis(50), Duration::from
 const REMEMBERED: usize = 100_000;
 
 /// The registry's keys, as far as they are known. Cheap to clone.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct Credentials(Arc<Inner>);
 
-#[derive(Default)]
 struct Inner {
+    fleet: Fleet,
     known: Mutex<Known>,
     unknown_key: Notify,
 }
@@ -55,6 +57,15 @@ struct Known {
 }
 
 impl Credentials {
+    /// None is known yet. A credential of a worker that is deleted does not speak for its namesake in `fleet`.
+    pub(crate) fn new(fleet: Fleet) -> Self {
+        Self(Arc::new(Inner {
+            fleet,
+            known: Mutex::default(),
+            unknown_key: Notify::default(),
+        }))
+    }
+
     /// Fetches the keys, and again for ever.
     pub(crate) async fn follow(self, mut registry: WorkersServiceClient<Channel>) {
         let mut backoff = Backoff::new(AGAIN, 3);
@@ -90,6 +101,9 @@ impl Credentials {
 impl Verify for Credentials {
     fn verify(&self, token: &str) -> Option<Principal> {
         let claim = Claim::read(token)?;
+        if !self.0.fleet.is_it(claim.worker, claim.uid) {
+            return None;
+        }
         let mut known = self.0.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(principal) = known.verified.get(token) {
             return Some(principal.clone());
@@ -120,6 +134,7 @@ impl fmt::Debug for Credentials {
 struct Claim<'t> {
     key: &'t str,
     worker: &'t str,
+    uid: &'t str,
     body: &'t str,
     signature: Vec<u8>,
 }
@@ -131,13 +146,14 @@ impl<'t> Claim<'t> {
         }
         let (body, signature) = token.rsplit_once('.')?;
         let mut parts = body.split('.');
-        let (layout, key, worker, _uid) =
+        let (layout, key, worker, uid) =
             (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
         let whole = layout == LAYOUT && parts.next().is_none();
         let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
         whole.then_some(Self {
             key,
             worker,
+            uid,
             body,
             signature,
         })
@@ -149,6 +165,24 @@ mod tests {
     use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 
     use super::*;
+    use crate::domain::time::Time;
+    use crate::domain::world::{Liveness, Worker, WorkerState};
+    use crate::fleet::Traits;
+
+    fn worker() -> Worker {
+        Worker {
+            state: WorkerState::Active,
+            liveness: Liveness::Alive,
+            fenced: false,
+            unconfirmed: false,
+            revoked_through: 0,
+            drain: None,
+            generation: 1,
+            region: String::new(),
+            zone: String::new(),
+            agent_address: String::new(),
+        }
+    }
 
     fn pair(seed: u8) -> Ed25519KeyPair {
         Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap()
@@ -162,7 +196,7 @@ mod tests {
     }
 
     fn knowing(pair: &Ed25519KeyPair) -> Credentials {
-        let credentials = Credentials::default();
+        let credentials = Credentials::new(Fleet::new(Time::default()));
         let key = pair.public_key().as_ref().to_vec();
         credentials.replace(BTreeMap::from([("k1".to_owned(), key)]));
         credentials
@@ -176,6 +210,23 @@ mod tests {
             let principal = credentials.verify(&token).unwrap();
             assert_eq!((principal.role(), principal.name()), (Role::Agent, "w7"));
         }
+    }
+
+    #[test]
+    fn a_deleted_worker_does_not_speak_for_its_namesake() {
+        let credentials = knowing(&pair(1));
+        let token = signed(&pair(1), "mw1.k1.w7.uid");
+        let told = |uid: &str| {
+            let traits = Traits {
+                uid: uid.to_owned(),
+                offered: 0,
+            };
+            credentials.0.fleet.put("w7", worker(), traits)
+        };
+        let _ = told("uid");
+        assert!(credentials.verify(&token).is_some());
+        let _ = told("other");
+        assert_eq!(credentials.verify(&token), None);
     }
 
     #[test]
