@@ -447,3 +447,31 @@ async fn what_is_too_large_is_refused_in_words() {
     }
     sandbox.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_in_place_reaches_more_replicas_than_one_transaction_takes() {
+    const COUNT: usize = 100;
+    let mut sandbox = Sandbox::start(&[COUNT]).await;
+    let mut wanted = spec("chat", i32::try_from(COUNT).unwrap());
+    sandbox.create(wanted.clone()).await;
+    sandbox.until_phase("chat", ServicePhase::Healthy).await;
+    wanted.stop = Some(StopPolicy {
+        grace: Some(prost_types::Duration {
+            seconds: 7,
+            nanos: 0,
+        }),
+    });
+    let request = UpdateServiceRequest {
+        spec: Some(wanted),
+        ..UpdateServiceRequest::default()
+    };
+    let updated = sandbox.client.update_service(request).await.unwrap();
+    let effect = updated.into_inner().effect;
+    assert_eq!(effect, i32::from(UpdateEffect::InPlace));
+    sandbox
+        .until("all of the new version", |replicas| {
+            replicas.iter().all(|replica| replica.version == 2)
+        })
+        .await;
+    sandbox.stop().await;
+}

@@ -60,6 +60,7 @@ pub fn plan(now: SystemTime, service: &Service, world: &World<'_>) -> Plan {
 const MOST_ROUNDS: usize = 16;
 
 fn round(draft: &mut Draft<'_>) {
+    settle::renumber(draft);
     lost::judge(draft);
     settle::note(draft);
     failures::decide(draft);

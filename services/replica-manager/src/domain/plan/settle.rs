@@ -4,12 +4,25 @@
 use std::time::Duration;
 
 use super::draft::Draft;
+use crate::domain::replica::Replica;
 use crate::domain::service::apply::Action;
 use crate::domain::spec::defaults;
 use crate::domain::status;
 
 /// How far clocks of instances may be apart without anyone having set one back.
 const APART: Duration = Duration::from_secs(1);
+
+/// A change in place is of every replica that need not be replaced for it.
+pub(super) fn renumber(draft: &mut Draft<'_>) {
+    let edition = draft.service.header.edition;
+    let behind = |replica: &Replica| {
+        replica.edition.same(&edition) && replica.edition.version != edition.version
+    };
+    for ordinal in draft.which(behind) {
+        let version = edition.version;
+        draft.act(Action::Renumber { ordinal, version });
+    }
+}
 
 pub(super) fn note(draft: &mut Draft<'_>) {
     let latest = draft.now + APART;

@@ -70,6 +70,13 @@ pub enum Action {
         /// The replica.
         ordinal: u32,
     },
+    /// It takes the version of a change in place.
+    Renumber {
+        /// The replica.
+        ordinal: u32,
+        /// That version.
+        version: u64,
+    },
     /// It wants another attempt at once, as if nothing had happened.
     Revive {
         /// The replica.
@@ -156,6 +163,7 @@ impl Action {
             | Self::Wait { ordinal, .. }
             | Self::Free { ordinal }
             | Self::SetBack { ordinal }
+            | Self::Renumber { ordinal, .. }
             | Self::Revive { ordinal, .. }
             | Self::Exhaust { ordinal, .. }
             | Self::Settle { ordinal }
@@ -201,6 +209,7 @@ impl Service {
             | Action::Wait { ordinal, .. }
             | Action::Free { ordinal }
             | Action::SetBack { ordinal }
+            | Action::Renumber { ordinal, .. }
             | Action::Revive { ordinal, .. }
             | Action::Exhaust { ordinal, .. }
             | Action::Settle { ordinal }
@@ -271,6 +280,7 @@ impl Replica {
             Action::Wait { .. } => self.wait(action, room, now),
             Action::Free { .. } => self.release_hold(),
             Action::SetBack { .. } => self.set_back(now),
+            Action::Renumber { version, .. } => self.renumber(*version),
             Action::Revive { edition, .. } => self.revive(*edition, now),
             Action::Exhaust {
                 class, exceeded, ..
@@ -373,6 +383,13 @@ impl Replica {
         }
         self.since = now;
         self.placeless = self.placeless.map(|since| since.min(now));
+    }
+
+    fn renumber(&mut self, version: u64) {
+        self.edition.version = version;
+        if let Some(attempt) = self.attempt.as_mut().filter(|a| a.end.is_none()) {
+            attempt.version = version;
+        }
     }
 
     /// Notes where the attempt failed, for stages that avoid it.

@@ -13,6 +13,9 @@ use crate::domain::time::Time;
 
 use super::{Header, Intent, Reached, Service, Totals, attempt_id};
 
+/// Replicas that one wish changes at most, beside the service itself.
+const AT_ONCE: usize = 40;
+
 /// Who a service is, for its creation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
@@ -130,12 +133,14 @@ impl Service {
         Ok(())
     }
 
-    /// Those that wait for a retry wait as the policy says now.
+    /// Those that wait for a retry wait as the policy says now; of very many, as many as fit a transaction.
     fn wait_anew(&mut self) {
         let applied = Arc::clone(&self.applied);
         let Some(retry) = &applied.retry else { return };
         let uid = &self.header.uid;
-        for replica in self.replicas.values_mut() {
+        let waiting = self.replicas.values_mut();
+        let waiting = waiting.filter(|replica| replica.state.backoff().is_some());
+        for replica in waiting.take(AT_ONCE) {
             let (Some(wait), Some(episode)) = (replica.state.backoff(), &replica.episode) else {
                 continue;
             };
@@ -147,18 +152,12 @@ impl Service {
         }
     }
 
-    /// Gives the version of a change in place to all that need not be replaced for it.
+    /// Gives the version of a change in place to all that need not be replaced for it, but for the replicas,
+    /// which a plan renumbers, as many at once as fit a transaction.
     fn renumber(&mut self, version: u64) {
         let edition = self.header.edition;
         let same = |other: &Edition| other.same(&edition);
         self.header.edition.version = version;
-        for replica in self.replicas.values_mut().filter(|r| same(&r.edition)) {
-            let replica = Arc::make_mut(replica);
-            replica.edition.version = version;
-            if let Some(attempt) = replica.attempt.as_mut().filter(|a| a.end.is_none()) {
-                attempt.version = version;
-            }
-        }
         let rollout = self.header.rollout.iter_mut();
         let editions = rollout.flat_map(|r| [Some(&mut r.target), r.stable.as_mut()]);
         let known = editions.chain([self.header.proven.as_mut()]).flatten();
