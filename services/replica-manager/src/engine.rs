@@ -226,11 +226,10 @@ impl Engine {
         let mut in_step = cause.whose == Whose::Leaders;
         let mut batch = self.0.parts.terms.batch;
         loop {
+            let entered = self.entered(uid, &mut duty).await?;
+            let (stored, mut after) = entered.ok_or(Error::Gone)?;
             cause.allows(duty.as_ref())?;
-            let stored = self.0.parts.view.get(uid).ok_or(Error::Gone)?;
             let now = self.0.parts.clock.now();
-            let mut after = (*stored.service).clone();
-            after.enter(&self.0.epoch);
             let altered = alter(&mut after, Time::from(now));
             let same = altered.is_err() || after == *stored.service;
             if same && !in_step {
@@ -277,6 +276,41 @@ impl Engine {
         }
     }
 
+    /// The service as it is, and as it goes on in this epoch; `None` if it is gone. Of a restored one that has
+    /// more replicas than a transaction takes, what goes on before the last of them is made durable.
+    async fn entered(
+        &self,
+        uid: &str,
+        duty: &mut Option<Duty>,
+    ) -> Result<Option<(Stored, Service)>, muster_store::Error> {
+        let mut batch = self.0.parts.terms.batch;
+        loop {
+            let Some(stored) = self.0.parts.view.get(uid) else {
+                return Ok(None);
+            };
+            let mut after = (*stored.service).clone();
+            if after.enter(&self.0.epoch, batch) {
+                return Ok(Some((stored, after)));
+            }
+            let draft = Draft {
+                before: Some(&stored),
+                after: &after,
+                deleted: false,
+                cause: &Cause::by("system"),
+                now: self.now(),
+            };
+            match self.commit(&draft, duty.as_ref()).await {
+                Ok(Commit::Done(_)) => {}
+                Ok(Commit::Overtaken(actual) | Commit::Repeated(actual)) => {
+                    self.catch_up(actual).await?;
+                }
+                Ok(Commit::Deposed) => *duty = None,
+                Err(muster_store::Error::TooLarge { .. }) if batch > 1 => batch /= 2,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     /// Makes a service durable that is not there yet. `Refused` if its name is in use.
     pub(crate) async fn create(
         &self,
@@ -287,7 +321,8 @@ impl Engine {
         loop {
             let now = self.0.parts.clock.now();
             let mut planned = service.clone();
-            planned.enter(&self.0.epoch);
+            // A new one is of no earlier epoch.
+            let _ = planned.enter(&self.0.epoch, 0);
             if duty.is_some() {
                 self.plan(&mut planned, now, self.0.parts.terms.batch);
             }

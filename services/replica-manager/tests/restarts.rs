@@ -248,3 +248,41 @@ async fn records_that_are_larger_than_they_are_made_now_are_changed_a_few_at_a_t
     sandbox.until_phase("chat", ServicePhase::Stopped).await;
     sandbox.stop().await;
 }
+
+/// A store in another epoch that holds what this one does.
+async fn restored(store: &Store) -> Store {
+    let copy = Store::memory();
+    for prefix in ["service/", "version/", "replica/"] {
+        for record in store.list(prefix).await.unwrap().records {
+            let put = Transaction::new().put(record.key.clone(), record.value.clone());
+            let _ = copy.commit(put).await.unwrap();
+        }
+    }
+    copy
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_of_more_replicas_than_fit_a_transaction_goes_on_in_a_restored_store() {
+    const COUNT: usize = 100;
+    let mut sandbox = Sandbox::start(&[COUNT + 1]).await;
+    sandbox
+        .create(spec("chat", i32::try_from(COUNT).unwrap()))
+        .await;
+    sandbox.until_phase("chat", ServicePhase::Healthy).await;
+    kill(&sandbox).await;
+    sandbox.store = restored(&sandbox.store).await;
+    again(&mut sandbox).await;
+    let wanted = i32::try_from(COUNT + 1).unwrap();
+    sandbox.scale("chat", wanted).await.unwrap();
+    let deadline = Instant::now() + common::sandbox::PATIENCE;
+    loop {
+        let counts = sandbox.service("chat").await.status.unwrap().counts;
+        if counts.as_ref().unwrap().ready == wanted {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{counts:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(sandbox.agent("w1").started().len(), COUNT + 1);
+    sandbox.stop().await;
+}

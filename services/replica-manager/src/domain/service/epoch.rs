@@ -3,8 +3,8 @@
 //! nobody's failure.
 
 use crate::domain::failure::Class;
-use crate::domain::replica::State;
 use crate::domain::replica::attempt::Attempt;
+use crate::domain::replica::{Replica, State};
 
 use super::Service;
 
@@ -33,35 +33,30 @@ pub enum Knowledge {
 }
 
 impl Service {
-    /// Goes on in this epoch. A service that goes on in its own stays as it is.
-    pub fn enter(&mut self, epoch: &Epoch) {
+    /// Goes on in this epoch. A service that goes on in its own stays as it is. False if more than `at_most`
+    /// replicas have to: then these many did, and the service is not there yet.
+    #[must_use]
+    pub fn enter(&mut self, epoch: &Epoch, at_most: usize) -> bool {
         if self.is_of(epoch) {
-            return;
+            return true;
         }
         let restored = !self.header.epoch.is_empty();
-        self.header.epoch.clone_from(&epoch.name);
-        if !restored {
-            return;
-        }
-        self.header.attempts_from = epoch.first_attempt;
-        let ordinals: Vec<u32> = self.replicas.keys().copied().collect();
-        for ordinal in ordinals {
-            let Some(replica) = self.replica_mut(ordinal) else {
-                continue;
-            };
-            let next = (replica.attempts + 1).max(epoch.first_attempt);
-            match &mut replica.attempt {
-                // Its room may have been given, and more, since the backup.
-                Some(attempt) if attempt.is_unused() => {
-                    attempt.number = next;
-                    replica.attempts = next;
+        if restored {
+            let replicas = self.replicas.values();
+            let behind = replicas.filter(|replica| replica.is_before(epoch));
+            let behind: Vec<u32> = behind.map(|replica| replica.ordinal).collect();
+            for ordinal in behind.iter().take(at_most) {
+                if let Some(replica) = self.replica_mut(*ordinal) {
+                    replica.enter(epoch);
                 }
-                Some(attempt) if matches!(replica.state, State::Running(_)) => {
-                    attempt.unconfirmed = true;
-                }
-                Some(_) | None => {}
             }
+            if behind.len() > at_most {
+                return false;
+            }
+            self.header.attempts_from = epoch.first_attempt;
         }
+        self.header.epoch.clone_from(&epoch.name);
+        true
     }
 
     /// Whether it was written last in this epoch.
@@ -124,6 +119,31 @@ impl Service {
             self.header.attempts_from
         } else {
             epoch.first_attempt
+        }
+    }
+}
+
+impl Replica {
+    /// Whether its record is to be changed where its service goes on in this epoch.
+    fn is_before(&self, epoch: &Epoch) -> bool {
+        self.attempt.as_ref().is_some_and(|attempt| {
+            if attempt.is_unused() {
+                return attempt.number < epoch.first_attempt;
+            }
+            matches!(self.state, State::Running(_)) && !attempt.unconfirmed
+        })
+    }
+
+    fn enter(&mut self, epoch: &Epoch) {
+        let next = (self.attempts + 1).max(epoch.first_attempt);
+        match &mut self.attempt {
+            // Its room may have been given, and more, since the backup.
+            Some(attempt) if attempt.is_unused() => {
+                attempt.number = next;
+                self.attempts = next;
+            }
+            Some(attempt) => attempt.unconfirmed = true,
+            None => {}
         }
     }
 }

@@ -22,8 +22,8 @@ fn epoch(name: &str, first_attempt: u32) -> Epoch {
 fn put_back(sim: &mut Sim) -> Epoch {
     let (before, after) = (epoch("one", 500), epoch("two", 1000));
     sim.ask(|service, _| {
-        service.enter(&before);
-        service.enter(&after);
+        assert!(service.enter(&before, 1));
+        while !service.enter(&after, 1) {}
     });
     after
 }
@@ -89,7 +89,7 @@ fn what_may_have_been_made_since_the_backup_is_unknown_and_all_else_is_not() {
     let mut sim = Sim::new(retrying(2, |_| ()), &[("w1", 4)]);
     sim.run_to_phase(secs(10), ServicePhase::Healthy);
     let before = epoch("one", 500);
-    sim.ask(|service, _| service.enter(&before));
+    sim.ask(|service, _| assert!(service.enter(&before, 9)));
     sim.kill(0, Class::Error);
     sim.run(secs(60));
     let known = |sim: &Sim, of: &Epoch| {
@@ -103,7 +103,7 @@ fn what_may_have_been_made_since_the_backup_is_unknown_and_all_else_is_not() {
     let after = epoch("two", 1000);
     let expected = [None, Current, None, Current, None, None, None];
     assert_eq!(known(&sim, &after), expected);
-    sim.ask(|service, _| service.enter(&after));
+    sim.ask(|service, _| assert!(service.enter(&after, 9)));
     assert_eq!(known(&sim, &after), expected);
     sim.kill(0, Class::Error);
     sim.run(secs(60));
@@ -128,4 +128,24 @@ fn an_attempt_without_its_room_is_early() {
     assert!(!matches!(sim.replica(0).state, State::Running(_)));
     let known = sim.service.knows(0, 1, &epoch("one", 500));
     assert_eq!(known, Knowledge::Early);
+}
+
+#[test]
+fn more_replicas_than_fit_go_on_a_few_at_a_time_and_the_service_with_the_last() {
+    let mut sim = Sim::new(retrying(5, |_| ()), &[("w1", 4)]);
+    sim.run(secs(10));
+    let (before, after) = (epoch("one", 500), epoch("two", 1000));
+    sim.ask(|service, _| assert!(service.enter(&before, 1)));
+    for there in [false, false, true] {
+        let records = sim.service.replicas.clone();
+        sim.ask(|service, _| assert_eq!(service.enter(&after, 2), there));
+        assert_eq!(sim.service.is_of(&after), there);
+        let replicas = sim.service.replicas.iter();
+        let changed = replicas.filter(|(ordinal, replica)| records[ordinal] != **replica);
+        assert!(changed.count() <= 2);
+    }
+    let attempts = sim.service.replicas.values();
+    let attempts = attempts.map(|replica| replica.attempt.as_ref().unwrap());
+    let gone_on = attempts.filter(|attempt| attempt.unconfirmed || attempt.number >= 1000);
+    assert_eq!(gone_on.count(), 5);
 }
