@@ -67,6 +67,9 @@ pub struct Header {
     /// Attempts with lower numbers may have been made after the backup that the store was restored from.
     #[serde(default)]
     pub attempts_from: u32,
+    /// Replicas that had given up before are to be tried anew.
+    #[serde(default)]
+    pub tried_anew: Option<Time>,
     /// Changes by callers: what the etag covers.
     pub writes: u64,
     /// How it is.

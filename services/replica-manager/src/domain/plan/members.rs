@@ -81,10 +81,17 @@ fn is_gone(draft: &Draft<'_>, replica: &Replica, updating: bool) -> bool {
     ended || replica.role.of().is_some_and(|of| draft.gone(of))
 }
 
-/// Members that were stopped with the service, or restarted, come back.
+/// Members that were stopped with the service, or restarted, come back, and so do those that gave up before the
+/// service was started again or changed.
 pub(super) fn revive(draft: &mut Draft<'_>) {
     let edition = draft.service.aim();
-    for ordinal in draft.which(|replica| replica.stop.is_some_and(|stop| !stop.why.removes())) {
+    let tried_anew = draft.service.header.tried_anew;
+    let stopped = |replica: &Replica| replica.stop.is_some_and(|stop| !stop.why.removes());
+    let gave_up = |replica: &Replica| {
+        let failed = matches!(replica.state, State::Failed { .. }) && replica.stop.is_none();
+        failed && tried_anew.is_some_and(|at| replica.since <= at)
+    };
+    for ordinal in draft.which(|replica| stopped(replica) || gave_up(replica)) {
         let Some(replica) = draft.replica(ordinal) else {
             continue;
         };

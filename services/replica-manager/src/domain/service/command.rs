@@ -68,6 +68,7 @@ impl Service {
             next_ordinal: 0,
             epoch: String::new(),
             attempts_from: 0,
+            tried_anew: None,
             writes: 1,
             status: Status {
                 phase: ServicePhase::Pending,
@@ -127,7 +128,7 @@ impl Service {
                 self.earlier.insert(before, old);
             }
         }
-        self.revive_failed(now);
+        self.try_anew(now);
         let needed = self.versions_in_use();
         self.earlier.retain(|version, _| needed.contains(version));
         Ok(())
@@ -204,16 +205,10 @@ impl Service {
         before
     }
 
-    /// Those that gave up are tried anew, if the service is meant to run.
-    fn revive_failed(&mut self, now: Time) {
-        if self.header.intent != Intent::Run {
-            return;
-        }
-        let aim = self.aim();
-        let given_up =
-            |replica: &Replica| matches!(replica.state, State::Failed { .. }) && !replica.leaving();
-        for replica in self.replicas.values_mut().filter(|r| given_up(r)) {
-            Arc::make_mut(replica).revive(aim, now);
+    /// Those that gave up are tried anew, if the service is meant to run: a plan revives them.
+    fn try_anew(&mut self, now: Time) {
+        if self.header.intent == Intent::Run {
+            self.header.tried_anew = Some(now);
         }
     }
 
@@ -236,7 +231,7 @@ impl Service {
             }
         }
         self.intend(Intent::Run, reason, now);
-        self.revive_failed(now);
+        self.try_anew(now);
         Ok(())
     }
 

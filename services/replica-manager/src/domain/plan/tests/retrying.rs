@@ -619,3 +619,21 @@ fn a_retry_that_came_due_while_nobody_planned_is_made() {
     sim.away(secs(7200));
     sim.run_to_phase(secs(10), ServicePhase::Healthy);
 }
+
+#[test]
+fn of_very_many_that_gave_up_a_plan_revives_as_many_as_fit_a_transaction() {
+    let spec = retrying(60, |retry| {
+        retry.interval = secs(1);
+        retry.max_attempts = Some(1);
+    });
+    let mut sim = Sim::new(spec, &[("w1", 60)]).script(|_| Life::crash(secs(1)));
+    sim.run(secs(60));
+    assert_eq!(sim.phase(), ServicePhase::Failed);
+    let before = sim.service.replicas.clone();
+    sim.rescript(|_| Life::healthy());
+    sim.ask(|service, now| {
+        service.start("again", now).unwrap();
+        assert_eq!(service.replicas, before, "by the wish itself");
+    });
+    sim.run_to_phase(secs(60), ServicePhase::Healthy);
+}
