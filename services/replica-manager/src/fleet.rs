@@ -157,27 +157,12 @@ pub(crate) enum Told {
 mod tests {
     use super::*;
 
-    fn worker(state: WorkerState) -> Worker {
-        Worker {
-            state,
-            liveness: Liveness::Alive,
-            fenced: false,
-            unconfirmed: false,
-            revoked_through: 0,
-            drain: None,
-            generation: 1,
-            region: String::new(),
-            zone: String::new(),
-            agent_address: String::new(),
-        }
-    }
-
     #[test]
     fn what_a_worker_has_newly_to_offer_is_room_if_it_takes_work() {
         let fleet = Fleet::new(Time::default());
         let offering = |state, offered| {
             let uid = String::new();
-            fleet.put("w1", worker(state), Traits { uid, offered })
+            fleet.put("w1", Worker::in_state(state), Traits { uid, offered })
         };
         assert_eq!(offering(WorkerState::Provisioning, 1), Told::Change);
         assert_eq!(offering(WorkerState::Active, 1), Told::Room);

@@ -143,6 +143,23 @@ pub struct Drain {
 }
 
 impl Worker {
+    /// One of generation 1 that is heard, of which nothing else is known.
+    #[cfg(test)]
+    pub(crate) fn in_state(state: WorkerState) -> Self {
+        Self {
+            state,
+            liveness: Liveness::Alive,
+            fenced: false,
+            unconfirmed: false,
+            revoked_through: 0,
+            drain: None,
+            generation: 1,
+            region: String::new(),
+            zone: String::new(),
+            agent_address: String::new(),
+        }
+    }
+
     /// Whether something new may be placed on it.
     #[must_use]
     pub fn placeable(&self) -> bool {

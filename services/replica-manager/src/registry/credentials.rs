@@ -166,23 +166,8 @@ mod tests {
 
     use super::*;
     use crate::domain::time::Time;
-    use crate::domain::world::{Liveness, Worker, WorkerState};
+    use crate::domain::world::{Worker, WorkerState};
     use crate::fleet::Traits;
-
-    fn worker() -> Worker {
-        Worker {
-            state: WorkerState::Active,
-            liveness: Liveness::Alive,
-            fenced: false,
-            unconfirmed: false,
-            revoked_through: 0,
-            drain: None,
-            generation: 1,
-            region: String::new(),
-            zone: String::new(),
-            agent_address: String::new(),
-        }
-    }
 
     fn pair(seed: u8) -> Ed25519KeyPair {
         Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap()
@@ -221,7 +206,10 @@ mod tests {
                 uid: uid.to_owned(),
                 offered: 0,
             };
-            credentials.0.fleet.put("w7", worker(), traits)
+            credentials
+                .0
+                .fleet
+                .put("w7", Worker::in_state(WorkerState::Active), traits)
         };
         let _ = told("uid");
         assert!(credentials.verify(&token).is_some());

@@ -85,11 +85,15 @@ impl Several {
     }
 
     async fn with(config: Config, count: usize) -> Self {
+        Self::with_leases(config, LEASES, count).await
+    }
+
+    async fn with_leases(config: Config, leases: Leases, count: usize) -> Self {
         let cluster = MemoryCluster::new();
         let mut all = Vec::new();
         for _ in 0..count {
             let options = Options {
-                leases: LEASES,
+                leases,
                 ..Options::default()
             };
             let (store, link) = cluster.open("/registry/", options).await.unwrap();

@@ -72,14 +72,10 @@ impl Service {
         let known = self.knows(ordinal, number, epoch);
         let replica = self.replicas.get(&ordinal);
         let on = replica.and_then(|replica| replica.worker());
-        match known {
-            Knowledge::Current if on != Some(worker) => Knowledge::Elsewhere,
-            Knowledge::Current
-            | Knowledge::Elsewhere
-            | Knowledge::Early
-            | Knowledge::Past
-            | Knowledge::None => known,
+        if known == Knowledge::Current && on != Some(worker) {
+            return Knowledge::Elsewhere;
         }
+        known
     }
 
     /// What the records know of one of its attempts.

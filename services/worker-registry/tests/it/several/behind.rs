@@ -6,13 +6,13 @@ use std::time::Duration;
 use muster_proto::workers::v1 as proto;
 use muster_proto::workers::v1::{AfterDeadline, WorkerLiveness};
 use muster_runtime::shutdown::Cause;
-use muster_store::{Leases, MemoryCluster, Options};
+use muster_store::Leases;
 use tokio::task::JoinSet;
 use tonic::Code;
 use worker_registry::Config;
 
-use super::{Instance, Several, until};
-use crate::support::{Agent, Registry, allocate, release};
+use super::{Several, until};
+use crate::support::{Agent, allocate, release};
 
 /// Instances that keep their seats while they are cut off for as long as a test takes.
 async fn seated(config: Config, count: usize) -> Several {
@@ -24,28 +24,11 @@ async fn seated(config: Config, count: usize) -> Several {
 /// The same, where whoever does not answer loses its seat as soon as the settings say.
 async fn evicting(mut config: Config, count: usize) -> Several {
     config.patience.lease = Duration::from_secs(120);
-    let cluster = MemoryCluster::new();
-    let mut all = Vec::new();
-    for _ in 0..count {
-        let options = Options {
-            leases: Leases {
-                instance: Duration::from_secs(120),
-                leader: Duration::from_secs(1),
-            },
-            ..Options::default()
-        };
-        let (store, link) = cluster.open("/registry/", options).await.unwrap();
-        let registry = Registry::with(config.clone(), store).await;
-        let client = registry.client().await;
-        all.push(Instance {
-            registry,
-            link,
-            client,
-        });
-    }
-    let several = Several { cluster, all };
-    several.leader(&[]).await;
-    several
+    let leases = Leases {
+        instance: Duration::from_secs(120),
+        leader: Duration::from_secs(1),
+    };
+    Several::with_leases(config, leases, count).await
 }
 
 /// The one that leads, and one that does not, both of which know the worker as ACTIVE.

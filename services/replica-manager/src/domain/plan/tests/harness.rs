@@ -226,16 +226,8 @@ impl Sim {
 
     pub(super) fn add_worker(&mut self, name: &str, slots: usize, region: &str) {
         let worker = Worker {
-            state: WorkerState::Active,
-            liveness: Liveness::Alive,
-            fenced: false,
-            unconfirmed: false,
-            revoked_through: 0,
-            drain: None,
-            generation: 1,
             region: region.to_owned(),
-            zone: String::new(),
-            agent_address: String::new(),
+            ..Worker::in_state(WorkerState::Active)
         };
         self.workers.insert(name.to_owned(), worker);
         self.slots.insert(name.to_owned(), slots);
