@@ -8,7 +8,6 @@ use muster_runtime::status::Violations;
 use tonic::{Request, Response, Status};
 
 use super::convert::replica::{render_endpoint, render_replica};
-use super::convert::service::render_service;
 use super::convert::{known, parse_time};
 use super::peer::REPORT_LOAD;
 use super::{Api, errors, project};
@@ -137,11 +136,7 @@ impl Api {
         self.not_before(&request, &asked.not_before).await?;
         let (service, revision) = self.find(project(&asked.project)?, &asked.name)?;
         Ok(Response::new(wire::GetServiceResponse {
-            service: Some(render_service(
-                &service,
-                &self.epoch,
-                Some(self.engine.now()),
-            )),
+            service: Some(self.shown(&service)),
             resume_token: self.token(revision),
         }))
     }
@@ -154,9 +149,7 @@ impl Api {
         let project = project(&asked.project)?;
         let filter = ServiceFilter::parse(asked.filter)?;
         let view = self.engine.parts().view.read();
-        let rendered = view
-            .services_from(project, "")
-            .map(|s| render_service(s, &self.epoch, Some(self.engine.now())));
+        let rendered = view.services_from(project, "").map(|s| self.shown(s));
         let all: Vec<_> = rendered.filter(|service| filter.admits(service)).collect();
         let total = all.len();
         let cut = page.fill(

@@ -102,11 +102,7 @@ impl Api {
 
     fn created(&self, service: &Service, revision: u64) -> wire::CreateServiceResponse {
         wire::CreateServiceResponse {
-            service: Some(render_service(
-                service,
-                &self.epoch,
-                Some(self.engine.now()),
-            )),
+            service: Some(self.shown(service)),
             notes: notes(service),
             resume_token: self.token(revision),
         }
@@ -236,11 +232,7 @@ impl Api {
             notes.extend(self::notes(service));
         }
         wire::UpdateServiceResponse {
-            service: Some(render_service(
-                service,
-                &self.epoch,
-                Some(self.engine.now()),
-            )),
+            service: Some(self.shown(service)),
             changed_paths: updated.diff.paths,
             effect: render_effect(updated.diff.effect).into(),
             created: updated.created,
@@ -469,9 +461,14 @@ impl Api {
         outcome.map_err(|error| errors::change(error, name))
     }
 
+    /// A service as it is now.
+    pub(super) fn shown(&self, service: &Service) -> wire::Service {
+        render_service(service, &self.epoch, Some(self.engine.now()))
+    }
+
     fn rendered(&self, changed: &Changed) -> Option<wire::Service> {
         let service = changed.service.as_deref();
-        service.map(|service| render_service(service, &self.epoch, Some(self.engine.now())))
+        service.map(|service| self.shown(service))
     }
 
     /// Whether a request id was used before.
