@@ -62,6 +62,7 @@ def commands(text: str) -> list[str]:
 
 def own_part(text: str, common: set[str]) -> str:
     """A command's help without the flags that every command has."""
+    text = text.split("\nOptions of every command:")[0]
     kept = [block for block in flag_blocks(text) if block.split()[0:2] and first_flag(block) not in common]
     return "".join(kept).rstrip()
 

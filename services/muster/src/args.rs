@@ -20,6 +20,7 @@ pub(crate) struct Cli {
 
 /// What every command takes.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Options of every command")]
 pub(crate) struct Global {
     #[command(flatten)]
     pub(crate) addresses: Addresses,
@@ -64,6 +65,7 @@ pub(crate) struct Global {
 
 /// Where the components are.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Options of every command")]
 pub(crate) struct Addresses {
     /// Where the offers-gateway is; several, separated by commas, are tried in turn
     /// [default: http://127.0.0.1:7400]
@@ -200,6 +202,10 @@ pub(crate) enum Remote {
     Disable(Disable),
     /// Put a disabled worker back
     Enable(Reasoned),
+    /// Forget a disabled worker: its name is free again
+    DeleteWorker(DeleteWorker),
+    /// Judge the silent workers of a zone that the mass-loss brake holds
+    ReleaseMassLoss(ReleaseMassLoss),
     /// What runs on workers without a record, after a restore from a backup
     Orphans(Orphans),
     /// Tokens that let machines join
@@ -592,6 +598,26 @@ pub(crate) struct Disable {
     /// Also if it is not empty: what it runs is stopped
     #[arg(long)]
     pub(crate) force: bool,
+    /// Why [default: by USER@HOST]
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+}
+
+/// Forget a worker.
+#[derive(Debug, Args)]
+pub(crate) struct DeleteWorker {
+    /// The worker
+    pub(crate) name: String,
+    /// Do not ask
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+}
+
+/// Let a zone's silent workers be judged.
+#[derive(Debug, Args)]
+pub(crate) struct ReleaseMassLoss {
+    /// The zone; `""` is the workers without one
+    pub(crate) zone: String,
     /// Why [default: by USER@HOST]
     #[arg(long, value_name = "TEXT")]
     pub(crate) reason: Option<String>,

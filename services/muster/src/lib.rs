@@ -179,6 +179,8 @@ async fn ask(session: &Session, command: Remote) -> Result<(), Failure> {
         Remote::Resume(args) => worker::resume(session, &args).await,
         Remote::Disable(args) => worker::disable(session, &args).await,
         Remote::Enable(args) => worker::enable(session, &args).await,
+        Remote::DeleteWorker(args) => worker::delete(session, &args).await,
+        Remote::ReleaseMassLoss(args) => worker::release_mass_loss(session, &args).await,
         Remote::Orphans(args) => orphans::run(session, &args).await,
         Remote::Token(args) => token::run(session, &args).await,
         Remote::Health(args) => health::run(session, &args).await,

@@ -29,7 +29,11 @@ use tonic::{Code, Response, Status, metadata::MetadataMap};
 use crate::{
     args::{Following, Format},
     failure::Failure,
-    output::{json, style::Colours, table::Table},
+    output::{
+        json,
+        style::Colours,
+        table::{Columns, Table},
+    },
 };
 
 /// A component that the command line talks to.
@@ -318,6 +322,13 @@ impl Session {
     pub(crate) fn print_table(&self, table: &Table) -> Result<(), Failure> {
         let mut text = Vec::new();
         table.write(&mut text, self.colours)?;
+        self.print(&String::from_utf8_lossy(&text))
+    }
+
+    /// Prints the rows of a table as a continuation of what was printed under the same columns.
+    pub(crate) fn print_under(&self, table: &Table, columns: &mut Columns) -> Result<(), Failure> {
+        let mut text = Vec::new();
+        table.write_under(&mut text, self.colours, columns)?;
         self.print(&String::from_utf8_lossy(&text))
     }
 

@@ -168,6 +168,49 @@ async fn a_document_stands_alone_on_stdout() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_is_forgotten_once_it_is_out_of_use() {
+    let registry = Registry::begin().await;
+    registry.join("w2").await;
+    let refused = registry.muster(&["delete-worker", "w2"]).await;
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.stderr.contains("disable it first"), "{refused:?}");
+
+    let disabled = registry.muster(&["disable", "w2"]).await;
+    assert_eq!(disabled.code, Some(0), "{disabled:?}");
+    let forgotten = registry.muster(&["delete-worker", "w2"]).await;
+    assert_eq!(forgotten.code, Some(0), "{forgotten:?}");
+    assert_eq!(forgotten.stdout, "w2 is forgotten\n");
+    let left = registry.muster(&["workers", "-o", "name"]).await;
+    assert_eq!(left.stdout, "w1\n");
+    let twice = registry.muster(&["delete-worker", "w2"]).await;
+    assert_eq!(twice.code, Some(1), "{twice:?}");
+    registry.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_zone_that_is_not_held_is_told_so() {
+    let registry = Registry::begin().await;
+    let said = registry.muster(&["release-mass-loss", "a"]).await;
+    assert_eq!(said.stdout, "no worker of a was held\n", "{said:?}");
+    registry.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_tokens_than_a_page_has_are_all_listed() {
+    let registry = Registry::begin().await;
+    let mut client = WorkersServiceClient::connect(registry.url.clone())
+        .await
+        .unwrap();
+    for _ in 0..1_000 {
+        let request = CreateJoinTokenRequest::default();
+        client.create_join_token(request).await.unwrap();
+    }
+    let tokens = registry.muster(&["token", "list", "-o", "name"]).await;
+    assert_eq!(tokens.stdout.lines().count(), 1_001);
+    registry.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_not_there_is_not_watched() {
     let registry = Registry::begin().await;
     let said = registry.muster(&["workers", "nosuch", "-w"]).await;

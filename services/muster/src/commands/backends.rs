@@ -24,7 +24,11 @@ use crate::{
 /// Shows backends.
 pub(crate) async fn run(session: &Session, args: &Named) -> Result<(), Failure> {
     if args.watch {
-        return live::show(session, &Backends).await;
+        if let Some(name) = &args.name {
+            get(session, name).await?;
+        }
+        let only = args.name.clone();
+        return live::show(session, &Backends { only }).await;
     }
     if let Some(name) = &args.name {
         return show(session, name).await;
@@ -52,7 +56,7 @@ pub(crate) async fn run(session: &Session, args: &Named) -> Result<(), Failure> 
     }
 }
 
-async fn show(session: &Session, name: &str) -> Result<(), Failure> {
+async fn get(session: &Session, name: &str) -> Result<Backend, Failure> {
     let request = GetBackendRequest {
         name: name.to_owned(),
         ..Default::default()
@@ -60,7 +64,11 @@ async fn show(session: &Session, name: &str) -> Result<(), Failure> {
     let answer = session
         .call(Component::Gateway, session.offers().get_backend(request))
         .await?;
-    let backend = answer.backend.unwrap_or_default();
+    Ok(answer.backend.unwrap_or_default())
+}
+
+async fn show(session: &Session, name: &str) -> Result<(), Failure> {
+    let backend = get(session, name).await?;
     match session.format {
         Format::Json | Format::Yaml => session.print_message(&backend).map(drop),
         Format::Name => session.print(&format!("{}\n", backend.name)),
@@ -220,7 +228,11 @@ fn table(session: &Session, backends: &mut dyn Iterator<Item = &Backend>) -> Tab
 }
 
 /// Backends, watched.
-pub(crate) struct Backends;
+#[derive(Default)]
+pub(crate) struct Backends {
+    /// The only one; all, if it is not set.
+    pub(crate) only: Option<String>,
+}
 
 impl Watched for Backends {
     type Resource = Backend;
@@ -239,13 +251,15 @@ impl Watched for Backends {
         async move { client.watch_backends(request).await }
     }
 
-    fn read(message: WatchBackendsResponse) -> Update<Backend> {
+    fn read(&self, message: WatchBackendsResponse) -> Update<Backend> {
         let change = |change: muster_proto::offers::v1::BackendChange| match change.change? {
             Change::Put(backend) => Some((backend.name.clone(), Some(backend))),
             Change::Deleted(backend) => Some((backend.name, None)),
         };
+        let is_asked = |name: &str| self.only.as_ref().is_none_or(|only| only == name);
+        let changes = message.changes.into_iter().filter_map(change);
         Update {
-            changes: message.changes.into_iter().filter_map(change).collect(),
+            changes: changes.filter(|(name, _)| is_asked(name)).collect(),
             resume_token: message.resume_token,
             synced: message.synced,
         }

@@ -138,8 +138,8 @@ pub(crate) async fn rollback(session: &Session, args: &Rollback) -> Result<(), F
 /// Stops a service and forgets it.
 pub(crate) async fn rm(session: &Session, args: &Rm) -> Result<(), Failure> {
     let service = services::get(session, &args.name).await?;
-    if !args.yes && io::stdin().is_terminal() && !confirmed(&service)? {
-        return Err(Failure::Failed("nothing was removed".to_owned()));
+    if !args.yes {
+        confirm(&question(&service))?;
     }
     let request = DeleteServiceRequest {
         name: args.name.clone(),
@@ -166,22 +166,26 @@ pub(crate) async fn rm(session: &Session, args: &Rm) -> Result<(), Failure> {
     session.say(&format!("{} is gone\n", args.name))
 }
 
-fn confirmed(service: &Service) -> Result<bool, Failure> {
-    let ready = service
-        .status
-        .as_ref()
-        .and_then(|status| status.counts)
-        .unwrap_or_default()
-        .ready;
-    write!(
-        io::stderr(),
-        "remove {} with its {ready} ready replicas? [y/N] ",
-        service.name
-    )?;
+fn question(service: &Service) -> String {
+    let status = service.status.as_ref();
+    let counts = status.and_then(|status| status.counts).unwrap_or_default();
+    let (name, ready) = (&service.name, counts.ready);
+    format!("remove {name} with its {ready} ready replicas?")
+}
+
+/// Asks whoever sits at the terminal; a program that calls is not asked.
+pub(crate) fn confirm(question: &str) -> Result<(), Failure> {
+    if !io::stdin().is_terminal() {
+        return Ok(());
+    }
+    write!(io::stderr(), "{question} [y/N] ")?;
     io::stderr().flush()?;
     let mut answer = String::new();
     io::stdin().lock().read_line(&mut answer)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    match answer.trim() {
+        "y" | "Y" | "yes" => Ok(()),
+        _ => Err(Failure::Failed("nothing was removed".to_owned())),
+    }
 }
 
 async fn to_healthy(

@@ -129,7 +129,7 @@ impl Watched for Endpoints {
         async move { client.watch_endpoints(request).await }
     }
 
-    fn read(message: WatchEndpointsResponse) -> Update<Endpoint> {
+    fn read(&self, message: WatchEndpointsResponse) -> Update<Endpoint> {
         let change = |change: muster_proto::replicas::v1::EndpointChange| match change.change? {
             Change::Put(endpoint) => Some((endpoint.replica.clone(), Some(endpoint))),
             Change::Deleted(endpoint) => Some((endpoint.replica, None)),

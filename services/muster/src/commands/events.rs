@@ -278,7 +278,7 @@ impl Watched for Services {
         async move { client.watch_events(request).await }
     }
 
-    fn read(message: WatchEventsResponse) -> Update<Event> {
+    fn read(&self, message: WatchEventsResponse) -> Update<Event> {
         Update {
             changes: added(message.changes),
             resume_token: message.resume_token,
@@ -307,7 +307,7 @@ impl Watched for Workers {
         async move { client.watch_worker_events(request).await }
     }
 
-    fn read(message: WatchWorkerEventsResponse) -> Update<Event> {
+    fn read(&self, message: WatchWorkerEventsResponse) -> Update<Event> {
         Update {
             changes: added(message.changes),
             resume_token: message.resume_token,

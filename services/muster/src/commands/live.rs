@@ -9,7 +9,7 @@ use tonic::{Code, Response, Status, Streaming};
 use crate::{
     args::Format,
     failure::Failure,
-    output::table::Table,
+    output::table::{Columns, Table},
     session::{self, Component, Session},
 };
 
@@ -44,7 +44,7 @@ pub(crate) trait Watched {
     ) -> impl Future<Output = Result<Response<Streaming<Self::Message>>, Status>> + Send;
 
     /// Reads a message.
-    fn read(message: Self::Message) -> Update<Self::Resource>;
+    fn read(&self, message: Self::Message) -> Update<Self::Resource>;
 }
 
 /// A kind of resource that is shown as it is watched.
@@ -59,12 +59,12 @@ pub(crate) trait Shown: Watched {
 /// Shows resources and their changes until the program is interrupted.
 pub(crate) async fn show<W: Shown>(session: &Session, watched: &W) -> Result<(), Failure> {
     let mut state: BTreeMap<String, W::Resource> = BTreeMap::new();
+    let mut columns = Columns::default();
     let watch = follow_all(session, watched, |told| {
         let terminal = session.is_terminal();
         if let (Told::Changes(changes, _), false) = (&told, terminal) {
-            for (_, resource) in changes {
-                print_one::<W>(session, resource.as_ref())?;
-            }
+            let resources = changes.iter().filter_map(|(_, resource)| resource.as_ref());
+            print_all::<W>(session, resources, &mut columns)?;
         }
         let synced = matches!(told, Told::Changes(_, true));
         apply(&mut state, told);
@@ -116,16 +116,26 @@ async fn until_unread() {
     }
 }
 
-fn print_one<W: Shown>(session: &Session, resource: Option<&W::Resource>) -> Result<(), Failure> {
-    let Some(resource) = resource else {
-        return Ok(());
-    };
+/// Prints what came, under the columns of what came before.
+fn print_all<'a, W: Shown>(
+    session: &Session,
+    mut resources: impl Iterator<Item = &'a W::Resource>,
+    columns: &mut Columns,
+) -> Result<(), Failure>
+where
+    W::Resource: 'a,
+{
     match session.format {
-        Format::Json | Format::Yaml => session.print_line(resource).map(drop),
-        Format::Name => session.print(&format!("{}\n", W::name(resource))),
+        Format::Json | Format::Yaml => {
+            resources.try_for_each(|resource| session.print_line(resource).map(drop))
+        }
+        Format::Name => {
+            let names = resources.map(|resource| format!("{}\n", W::name(resource)));
+            session.print(&names.collect::<String>())
+        }
         Format::Table | Format::Wide => {
-            let table = W::table(session, &mut std::iter::once(resource));
-            session.print_table(&table)
+            let table = W::table(session, &mut resources);
+            session.print_under(&table, columns)
         }
     }
 }
@@ -174,7 +184,7 @@ async fn follow_all<W: Watched>(
         let ended = match watched.open(session, token.clone()).await {
             Ok(stream) => {
                 session.tell_back(W::COMPONENT);
-                read_all::<W>(stream.into_inner(), &mut token, &mut take).await?
+                read_all(watched, stream.into_inner(), &mut token, &mut take).await?
             }
             Err(status) if first => return Err(session.failure(W::COMPONENT, status)),
             Err(status) => {
@@ -218,6 +228,7 @@ enum Ended {
 }
 
 async fn read_all<W: Watched>(
+    watched: &W,
     mut stream: Streaming<W::Message>,
     token: &mut String,
     take: &mut impl FnMut(Told<W::Resource>) -> Result<Flow, Failure>,
@@ -225,7 +236,7 @@ async fn read_all<W: Watched>(
     loop {
         match stream.message().await {
             Ok(Some(message)) => {
-                let update = W::read(message);
+                let update = watched.read(message);
                 if !update.resume_token.is_empty() {
                     *token = update.resume_token;
                 }

@@ -177,7 +177,7 @@ impl Watched for Replicas {
         async move { client.watch_replicas(request).await }
     }
 
-    fn read(message: WatchReplicasResponse) -> Update<Replica> {
+    fn read(&self, message: WatchReplicasResponse) -> Update<Replica> {
         let change = |change: muster_proto::replicas::v1::ReplicaChange| match change.change? {
             Change::Put(replica) => Some((replica.id.clone(), Some(replica))),
             Change::Deleted(replica) => Some((replica.id, None)),

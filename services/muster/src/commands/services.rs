@@ -265,7 +265,7 @@ impl Watched for Services {
         async move { client.watch_services(request).await }
     }
 
-    fn read(message: WatchServicesResponse) -> Update<Service> {
+    fn read(&self, message: WatchServicesResponse) -> Update<Service> {
         let change = |change: muster_proto::replicas::v1::ServiceChange| match change.change? {
             Change::Put(service) => Some((service.name.clone(), Some(service))),
             Change::Deleted(service) => Some((service.name, None)),

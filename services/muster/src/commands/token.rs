@@ -1,7 +1,8 @@
 //! `muster token`: what lets machines join.
 
 use muster_proto::workers::v1::{
-    CreateJoinTokenRequest, JoinToken, ListJoinTokensRequest, RevokeJoinTokenRequest,
+    CreateJoinTokenRequest, JoinToken, ListJoinTokensRequest, ListJoinTokensResponse,
+    RevokeJoinTokenRequest,
 };
 
 use crate::{
@@ -49,16 +50,7 @@ pub(crate) async fn run(session: &Session, args: &Token) -> Result<(), Failure> 
 }
 
 async fn list(session: &Session) -> Result<(), Failure> {
-    let request = ListJoinTokensRequest {
-        page_size: 1000,
-        ..Default::default()
-    };
-    let answer = session
-        .call(
-            Component::Registry,
-            session.workers().list_join_tokens(request),
-        )
-        .await?;
+    let answer = all(session).await?;
     match session.format {
         Format::Json | Format::Yaml => session.print_message(&answer).map(drop),
         Format::Name => {
@@ -66,6 +58,28 @@ async fn list(session: &Session) -> Result<(), Failure> {
             session.print(&ids.map(|id| format!("{id}\n")).collect::<String>())
         }
         Format::Table | Format::Wide => session.print_table(&table(session, &answer.join_tokens)),
+    }
+}
+
+/// Every token, as one page.
+async fn all(session: &Session) -> Result<ListJoinTokensResponse, Failure> {
+    let mut joined = ListJoinTokensResponse::default();
+    let mut request = ListJoinTokensRequest {
+        page_size: 1000,
+        ..Default::default()
+    };
+    loop {
+        let mut registry = session.workers();
+        let asked = registry.list_join_tokens(request.clone());
+        let page = session.call(Component::Registry, asked).await?;
+        joined.join_tokens.extend(page.join_tokens);
+        if joined.resume_token.is_empty() {
+            joined.resume_token = page.resume_token;
+        }
+        if page.next_page_token.is_empty() {
+            return Ok(joined);
+        }
+        request.page_token = page.next_page_token;
     }
 }
 

@@ -1,19 +1,21 @@
-//! What is done to one worker: drain, resume, disable, enable.
+//! What is done to one worker: drain, resume, disable, enable, delete; and to the silent ones of a zone.
 
 use std::time::Duration;
 
 use muster_proto::workers::v1::{
-    AfterDeadline, DisableWorkerRequest, Drain, DrainCause, DrainWorkerRequest,
-    EnableWorkerRequest, ResumeWorkerRequest, Worker, WorkerFilter, WorkerState,
+    AfterDeadline, DeleteWorkerRequest, DisableWorkerRequest, Drain, DrainCause,
+    DrainWorkerRequest, EnableWorkerRequest, ReleaseMassLossRequest, ResumeWorkerRequest, Worker,
+    WorkerFilter, WorkerState,
 };
 
 use super::{
+    change::confirm,
     follow::{Progress, gave_up},
     live::{self, Flow},
-    workers::{Workers, drain_words, state},
+    workers::{Workers, drain_words, get, state},
 };
 use crate::{
-    args::{self, Disable, Reasoned},
+    args::{self, DeleteWorker, Disable, Reasoned, ReleaseMassLoss},
     failure::Failure,
     session::{Component, Session},
 };
@@ -196,6 +198,54 @@ pub(crate) async fn enable(session: &Session, args: &Reasoned) -> Result<(), Fai
     tell(session, answer.worker)
 }
 
+/// Forgets a worker that is out of use.
+pub(crate) async fn delete(session: &Session, args: &DeleteWorker) -> Result<(), Failure> {
+    let worker = get(session, &args.name).await?.worker.unwrap_or_default();
+    if !args.yes {
+        let (name, state) = (&worker.name, state(&worker));
+        confirm(&format!("forget {name}, which is {state}?"))?;
+    }
+    let request = DeleteWorkerRequest {
+        name: args.name.clone(),
+        // What was shown is what is forgotten.
+        etag: worker.etag,
+    };
+    let mut registry = session.workers();
+    let asked = registry.delete_worker(request);
+    let answer = session.call(Component::Registry, asked).await?;
+    let sentence = format!("{} is forgotten\n", args.name);
+    session.print_answer(&answer, &args.name, &sentence)
+}
+
+/// Ends the brake of a zone.
+pub(crate) async fn release_mass_loss(
+    session: &Session,
+    args: &ReleaseMassLoss,
+) -> Result<(), Failure> {
+    let request = ReleaseMassLossRequest {
+        zone: args.zone.clone(),
+        reason: reason(args.reason.as_deref()),
+    };
+    let mut registry = session.workers();
+    let asked = registry.release_mass_loss(request);
+    let answer = session.call(Component::Registry, asked).await?;
+    let sentence = released(answer.workers, &args.zone);
+    session.print_answer(&answer, &args.zone, &sentence)
+}
+
+/// What has become of a zone's silent workers.
+fn released(workers: i32, zone: &str) -> String {
+    let place = match zone {
+        "" => "without a zone".to_owned(),
+        zone => format!("of {zone}"),
+    };
+    match workers {
+        0 => format!("no worker {place} was held\n"),
+        1 => format!("1 silent worker {place} is held no longer\n"),
+        many => format!("{many} silent workers {place} are held no longer\n"),
+    }
+}
+
 fn tell(session: &Session, worker: Option<Worker>) -> Result<(), Failure> {
     let worker = worker.unwrap_or_default();
     let sentence = format!("{} is {}\n", worker.name, state(&worker));
@@ -220,6 +270,15 @@ pub(crate) fn actor() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_released_zone_is_told_with_its_workers() {
+        assert_eq!(released(0, "a"), "no worker of a was held\n");
+        let one = "1 silent worker of a is held no longer\n";
+        assert_eq!(released(1, "a"), one);
+        let two = "2 silent workers without a zone are held no longer\n";
+        assert_eq!(released(2, ""), two);
+    }
 
     #[test]
     fn a_forced_end_is_told_of_one_replica_and_of_several() {

@@ -427,7 +427,7 @@ impl Watched for Workers {
         async move { client.watch_workers(request).await }
     }
 
-    fn read(message: WatchWorkersResponse) -> Update<Worker> {
+    fn read(&self, message: WatchWorkersResponse) -> Update<Worker> {
         let change = |change: muster_proto::workers::v1::WorkerChange| match change.change? {
             Change::Put(worker) | Change::Observed(worker) => {
                 Some((worker.name.clone(), Some(worker)))

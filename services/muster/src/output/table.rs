@@ -69,14 +69,49 @@ impl Table {
 
     /// Writes the header and the rows.
     pub(crate) fn write(&self, out: &mut impl Write, colours: Colours) -> io::Result<()> {
-        let widths = self.widths();
-        let header: Vec<Cell> = self
-            .header
-            .iter()
+        self.write_header(out, &self.widths(), colours)?;
+        self.write_rows(out, &self.widths(), colours)
+    }
+
+    /// Writes the rows under what was written before, and first of all, once there is a row, the header.
+    pub(crate) fn write_under(
+        &self,
+        out: &mut impl Write,
+        colours: Colours,
+        columns: &mut Columns,
+    ) -> io::Result<()> {
+        if self.rows.is_empty() {
+            return Ok(());
+        }
+        let is_first = columns.widths.is_empty();
+        columns.widen(self.widths());
+        if is_first {
+            self.write_header(out, &columns.widths, colours)?;
+        }
+        self.write_rows(out, &columns.widths, colours)
+    }
+
+    fn write_header(
+        &self,
+        out: &mut impl Write,
+        widths: &[usize],
+        colours: Colours,
+    ) -> io::Result<()> {
+        let names = self.header.iter();
+        let header: Vec<Cell> = names
             .map(|(name, _)| Cell::styled(*name, Style::Strong))
             .collect();
-        for cells in std::iter::once(&header).chain(&self.rows) {
-            writeln!(out, "{}", self.line(cells, &widths, colours))?;
+        writeln!(out, "{}", self.line(&header, widths, colours))
+    }
+
+    fn write_rows(
+        &self,
+        out: &mut impl Write,
+        widths: &[usize],
+        colours: Colours,
+    ) -> io::Result<()> {
+        for cells in &self.rows {
+            writeln!(out, "{}", self.line(cells, widths, colours))?;
         }
         Ok(())
     }
@@ -108,6 +143,21 @@ impl Table {
     }
 }
 
+/// How wide the columns are of a table that is written piece by piece.
+#[derive(Debug, Default)]
+pub(crate) struct Columns {
+    widths: Vec<usize>,
+}
+
+impl Columns {
+    fn widen(&mut self, widths: Vec<usize>) {
+        self.widths.resize(widths.len(), 0);
+        for (before, now) in self.widths.iter_mut().zip(widths) {
+            *before = now.max(*before);
+        }
+    }
+}
+
 /// How many columns a text takes, one for each character.
 fn width(text: &str) -> usize {
     text.chars().count()
@@ -130,6 +180,28 @@ mod tests {
         table.row(vec!["longer".into(), "$12.50".into(), "".into()]);
         let expected = "NAME     PRICE  STATE\na        $1.50  HEALTHY\nlonger  $12.50  \n";
         assert_eq!(printed(&table, Colours::Off), expected);
+    }
+
+    #[test]
+    fn what_comes_later_stands_under_the_same_header() {
+        let mut out = Vec::new();
+        let mut columns = Columns::default();
+        for names in [&[][..], &["a", "longer"], &["b"], &[], &["longest of all"]] {
+            let mut table = Table::new(&["NAME", "STATE"]);
+            for name in names {
+                table.row(vec![(*name).into(), Cell::state("UP")]);
+            }
+            let written = table.write_under(&mut out, Colours::Off, &mut columns);
+            written.unwrap();
+        }
+        let expected = [
+            "NAME    STATE",
+            "a       UP",
+            "longer  UP",
+            "b       UP",
+            "longest of all  UP\n",
+        ];
+        assert_eq!(String::from_utf8(out).unwrap(), expected.join("\n"));
     }
 
     #[test]

@@ -42,10 +42,11 @@ pub(super) async fn run(
         look.notify_one();
         Ok(Flow::GoOn)
     };
+    let backends = Backends::default();
     tokio::try_join!(
         live::follow(session, &offers, |_, _| wake()),
         // What is wrong with a backend stands below the offers.
-        live::follow(session, &Backends, |_, _| wake()),
+        live::follow(session, &backends, |_, _| wake()),
         look_whenever(&look, session, args, &request, &mut shown),
     )?;
     Ok(())
@@ -170,7 +171,7 @@ impl Watched for Offers {
         }
     }
 
-    fn read(message: WatchOffersResponse) -> Update<Offer> {
+    fn read(&self, message: WatchOffersResponse) -> Update<Offer> {
         let change = |change: muster_proto::offers::v1::OfferChange| match change.change? {
             Change::Put(offer) => Some((offer.id.clone(), Some(offer))),
             Change::Deleted(offer) => Some((offer.id, None)),
