@@ -239,6 +239,19 @@ async fn a_stack_serves_by_tls_alone_and_roles_are_who_the_certificate_says() {
         assert_eq!(code, Some(1), "{text}");
         assert!(text.contains("there is no service \"helo\""), "{text}");
     }
+    // Two specs are two explanations in one document.
+    let two = stack.folder.path().join("two.yaml");
+    let text = ["a", "b"].map(|name| format!("name: {name}\nrun:\n  command: [sleep, '600']\n"));
+    fs::write(&two, text.join("---\n")).unwrap();
+    let two = two.display().to_string();
+    let (code, text) = stack.muster(Some("viewer"), &["explain", "-f", &two]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.starts_with("a:\na has not been applied\n"), "{text}");
+    assert!(text.contains("\n\nb:\nb has not been applied\n"), "{text}");
+    let (code, text) = stack.muster(Some("viewer"), &["explain", "-f", &two, "-o", "json"]);
+    assert_eq!(code, Some(0), "{text}");
+    let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(document.as_array().map(Vec::len), Some(2), "{text}");
     let (code, text) = stack.muster(Some("operator"), &["rm", "hello", "-y", "--wait"]);
     assert_eq!(code, Some(0), "{text}");
 }

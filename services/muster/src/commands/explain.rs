@@ -20,23 +20,36 @@ pub(crate) async fn run(session: &Session, args: &Explain) -> Result<(), Failure
         (None, Some(file)) => apply::read(file)?.into_iter().map(Target::Spec).collect(),
         (None, None) => Vec::new(),
     };
-    for target in targets {
+    let mut explanations = Vec::new();
+    for target in &targets {
         let request = ExplainServiceRequest {
-            target: Some(target),
+            target: Some(target.clone()),
             ..Default::default()
         };
-        let answer = session
-            .call(
-                Component::Manager,
-                session.replicas().explain_service(request),
-            )
-            .await?;
-        let explanation = answer.explanation.unwrap_or_default();
-        if !session.print_message(&explanation)? {
-            print(session, &explanation)?;
+        let mut manager = session.replicas();
+        let asked = manager.explain_service(request);
+        let answer = session.call(Component::Manager, asked).await?;
+        explanations.push(answer.explanation.unwrap_or_default());
+    }
+    if session.print_messages(&explanations, targets.len())? {
+        return Ok(());
+    }
+    for (place, (target, explanation)) in targets.iter().zip(&explanations).enumerate() {
+        if targets.len() > 1 {
+            let gap = if place == 0 { "" } else { "\n" };
+            session.print(&format!("{gap}{}:\n", name(target)))?;
         }
+        print(session, explanation)?;
     }
     Ok(())
+}
+
+/// What is explained.
+fn name(target: &Target) -> &str {
+    match target {
+        Target::Service(name) => name,
+        Target::Spec(spec) => &spec.name,
+    }
 }
 
 fn print(session: &Session, explanation: &Explanation) -> Result<(), Failure> {
