@@ -242,6 +242,11 @@ impl<'n> Fields<'n> {
 
     /// Reports every field that was not asked for.
     pub(crate) fn finish(self, problems: &mut Problems) {
+        self.finish_knowing(&[], problems);
+    }
+
+    /// The same, and says of a field that stands elsewhere where that is.
+    pub(crate) fn finish_knowing(self, elsewhere: &[(&str, &str)], problems: &mut Problems) {
         for (key, _) in self.pairs {
             let name = key.text().unwrap_or_default();
             if self.asked.contains(&name) {
@@ -255,9 +260,11 @@ impl<'n> Fields<'n> {
                 path: name.to_owned(),
                 node: key,
             };
-            let hint = match suggest::hint(name, self.asked.iter().copied()) {
-                hint if hint.is_empty() => format!("; it has {}", self.asked.join(", ")),
-                hint => hint,
+            let there = elsewhere.iter().find(|(field, _)| *field == name);
+            let hint = match (there, suggest::hint(name, self.asked.iter().copied())) {
+                (Some((_, path)), _) => format!("; it is `{path}`"),
+                (None, hint) if hint.is_empty() => format!("; it has {}", self.asked.join(", ")),
+                (None, hint) => hint,
             };
             problems.add(&entry, format!("{place}{hint}"));
         }

@@ -16,6 +16,26 @@ use super::{
     reader::{Entry, Problems},
 };
 
+/// What is looked for at the top and stands deeper, with its path.
+pub(super) const ELSEWHERE: [(&str, &str); 16] = [
+    ("command", "run.command"),
+    ("commands", "run.command"),
+    ("env", "run.env"),
+    ("image", "run.image"),
+    ("ports", "run.ports"),
+    ("volumes", "run.volumes"),
+    ("working_dir", "run.working_dir"),
+    ("cpu", "resources.cpu"),
+    ("disk", "resources.disk"),
+    ("gpu", "resources.gpu"),
+    ("memory", "resources.memory"),
+    ("max_price", "placement.max_price"),
+    ("region", "placement.regions"),
+    ("regions", "placement.regions"),
+    ("spot", "placement.spot"),
+    ("spread", "placement.spread"),
+];
+
 /// The service that a document describes; absent if it is no mapping.
 pub(super) fn read(document: &Entry<'_>, problems: &mut Problems) -> Option<ServiceSpec> {
     let mut fields = document.fields(problems)?;
@@ -66,7 +86,7 @@ pub(super) fn read(document: &Entry<'_>, problems: &mut Problems) -> Option<Serv
             .and_then(|entry| entry.count(problems))
             .unwrap_or_default(),
     };
-    fields.finish(problems);
+    fields.finish_knowing(&ELSEWHERE, problems);
     Some(spec)
 }
 

@@ -8,7 +8,7 @@ use muster_proto::{
     types::v1::Price,
 };
 
-use super::parse;
+use super::{parse, service::ELSEWHERE};
 
 fn one(text: &str) -> ServiceSpec {
     let mut specs = parse(text).unwrap_or_else(|problems| panic!("{problems:?}"));
@@ -157,6 +157,42 @@ fn an_unknown_field_has_its_line_and_a_suggestion() {
         problems[1]
     );
     assert!(problems[1].contains("`ready`"), "{}", problems[1]);
+}
+
+#[test]
+fn a_field_that_stands_deeper_is_told_its_place() {
+    let problems = wrong("name: a\ncommand: [serve]\ngpu: H100:1\n");
+    let told = "there is no such field in a service; it is";
+    let expected = [
+        format!("line 2, column 1: command: {told} `run.command`"),
+        format!("line 3, column 1: gpu: {told} `resources.gpu`"),
+    ];
+    assert_eq!(problems, expected);
+}
+
+#[test]
+fn every_place_that_is_told_is_one() {
+    let values = [
+        ("run.command", "[a]"),
+        ("run.env", "{A: b}"),
+        ("run.ports", "[80]"),
+        ("run.volumes", "['/a:/b']"),
+        ("placement.regions", "[a]"),
+        ("placement.max_price", "2.5"),
+        ("placement.spot", "auto"),
+        ("placement.spread", "none"),
+        ("resources.gpu", "H100:1"),
+        ("resources.cpu", "1"),
+        ("resources.memory", "1GB"),
+        ("resources.disk", "1GB"),
+        ("run.image", "a"),
+        ("run.working_dir", "/a"),
+    ];
+    for (_, path) in ELSEWHERE {
+        let (_, value) = values.iter().find(|(known, _)| *known == path).unwrap();
+        let (part, field) = path.split_once('.').unwrap();
+        one(&format!("name: a\n{part}: {{{field}: {value}}}\n"));
+    }
 }
 
 #[test]
