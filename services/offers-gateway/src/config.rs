@@ -30,6 +30,9 @@ const WORKERS: &str = "http://127.0.0.1:7401";
 /// The backend that offers our own workers.
 pub const FLEET: &str = "fleet";
 
+/// The file of a folder that makes it a backend.
+const PRICE_LIST: &str = "vms.csv";
+
 /// The flags of offers-gateway beside the common ones.
 #[derive(Clone, Debug, clap::Args)]
 // The help would begin with the line above.
@@ -70,6 +73,8 @@ pub struct Config {
     pub outcomes: Policy,
     /// The backends, in order of name.
     pub backends: Vec<Spec>,
+    /// The folder whose folders are backends.
+    pub catalog: Option<PathBuf>,
     /// Reads all of this again; none if it is not to be.
     pub again: Option<Again>,
 }
@@ -173,6 +178,7 @@ impl Config {
             backends: backends(configured, catalogs.transpose()?, args.workers_addr)?,
             store,
             data: args.data,
+            catalog: args.catalog,
             timeouts: Timeouts {
                 default: args.backend_timeout,
                 max: args.max_backend_timeout,
@@ -180,6 +186,23 @@ impl Config {
             outcomes,
             again: None,
         })
+    }
+
+    /// Keeps the backends in force whose price list is away while its folder is there: it is being
+    /// replaced.
+    pub fn keep_away(&mut self, in_force: &[Spec]) {
+        let Some(folder) = &self.catalog else {
+            return;
+        };
+        for spec in in_force {
+            let place = folder.join(&spec.name);
+            let is_ours = spec.kind == Kind::Catalog(Place::File(place.join(PRICE_LIST)));
+            let is_gone = self.backends.iter().all(|other| other.name != spec.name);
+            if is_ours && is_gone && place.is_dir() {
+                self.backends.push(spec.clone());
+            }
+        }
+        self.backends.sort_by(|a, b| a.name.cmp(&b.name));
     }
 }
 
@@ -190,6 +213,14 @@ fn backends(
     catalogs: Option<Vec<Spec>>,
     workers: Option<Endpoints>,
 ) -> Result<Vec<Spec>, String> {
+    let folders = catalogs.iter().flatten();
+    if workers.is_some() && folders.into_iter().any(|spec| spec.name == FLEET) {
+        // Whoever names one of many folders so hardly means to have no offers of their own machines.
+        return Err(format!(
+            "a folder of --catalog is called {FLEET:?}, which is the backend of our own workers: \
+             call it something else"
+        ));
+    }
     match catalogs {
         Some(catalogs) => backends.extend(catalogs),
         None if backends.is_empty() => backends = built_in(),
@@ -234,7 +265,7 @@ fn catalogs_or_kept(folder: &Path, had: impl Fn(&Spec) -> bool) -> Result<Vec<Sp
     let mut backends = Vec::new();
     for entry in entries {
         let entry = entry.map_err(|error| format!("catalog folder {shown}: {error}"))?;
-        let file = entry.path().join("vms.csv");
+        let file = entry.path().join(PRICE_LIST);
         let name = entry.file_name();
         let Some(name) = name.to_str() else {
             continue;

@@ -41,7 +41,8 @@ impl Reload {
         Ok(())
     }
 
-    async fn take(&mut self, config: Config) {
+    async fn take(&mut self, mut config: Config) {
+        config.keep_away(&self.current.backends);
         let changes = self.roster.apply(&config.backends).await;
         self.timeouts.store(Arc::new(config.timeouts));
         self.metrics.reloaded(true);
@@ -53,6 +54,7 @@ impl Reload {
         ];
         let restart = restart.into_iter().filter(|(_, differs)| *differs);
         let restart: Vec<_> = restart.map(|(name, _)| name).collect();
+        self.current.backends = config.backends;
         tracing::info!(
             added = ?changes.added,
             changed = ?changes.changed,

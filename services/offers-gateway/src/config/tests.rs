@@ -91,6 +91,47 @@ async fn a_catalogue_that_is_away_is_a_backend_for_as_long_as_its_offers_are_kep
 }
 
 #[test]
+fn a_list_that_is_away_when_all_is_read_again_costs_no_backend() {
+    let folder = tempfile::tempdir().unwrap();
+    let list = |name: &str| folder.path().join(name).join(PRICE_LIST);
+    for name in ["aws", "gcp", "lambda"] {
+        std::fs::create_dir(folder.path().join(name)).unwrap();
+        std::fs::write(list(name), "").unwrap();
+    }
+    let config = || {
+        let catalog = Some(folder.path().to_owned());
+        let args = Args { catalog, ..args() };
+        Config::new(args).unwrap()
+    };
+    let mut in_force = config().backends;
+    in_force.push(Spec::new("own", Kind::Catalog(Place::File("x".into()))));
+    std::fs::remove_file(list("aws")).unwrap();
+    std::fs::remove_dir_all(folder.path().join("gcp")).unwrap();
+    let mut again = config();
+    assert_eq!(names(&again), ["lambda"]);
+    again.keep_away(&in_force);
+    assert_eq!(names(&again), ["aws", "lambda"]);
+}
+
+#[test]
+fn a_folder_does_not_displace_our_own_workers() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join(FLEET)).unwrap();
+    std::fs::write(folder.path().join(FLEET).join(PRICE_LIST), "").unwrap();
+    let config = |workers_addr| {
+        let catalog = Some(folder.path().to_owned());
+        Config::new(Args {
+            catalog,
+            workers_addr,
+            ..args()
+        })
+    };
+    let refused = config(Some(WORKERS.parse().unwrap())).unwrap_err();
+    assert!(refused.contains("call it something else"), "{refused}");
+    assert_eq!(names(&config(None).unwrap()), [FLEET]);
+}
+
+#[test]
 fn a_caller_waits_no_longer_than_the_most() {
     let config = Config::new(args()).unwrap();
     let seconds = Duration::from_secs;

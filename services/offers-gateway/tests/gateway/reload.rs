@@ -249,3 +249,29 @@ async fn callers_in_flight_are_not_disturbed() {
         ["a/eu/m/ondemand", "c/eu/m/ondemand"]
     );
 }
+
+#[tokio::test]
+async fn a_list_that_is_being_replaced_loses_no_offers() {
+    let folder = tempfile::tempdir().unwrap();
+    let lists = folder.path().join("lists");
+    for (name, price) in [("a", 1), ("b", 2)] {
+        std::fs::create_dir_all(lists.join(name)).unwrap();
+        let file = lists.join(name).join("vms.csv");
+        write_catalog(&file, &format!("m,,,2,4,{price},,eu\n"));
+    }
+    let config = folder.path().join("gateway.toml");
+    std::fs::write(&config, format!("catalog = {lists:?}\n")).unwrap();
+    let process = Process::start(&config).await;
+    let before = process.offers().await;
+    assert_eq!(ids(&before.offers), ["a/eu/m/ondemand", "b/eu/m/ondemand"]);
+    std::fs::remove_file(lists.join("a/vms.csv")).unwrap();
+    for times in [1, 2] {
+        process.hang_up();
+        process.reloaded("taken", times).await;
+        assert_eq!(process.offers().await.offers, before.offers);
+    }
+    std::fs::remove_dir(lists.join("a")).unwrap();
+    process.hang_up();
+    process.reloaded("taken", 3).await;
+    assert_eq!(ids(&process.offers().await.offers), ["b/eu/m/ondemand"]);
+}

@@ -80,6 +80,7 @@ pub(crate) fn config(backends: Vec<Spec>) -> Config {
         },
         backends,
         again: None,
+        catalog: None,
     }
 }
 
