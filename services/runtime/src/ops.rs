@@ -10,14 +10,14 @@ mod tests;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tonic::body::Body;
 
 use crate::context::Context;
@@ -27,7 +27,8 @@ use crate::server::routes::{Routes, service_of};
 use crate::server::{HEALTH, Io, Listener};
 use crate::shutdown::Phase;
 
-/// Connections at once; probes and scrapers need few, and more wait.
+/// Connections at once; probes and scrapers need few. Of more, the one that has been quiet longest gives
+/// way: whoever only holds connections keeps no probe out.
 const MAX_CONNECTIONS: usize = 256;
 
 /// Streams of the health protocol at once on one connection: all of a process's Watches.
@@ -44,6 +45,10 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 struct Ops {
     context: Context,
     health: Routes,
+    /// Counts what is asked, on all connections.
+    asked: Arc<AtomicU64>,
+    /// The count when its connection was opened or last asked.
+    last: Arc<AtomicU64>,
 }
 
 /// Serves the ops port of `context` on `listener`, and listens to the pulse of the event loop that
@@ -66,27 +71,49 @@ async fn accept(context: Context, mut listener: Listener) {
     let ops = Ops {
         health: health.build(),
         context,
+        asked: Arc::default(),
+        last: Arc::default(),
     };
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let mut connections = JoinSet::new();
+    let mut connections = Connections::default();
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-            return;
-        };
-        let accepted = listener.accept().await;
-        while connections.try_join_next().is_some() {}
-        match accepted {
-            Ok((io, _)) => {
-                let ops = ops.clone();
-                connections.spawn(async move {
-                    serve_connection(ops, io).await;
-                    drop(place);
-                });
-            }
+        match listener.accept().await {
+            Ok((io, _)) => connections.open(ops.clone(), io),
             Err(error) => {
                 tracing::warn!(%error, "ops connection not accepted");
                 tokio::time::sleep(ACCEPT_RETRY).await;
             }
+        }
+    }
+}
+
+/// The open connections.
+#[derive(Default)]
+struct Connections {
+    tasks: JoinSet<()>,
+    /// Each with the count when it last asked.
+    open: Vec<(AbortHandle, Arc<AtomicU64>)>,
+}
+
+impl Connections {
+    fn open(&mut self, mut ops: Ops, io: Box<dyn Io>) {
+        while self.tasks.try_join_next().is_some() {}
+        self.open.retain(|(task, _)| !task.is_finished());
+        if self.open.len() >= MAX_CONNECTIONS {
+            self.close_quietest();
+        }
+        ops.last = Arc::default();
+        ops.note();
+        let last = Arc::clone(&ops.last);
+        let task = self.tasks.spawn(serve_connection(ops, io));
+        self.open.push((task, last));
+    }
+
+    fn close_quietest(&mut self) {
+        let quietest = self.open.iter().enumerate();
+        let quietest = quietest.min_by_key(|(_, (_, last))| last.load(Ordering::Relaxed));
+        if let Some((place, _)) = quietest {
+            let (task, _) = self.open.swap_remove(place);
+            task.abort();
         }
     }
 }
@@ -114,6 +141,7 @@ impl hyper::service::Service<Request<Incoming>> for Ops {
     type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
+        self.note();
         if service_of(request.uri().path()) == HEALTH {
             return self.health.call(request.map(Body::new));
         }
@@ -123,6 +151,12 @@ impl hyper::service::Service<Request<Incoming>> for Ops {
 }
 
 impl Ops {
+    /// Its connection asks now.
+    fn note(&self) {
+        let now = self.asked.fetch_add(1, Ordering::Relaxed);
+        self.last.store(now, Ordering::Relaxed);
+    }
+
     fn answer(&self, method: &Method, path: &str) -> Response<Body> {
         if !matches!(*method, Method::GET | Method::HEAD) {
             return answer::error(StatusCode::METHOD_NOT_ALLOWED, "the ops port is read only");

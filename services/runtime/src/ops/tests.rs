@@ -83,6 +83,28 @@ async fn readiness_and_liveness_are_json_with_their_checks() {
 }
 
 #[tokio::test]
+async fn connections_that_ask_nothing_keep_nobody_out() {
+    let running = Running::start().await;
+    let mut asking = TcpStream::connect(running.ops).await.unwrap();
+    let mut silent = Vec::new();
+    for _ in 0..2 * MAX_CONNECTIONS {
+        silent.push(TcpStream::connect(running.ops).await.unwrap());
+        // Whoever asks keeps its connection.
+        if silent.len() % 100 == 0 {
+            let request = b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n";
+            asking.write_all(request).await.unwrap();
+            let mut answer = [0; 1024];
+            let read = asking.read(&mut answer).await.unwrap();
+            assert!(answer[..read].starts_with(b"HTTP/1.1 200"));
+        }
+    }
+    assert_eq!(running.get("/livez").await.0, 200);
+    let mut first = [0];
+    let end = silent[0].read(&mut first).await;
+    assert!(matches!(end, Ok(0) | Err(_)), "the quietest is closed");
+}
+
+#[tokio::test]
 async fn metrics_version_and_nothing_else() {
     let running = Running::start().await;
     let (code, text) = running.ask("GET", "/metrics").await;
