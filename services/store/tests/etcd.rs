@@ -411,7 +411,7 @@ async fn with_tls_each_side_shows_who_it_is() {
     let pairs = arguments.zip(files.clone());
     let arguments = pairs.flat_map(|(name, file)| [name.to_owned(), file]);
     let arguments = arguments.chain(["--client-cert-auth".to_owned()]);
-    let Some(etcd) = Etcd::start_with(1, "https", arguments.collect()) else {
+    let Some(mut etcd) = Etcd::start_with(1, "https", arguments.collect()) else {
         return;
     };
     let [ca, cert, key] = &files;
@@ -428,6 +428,11 @@ async fn with_tls_each_side_shows_who_it_is() {
             "{why}: {refused:?}"
         );
     }
+    // All of it is made anew, as before its end; etcd itself reads its authority at its start only.
+    certificates(folder.path());
+    etcd.kill(0);
+    etcd.run(0);
+    until("writes go on", async || put(&store, "a", "2").await.is_ok()).await;
     let absent = etcd.address("tls?ca=/nowhere/ca.pem");
     let refused = Store::etcd(&absent, options()).await.unwrap_err();
     assert!(refused.to_string().contains("/nowhere/ca.pem"), "{refused}");

@@ -61,18 +61,11 @@ impl Handle {
     /// Reads an address, and the files that it names; connects to nothing. The error says what is wrong.
     pub(crate) fn new(text: &str) -> Result<Self, String> {
         let address = address::parse(text)?;
-        let mut options = ConnectOptions::new();
-        if let Some((name, password)) = &address.user {
-            options = options
-                .with_user(name, password)
-                .with_auto_token_refresh(true);
-        }
-        if address.is_secure() {
-            options = options.with_tls(tls(&address.files)?);
-        }
+        options(&address)?;
+        let (endpoints, prefix) = (address.endpoints.clone(), address.prefix.clone());
         Ok(Self {
-            members: Arc::new(Members::new(&address.endpoints, options)),
-            prefix: address.prefix.into(),
+            members: Arc::new(Members::new(&endpoints, move || options(&address))),
+            prefix: prefix.into(),
         })
     }
 
@@ -224,6 +217,20 @@ impl Handle {
         let call = |mut client: Client| async move { client.compact(number(revision), None).await };
         self.repeat(ATTEMPT, call).await.map(drop)
     }
+}
+
+/// What a connection is opened with; reads the files that the address names.
+fn options(address: &address::Address) -> Result<ConnectOptions, String> {
+    let mut options = ConnectOptions::new();
+    if let Some((name, password)) = &address.user {
+        options = options
+            .with_user(name, password)
+            .with_auto_token_refresh(true);
+    }
+    if address.is_secure() {
+        options = options.with_tls(tls(&address.files)?);
+    }
+    Ok(options)
 }
 
 fn tls(files: &address::Files) -> Result<TlsOptions, String> {

@@ -30,11 +30,15 @@ pub(super) async fn follow(core: Arc<Core>) {
 }
 
 async fn run(core: &Core) {
+    // Whether the outage that goes on has been told.
+    let mut told = false;
     loop {
-        let fault = match watch(core).await {
+        let mut heard = false;
+        let fault = match watch(core, &mut heard).await {
             Err(fault) => fault,
             Ok(never) => match never {},
         };
+        told &= !heard;
         match fault {
             Fault::Compacted => {
                 let reason = "the cluster has forgotten changes that were missed here; a new start reads everything anew";
@@ -42,16 +46,20 @@ async fn run(core: &Core) {
                 core.shared.end(End::Failed(reason.to_owned()));
                 return;
             }
+            Fault::Unavailable(_) | Fault::NoLease if told => {
+                tracing::debug!(%fault, "the watch of the cluster is not begun yet");
+            }
             Fault::Unavailable(_) | Fault::NoLease => {
                 tracing::warn!(%fault, "the watch of the cluster broke; it is begun anew");
+                told = true;
             }
         }
         sleep(PAUSE).await;
     }
 }
 
-/// Follows from where it is, until the watch breaks.
-async fn watch(core: &Core) -> Result<Infallible, Fault> {
+/// Follows from where it is, until the watch breaks. Notes whether anything was heard.
+async fn watch(core: &Core, was_heard: &mut bool) -> Result<Infallible, Fault> {
     let after = *core.reached.borrow();
     let mut stream = within(core.cluster.watch(after)).await?;
     let mut asks = interval(ASK_EVERY);
@@ -64,6 +72,7 @@ async fn watch(core: &Core) -> Result<Infallible, Fault> {
             told = stream.next() => {
                 let told = told?;
                 heard = Instant::now();
+                *was_heard = true;
                 core.hear();
                 if told.revision().is_some() {
                     moved = heard;

@@ -20,10 +20,13 @@ const PING: (Duration, Duration) = (Duration::from_secs(6), Duration::from_secs(
 
 pub(super) struct Members {
     list: Vec<Member>,
-    options: ConnectOptions,
+    options: Box<Options>,
     /// Which one is spoken to, modulo their number.
     current: AtomicUsize,
 }
+
+/// Makes what each new connection is opened with: files of certificates may have changed.
+type Options = dyn Fn() -> Result<ConnectOptions, String> + Send + Sync;
 
 struct Member {
     endpoint: String,
@@ -35,17 +38,17 @@ struct Member {
 pub(super) struct Turn(usize);
 
 impl Members {
-    pub(super) fn new(endpoints: &[String], options: ConnectOptions) -> Self {
+    pub(super) fn new(
+        endpoints: &[String],
+        options: impl Fn() -> Result<ConnectOptions, String> + Send + Sync + 'static,
+    ) -> Self {
         let member = |endpoint: &String| Member {
             endpoint: endpoint.clone(),
             client: Mutex::new(None),
         };
         Self {
             list: endpoints.iter().map(member).collect(),
-            options: options
-                .with_connect_timeout(CONNECT)
-                .with_keep_alive(PING.0, PING.1)
-                .with_require_leader(true),
+            options: Box::new(options),
             current: AtomicUsize::new(0),
         }
     }
@@ -110,8 +113,12 @@ impl Members {
             return Ok(client.clone());
         }
         // Several may come here at once; the last connection is kept, and the others end with their calls.
-        let options = Some(self.options.clone());
-        let client = Box::new(Client::connect([&member.endpoint], options).await?);
+        let options = (self.options)().map_err(Error::InvalidArgs)?;
+        let options = options
+            .with_connect_timeout(CONNECT)
+            .with_keep_alive(PING.0, PING.1)
+            .with_require_leader(true);
+        let client = Box::new(Client::connect([&member.endpoint], Some(options)).await?);
         *lock(&member.client) = Some(client.clone());
         Ok(client)
     }
