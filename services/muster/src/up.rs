@@ -3,7 +3,9 @@
 use std::io::Write as _;
 
 use muster_model::gpu_syntax;
-use muster_runtime::{args::LogFormat, context::Context, server::Settings, telemetry::Telemetry};
+use muster_runtime::{
+    args::LogFormat, context::Context, server::Settings, signals, telemetry::Telemetry,
+};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
@@ -25,7 +27,7 @@ const IGNORED: [&str; 4] = [
 /// Which log lines there are: what goes wrong, since the commands show the rest.
 const LOG_FILTER: &str = "warn";
 
-/// Runs the stack until Ctrl-C or SIGTERM; a second one ends it at once.
+/// Runs the stack until Ctrl-C, SIGTERM or the end of its terminal; a second one ends it at once.
 pub(crate) async fn run(args: &Up) -> Result<(), Failure> {
     for variable in IGNORED
         .iter()
@@ -57,8 +59,10 @@ pub(crate) async fn run(args: &Up) -> Result<(), Failure> {
     );
     let stack = Stack::start(&options).await?;
     show(&stack, args)?;
+    let mut hangup = signals::hangup()?;
     let failure = tokio::select! {
         failure = stack.failed() => Some(failure),
+        _ = signals::hung_up(&mut hangup) => None,
         _ = interrupt.recv() => None,
         _ = terminate.recv() => None,
     };

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use muster_runtime::args::{CommonArgs, parse_duration};
 use muster_runtime::connect::Endpoints;
-use muster_runtime::process::Component;
+use muster_runtime::process::{Component, Lasting};
 use muster_store::Spec as StoreSpec;
 
 use crate::builtin::PRICE_LISTS;
@@ -75,6 +75,8 @@ pub struct Config {
     pub backends: Vec<Spec>,
     /// The folder whose folders are backends.
     pub catalog: Option<PathBuf>,
+    /// What a start alone brings into force; none if nothing is read again.
+    pub lasting: Option<Lasting>,
     /// Reads all of this again; none if it is not to be.
     pub again: Option<Again>,
 }
@@ -184,6 +186,7 @@ impl Config {
                 max: args.max_backend_timeout,
             },
             outcomes,
+            lasting: None,
             again: None,
         })
     }

@@ -53,7 +53,10 @@ impl Reload {
             ("outcomes", current.outcomes != config.outcomes),
         ];
         let restart = restart.into_iter().filter(|(_, differs)| *differs);
-        let restart: Vec<_> = restart.map(|(name, _)| name).collect();
+        let mut restart: Vec<_> = restart.map(|(name, _)| name).collect();
+        if let (Some(current), Some(config)) = (&current.lasting, &config.lasting) {
+            restart.extend(current.differs(config));
+        }
         self.current.backends = config.backends;
         tracing::info!(
             added = ?changes.added,

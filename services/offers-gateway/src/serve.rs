@@ -10,9 +10,10 @@ use muster_runtime::context::Context;
 use muster_runtime::instances::Instances;
 use muster_runtime::operations::{Operations, StoreBacking};
 use muster_runtime::page::Sealer;
-use muster_runtime::process::{self, Component};
+use muster_runtime::process::{self, Component, Lasting};
 use muster_runtime::server::{Listeners, Server};
 use muster_runtime::shutdown::Phase;
+use muster_runtime::signals::Hangup;
 use muster_store::{Epoch, Options, Store};
 
 use crate::board::Board;
@@ -123,6 +124,7 @@ impl Component for Gateway {
         ("listen", "127.0.0.1:7400"),
         ("ops-listen", "127.0.0.1:7410"),
     ];
+    const ON_HANGUP: Hangup = Hangup::Reloads;
     type Args = Args;
     type File = toml::Table;
     type Config = Config;
@@ -130,6 +132,7 @@ impl Component for Gateway {
     fn configure(common: &CommonArgs, own: Args, file: toml::Table) -> Result<Config, String> {
         let config = Config::read(common, own, &file)?;
         Ok(Config {
+            lasting: Some(Lasting::read::<Self>()?),
             again: Some(Again::new(process::configure_again::<Self>)),
             ..config
         })

@@ -23,11 +23,13 @@ use tokio::time::timeout;
 use self::security::Security;
 use self::side::Side;
 use crate::args::{self, CommonArgs, OpsListen, Parsed};
+use crate::auth::Entry;
 use crate::context::Context;
 use crate::health::stall::Pulse;
 use crate::panic::{Panicked, caught};
 use crate::server::{Listeners, Settings};
 use crate::shutdown::{Cause, Phase, Shutdown};
+use crate::signals::Hangup;
 use crate::task;
 use crate::telemetry::Telemetry;
 
@@ -47,6 +49,9 @@ pub trait Component: 'static {
     const ABOUT: &'static str;
     /// Defaults of flags, its own or common ones: at least `listen` and `ops-listen`.
     const DEFAULTS: &'static [(&'static str, &'static str)];
+
+    /// What SIGHUP is for.
+    const ON_HANGUP: Hangup = Hangup::Ends;
 
     /// Its own flags; [`NoArgs`] if it has none. The environment twins come by themselves.
     type Args: clap::Args + Debug + Send;
@@ -117,17 +122,49 @@ pub fn main<C: Component>() -> ExitCode {
 /// Reads the settings of this process again: the same command line, the environment, and the file as
 /// it is now. Says in words what is wrong; nothing is opened.
 pub fn configure_again<C: Component>() -> Result<C::Config, String> {
-    let words: Vec<OsString> = std::env::args_os().collect();
-    let parsed = args::parse::<C>(&words).map_err(|error| error.to_string())?;
     let Parsed {
         common,
         own,
         file,
         auth,
         ..
-    } = parsed;
+    } = parse_again::<C>()?;
     Security::check(&common, auth)?;
     C::configure(&common, own, file)
+}
+
+fn parse_again<C: Component>() -> Result<Parsed<C>, String> {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    args::parse::<C>(&words).map_err(|error| error.to_string())
+}
+
+/// What every component is told, as far as it is in force from the start of a process to its end: to
+/// compare with what a file says later.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Lasting {
+    common: String,
+    auth: Vec<Entry>,
+}
+
+impl Lasting {
+    /// As the settings of this process say now.
+    pub fn read<C: Component>() -> Result<Self, String> {
+        let Parsed { common, auth, .. } = parse_again::<C>()?;
+        Ok(Self {
+            common: format!("{common:?}"),
+            auth,
+        })
+    }
+
+    /// What differs in `other`, in words.
+    pub fn differs(&self, other: &Self) -> Vec<&'static str> {
+        let parts = [
+            ("auth", self.auth != other.auth),
+            ("flags of every component", self.common != other.common),
+        ];
+        let differing = parts.into_iter().filter(|(_, differs)| *differs);
+        differing.map(|(name, _)| name).collect()
+    }
 }
 
 /// Says on stderr what stopped the start, where there is no log yet.
@@ -141,7 +178,7 @@ fn start<C: Component>(
     security: Security,
     config: C::Config,
 ) -> anyhow::Result<ExitCode> {
-    let side = Side::bind(common.ops_listen.0)
+    let side = Side::bind(common.ops_listen.0, C::ON_HANGUP)
         .with_context(|| format!("cannot listen on {}", common.ops_listen))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(usize::from(common.threads))

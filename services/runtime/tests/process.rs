@@ -175,6 +175,19 @@ fn it_starts_soon_serves_and_ends_as_asked() {
 }
 
 #[test]
+fn the_end_of_its_terminal_is_an_end_as_asked() {
+    let running = Running::start(&[]);
+    running.until("/readyz", 200);
+    running.signal("HUP");
+    let (status, log, _) = running.end();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(
+        log.contains("shutdown done") && log.contains("SIGHUP"),
+        "{log}"
+    );
+}
+
+#[test]
 fn bad_usage_exits_2_with_words_and_nothing_bound() {
     for (args, words) in [
         (&["--listen", "0.0.0.0:0"][..], "--insecure"),

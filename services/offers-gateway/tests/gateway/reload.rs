@@ -275,3 +275,29 @@ async fn a_list_that_is_being_replaced_loses_no_offers() {
     process.reloaded("taken", 3).await;
     assert_eq!(ids(&process.offers().await.offers), ["b/eu/m/ondemand"]);
 }
+
+#[tokio::test]
+async fn what_takes_a_restart_is_said_and_not_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    write_catalog(&path.join("a.csv"), "m,,,2,4,1,,eu\n");
+    let config = path.join("gateway.toml");
+    let listed = backend(path, "a", "a.csv", "");
+    std::fs::write(&config, &listed).unwrap();
+    let process = Process::start(&config).await;
+    let hash = "0".repeat(64);
+    let auth = format!("[[auth]]\nname = \"a\"\nrole = \"admin\"\ntoken_sha256 = {hash:?}\n");
+    std::fs::write(&config, format!("max_in_flight = 77\n{listed}{auth}")).unwrap();
+    process.hang_up();
+    process.reloaded("taken", 1).await;
+    let said = async || {
+        let log = process.log.lock().unwrap();
+        let line = log.iter().find(|line| line.contains("take a restart"))?;
+        Some(line.clone())
+    };
+    let said = until("it is said", said).await;
+    assert!(
+        said.contains("auth") && said.contains("flags of every"),
+        "{said}"
+    );
+}

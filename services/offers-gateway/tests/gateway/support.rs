@@ -79,6 +79,7 @@ pub(crate) fn config(backends: Vec<Spec>) -> Config {
             max: Duration::from_secs(30),
         },
         backends,
+        lasting: None,
         again: None,
         catalog: None,
     }

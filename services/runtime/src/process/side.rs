@@ -14,7 +14,7 @@ use crate::health::stall::Pulse;
 use crate::ops;
 use crate::server::Listener;
 use crate::shutdown::Shutdown;
-use crate::signals::Signals;
+use crate::signals::{Hangup, Signals};
 
 /// How long past its budget a shutdown is believed to be still alive.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -31,7 +31,7 @@ pub(super) struct Side {
 
 impl Side {
     /// Listens for signals, and binds the ops port if there is to be one.
-    pub(super) fn bind(ops: Option<SocketAddr>) -> io::Result<Self> {
+    pub(super) fn bind(ops: Option<SocketAddr>, hangup: Hangup) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
@@ -40,7 +40,7 @@ impl Side {
                 Some(address) => Some(Listener::bind(address).await?),
                 None => None,
             };
-            Ok::<_, io::Error>((Signals::listen()?, ops))
+            Ok::<_, io::Error>((Signals::listen(hangup)?, ops))
         })?;
         Ok(Self {
             runtime,
