@@ -193,6 +193,14 @@ fn redact(key: &str, value: &mut Value) {
     }
 }
 
+/// A URL without its user, who may stand with a password. None for what has none.
+fn without_user(text: &str) -> Option<String> {
+    let (scheme, rest) = text.split_once("://")?;
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let (_, host) = authority.rsplit_once('@')?;
+    Some(format!("{scheme}://***@{host}{path}"))
+}
+
 /// A URL without its user and with nothing of its query: either may be a secret. None for what has
 /// neither.
 fn without_secrets(text: &str) -> Option<String> {
@@ -214,7 +222,8 @@ fn without_secrets(text: &str) -> Option<String> {
 fn shown_value(arg: &Arg, matches: &ArgMatches) -> Value {
     let raw = matches.get_raw(arg.get_id().as_str()).into_iter().flatten();
     let mut values: Vec<Value> = raw
-        .map(|word| Value::String(word.to_string_lossy().into_owned()))
+        .map(|word| word.to_string_lossy().into_owned())
+        .map(|word| Value::String(without_user(&word).unwrap_or(word)))
         .collect();
     let one = values.len() == 1 && !matches!(arg.get_action(), clap::ArgAction::Append);
     if one {

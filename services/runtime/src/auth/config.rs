@@ -37,7 +37,9 @@ impl Proof {
         };
         match expected.strip_prefix("*.") {
             Some(suffix) => san.split_once('.').is_some_and(|(label, rest)| {
-                !label.is_empty() && rest.eq_ignore_ascii_case(suffix)
+                // A URI is no host, whatever it ends with.
+                let is_label = !label.is_empty() && !label.contains([':', '/', '@']);
+                is_label && rest.eq_ignore_ascii_case(suffix)
             }),
             None => san.eq_ignore_ascii_case(expected),
         }

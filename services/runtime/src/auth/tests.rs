@@ -53,6 +53,8 @@ fn tokens_and_certificates_tell_who_calls() {
         ("m1.machines.example.org", "agent:m1.machines.example.org"),
         ("a.b.machines.example.org", "anonymous:"),
         ("stranger", "anonymous:"),
+        ("spiffe://m1.machines.example.org", "anonymous:"),
+        ("me@m1.machines.example.org", "anonymous:"),
     ] {
         assert_eq!(without(&access, REMOTE, Some(san)), expected, "{san}");
     }

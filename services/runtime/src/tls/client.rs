@@ -107,10 +107,12 @@ impl Client {
     }
 
     fn reload(&self) -> Result<(), Error> {
+        // Each is taken whether or not the other can be.
+        let token = self.read_token();
         if let (Some(current), Some(config)) = (&self.config, self.files.read_config()?) {
             current.store(Arc::new(config));
         }
-        self.read_token()
+        token
     }
 
     fn read_token(&self) -> Result<(), Error> {

@@ -246,6 +246,8 @@ async fn raw(address: &str) -> h2::client::SendRequest<bytes::Bytes> {
     let stream = TcpStream::connect(address).await.unwrap();
     let mut builder = h2::client::Builder::new();
     builder.initial_max_send_streams(Settings::default().max_streams_per_connection as usize);
+    // Answers may all lie there before the first is looked at.
+    builder.data_frame_budget(1 << 30);
     let (sender, connection) = builder.handshake(stream).await.unwrap();
     task::spawn(connection);
     sender
