@@ -251,6 +251,15 @@ impl Clustered {
         self.core.commit(transaction, None).await
     }
 
+    /// Waits until all that the cluster has by now can be read here: the revision that reads show then.
+    pub(crate) async fn in_step(&self) -> Result<Revision, Error> {
+        match self.commit(Transaction::new()).await? {
+            Outcome::Committed(revision) => Ok(revision),
+            // Nothing was asked for that could be otherwise.
+            Outcome::Conflict { .. } => self.core.shared.revision(),
+        }
+    }
+
     /// Waits for the right to act.
     pub(crate) async fn lead(&self, id: &str) -> Result<Leadership, Error> {
         loop {

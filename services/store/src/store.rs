@@ -293,6 +293,18 @@ impl Store {
         }
     }
 
+    /// Waits until reads here show all that anybody had committed when this was called; answers the revision that
+    /// they show then. Of a store that is not shared that is so at once.
+    ///
+    /// # Errors
+    /// `Closed`; of a shared store also `Failed` and `Unavailable`.
+    pub async fn in_step(&self) -> Result<Revision, Error> {
+        match &*self.backend {
+            Backend::Clustered(clustered) => clustered.in_step().await,
+            Backend::Memory(_) | Backend::Embedded(_) => self.shared.revision(),
+        }
+    }
+
     /// Lets a shared store forget its history up to a revision, which it keeps for instances that were away;
     /// one that is away for longer than this reaches back has to start anew. Others keep theirs in memory.
     ///
@@ -305,11 +317,14 @@ impl Store {
         }
     }
 
-    /// A copy of all records as of one revision, while others go on writing. It is encoded as it is read.
+    /// A copy of all records as of one revision, while others go on writing. It is encoded as it is read, and
+    /// holds all that was committed when this was called.
     ///
     /// # Errors
-    /// `Closed`. A failed store can still be copied.
+    /// `Closed`. A failed store can still be copied, but for one that is shared: others may have gone on. Of that
+    /// also `Unavailable`.
     pub async fn backup(&self) -> Result<Backup, Error> {
+        self.in_step().await?;
         let mut listing = self.list("").await?;
         // Epoch, term and seats are of this life of the store alone.
         let own = |record: &Arc<Record>| record.key.starts_with(clustered::OWN);

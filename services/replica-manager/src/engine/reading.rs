@@ -2,10 +2,9 @@
 //! served with that. It decides nothing by what it reads.
 
 use muster_runtime::instances;
-use muster_store::{Error, Outcome, Transaction};
+use muster_store::Error;
 
 use super::Engine;
-use crate::state::keys;
 
 impl Engine {
     /// Waits until what is read here is no older than the store was when this was called. On a store of
@@ -22,13 +21,9 @@ impl Engine {
         let look = async {
             // Those who waited for a look that failed must not each wait for one of their own.
             self.in_touch()?;
-            // A write of our own comes after all that was there, and the view shows it after that.
-            let put = Transaction::new().put(keys::IN_STEP, "");
-            let revision = match parts.store.commit(put).await? {
-                Outcome::Committed(revision) => Some(revision),
-                Outcome::Conflict { actual, .. } => actual,
-            };
-            self.catch_up(revision).await
+            // The view shows what the store shows, a little later.
+            let revision = parts.store.in_step().await?;
+            self.catch_up(Some(revision)).await
         };
         self.0.barrier.pass(look).await
     }

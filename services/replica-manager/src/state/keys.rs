@@ -14,8 +14,6 @@ pub(crate) const REQUESTS: &str = "request/";
 
 /// What agents run that no other record knows.
 pub(crate) const ORPHANS: &str = "orphan/";
-/// Put by an instance that has to see what the others wrote before.
-pub(crate) const IN_STEP: &str = "sync/step";
 
 pub(crate) fn service(project: &str, name: &str) -> String {
     format!("{SERVICES}{project}/{name}")

@@ -1,6 +1,6 @@
 use muster_proto::ops::v1::ListInstancesRequest;
 use muster_proto::ops::v1::ops_service_client::OpsServiceClient;
-use muster_proto::ops::v1::{GetMaintenanceRequest, SetMaintenanceRequest};
+use muster_proto::ops::v1::{GetMaintenanceRequest, SetMaintenanceRequest, StreamBackupRequest};
 use muster_store::{
     Condition, Link, MemoryCluster, Options, Outcome, Store, TERM_KEY, Transaction,
 };
@@ -192,4 +192,24 @@ async fn an_instance_that_is_cut_off_says_so() {
             && !got.unwrap().metadata().contains_key("muster-age")
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_backup_holds_all_that_was_there_when_it_was_asked_for_or_is_refused() {
+    let cluster = MemoryCluster::new();
+    let one = start(&cluster).await;
+    let mut behind = start(&cluster).await;
+    behind.link.cut();
+    let put = Transaction::new().put("a", "1");
+    let written = one.instances.store().commit(put).await.unwrap();
+    let Outcome::Committed(written) = written else {
+        panic!("{written:?}");
+    };
+    let refused = behind.client.stream_backup(StreamBackupRequest {}).await;
+    assert_eq!(refused.unwrap_err().code(), Code::Unavailable);
+    behind.link.heal();
+    let backup = behind.client.stream_backup(StreamBackupRequest {}).await;
+    let first = backup.unwrap().into_inner().message().await.unwrap();
+    let revision = u64::try_from(first.unwrap().revision).unwrap();
+    assert!(revision >= written.0, "{revision}, not {written}");
 }

@@ -199,11 +199,8 @@ impl Registry {
     /// Waits until this instance shows all that the store had when this was called.
     pub(crate) async fn in_step(&self) -> Result<(), Error> {
         let look = async {
-            match self.store.commit(Transaction::new()).await? {
-                Outcome::Committed(Revision(revision)) => self.shown(revision).await,
-                // Nothing was asked for that could be otherwise.
-                Outcome::Conflict { .. } => Ok(()),
-            }
+            let Revision(revision) = self.store.in_step().await?;
+            self.shown(revision).await
         };
         self.barrier.pass(look).await
     }
