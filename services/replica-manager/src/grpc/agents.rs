@@ -26,7 +26,7 @@ use crate::engine::{Cause, Error};
 use crate::load::Sample;
 
 /// Replicas of one service that one transaction learns of: with as many more as a plan touches at once, the
-/// service itself, its versions and the events, they stay within the 60 records that a transaction takes.
+/// service itself, its versions and the events, they stay within the 80 records that a transaction takes.
 pub(crate) const AT_ONCE: usize = 12;
 
 /// Services of one report that are changed side by side.
