@@ -888,6 +888,44 @@ async fn whoever_is_behind_takes_no_report_for_known() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_behind_calls_no_name_taken_that_is_free() {
+    let mut several = Several::start(2).await;
+    create_stopped(&mut several.managers[0], "chat").await;
+    let (mut leader, mut behind) = (
+        plain_replicas(&several, 0).await,
+        plain_replicas(&several, 1).await,
+    );
+    let read = GetServiceRequest {
+        name: "chat".to_owned(),
+        ..GetServiceRequest::default()
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while behind.get_service(read.clone()).await.is_err() {
+        assert!(Instant::now() < deadline, "it is not known");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    several.links[1].cut();
+    let delete = DeleteServiceRequest {
+        name: "chat".to_owned(),
+        ..DeleteServiceRequest::default()
+    };
+    leader.delete_service(delete).await.unwrap();
+    while leader.get_service(read.clone()).await.is_ok() {
+        assert!(Instant::now() < deadline, "it is not deleted");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let made = behind.create_service(create_once("chat", 1)).await;
+    assert_unavailable(&made.unwrap_err(), ErrorReason::StoreUnavailable);
+    several.links[1].heal();
+    let deadline = Instant::now() + PATIENCE;
+    while let Err(status) = behind.create_service(create_once("chat", 1)).await {
+        assert_unavailable(&status, ErrorReason::StoreUnavailable);
+        assert!(Instant::now() < deadline, "{status:?}");
+    }
+    several.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn room_that_the_next_attempt_takes_over_is_kept_wherever_the_end_is_told() {
     for told_at in [0, 1] {
         let mut several = Several::start(2).await;

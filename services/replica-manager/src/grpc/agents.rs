@@ -47,8 +47,7 @@ impl AssignmentsService for Api {
         faults.into_result()?;
         self.refuse_fenced(&asked.worker, asked.generation)?;
         // An agent that comes from another instance must not be told what was true before that.
-        let in_step = self.engine.in_step().await;
-        in_step.map_err(|error| errors::store(&error))?;
+        self.in_step().await?;
         let filter = Filter::all().prefix(format!("{}/", asked.worker));
         let messages = self.hubs.assignments.watch(&asked.resume_token, filter)?;
         let epoch = self.epoch.to_string();
@@ -81,8 +80,7 @@ impl AssignmentsService for Api {
         self.refuse_fenced(&asked.worker, asked.generation)?;
         if !self.all_current(&asked.worker, &asked.reports) {
             // Another instance may know what this one has not seen yet.
-            let in_step = self.engine.in_step().await;
-            in_step.map_err(|error| errors::store(&error))?;
+            self.in_step().await?;
         }
         let ids = asked.reports.iter().map(|report| report.attempt_id.clone());
         let whole = asked.whole.then(|| ids.collect::<BTreeSet<String>>());

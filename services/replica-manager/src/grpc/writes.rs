@@ -40,12 +40,19 @@ impl Api {
     ) -> Result<Response<wire::CreateServiceResponse>, Status> {
         let (principal, actor) = (Principal::of(&request), actor(&request));
         let asked = request.into_inner();
+        let mut in_step = false;
         // Once more if the same request is made by another call meanwhile.
         for _ in 0..TRIES {
             // Looked at before the request id: if this very request has taken the name, that is seen too.
             let name = asked.spec.as_ref().map_or("", |spec| spec.name.as_str());
             let taken = self.find(project(&asked.project)?, name).is_ok();
             let replay = self.replay("CreateService", &principal, &asked.request_id, &asked)?;
+            if taken && !in_step && matches!(replay, Replay::New(_)) {
+                // It may have been deleted through another instance.
+                self.in_step().await?;
+                in_step = true;
+                continue;
+            }
             let tried = self.try_create(&asked, taken, &actor, &replay).await?;
             if let Some(response) = tried {
                 return Ok(Response::new(response));
@@ -436,9 +443,14 @@ impl Api {
         if let Ok((service, _)) = self.find(project, name) {
             return Ok(service);
         }
-        let in_step = self.engine.in_step().await;
-        in_step.map_err(|error| errors::store(&error))?;
+        self.in_step().await?;
         self.find(project, name).map(|(service, _)| service)
+    }
+
+    /// Waits until what is read here is no older than the store is now.
+    pub(super) async fn in_step(&self) -> Result<(), Status> {
+        let in_step = self.engine.in_step().await;
+        in_step.map_err(|error| errors::store(&error))
     }
 
     /// Changes one service by name: (project, name, etag).
