@@ -239,7 +239,8 @@ impl Engine {
                 continue;
             }
             altered.map_err(Error::Refused)?;
-            let deleted = duty.is_some() && self.plan(&mut after, now, batch);
+            let planned = |duty| self.plan(duty, &mut after, now, batch);
+            let deleted = duty.as_ref().is_some_and(planned);
             let draft = Draft {
                 before: Some(&stored),
                 after: &after,
@@ -323,8 +324,8 @@ impl Engine {
             let mut planned = service.clone();
             // A new one is of no earlier epoch.
             let _ = planned.enter(&self.0.epoch, 0);
-            if duty.is_some() {
-                self.plan(&mut planned, now, self.0.parts.terms.batch);
+            if let Some(duty) = &duty {
+                self.plan(duty, &mut planned, now, self.0.parts.terms.batch);
             }
             let draft = Draft {
                 before: None,
@@ -365,7 +366,7 @@ impl Engine {
 
     /// Applies what is to be done now to at most `batch` replicas, and sets the next wake-up. True if nothing
     /// of it is left.
-    fn plan(&self, service: &mut Service, now: SystemTime, batch: usize) -> bool {
+    fn plan(&self, duty: &Duty, service: &mut Service, now: SystemTime, batch: usize) -> bool {
         let parts = &self.0.parts;
         let terms = Terms {
             batch,
@@ -377,12 +378,12 @@ impl Engine {
             let fleet = parts.fleet.read();
             let elsewhere = self.moves_elsewhere(&uid);
             let world = World {
-                workers: fleet.workers(),
+                workers: fleet.workers_in(&duty.owner),
                 position: &fleet.position,
                 room: fleet.room,
                 moves_elsewhere: &elsewhere,
                 measure: parts.loads.measure(service, Time::from(now)),
-                since: self.leads_since(),
+                since: duty.since,
                 terms: &terms,
             };
             (plan(now, service, &world), fleet.room)

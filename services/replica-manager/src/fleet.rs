@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::domain::time::Time;
 use crate::domain::world::{Drain, Liveness, Position, Worker, WorkerState};
+use crate::registry::calls::Owner;
 
 /// The workers as they were last told. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -17,6 +18,8 @@ pub(crate) struct Inner {
     /// What else is known of them.
     traits: BTreeMap<String, Traits>,
     complete: bool,
+    /// The term of ours as new as which all of it is at least.
+    term: Option<Owner>,
     /// How far they have been told.
     pub(crate) position: Position,
     /// Grows with each change that may have made room; never 0.
@@ -37,6 +40,12 @@ impl Inner {
     pub(crate) fn workers(&self) -> Option<&BTreeMap<String, Worker>> {
         self.complete.then_some(&self.workers)
     }
+
+    /// The same for whoever acts in this term: not before they have been told as they were when the registry took
+    /// it. An earlier leader has acted by what came before that.
+    pub(crate) fn workers_in(&self, term: &Owner) -> Option<&BTreeMap<String, Worker>> {
+        self.workers().filter(|_| self.term.as_ref() == Some(term))
+    }
 }
 
 impl Fleet {
@@ -48,6 +57,7 @@ impl Fleet {
             workers: BTreeMap::new(),
             traits: BTreeMap::new(),
             complete: false,
+            term: None,
             position: Position::default(),
             room: u64::try_from(nanos).unwrap_or(u64::MAX >> 1).max(1),
         })))
@@ -134,6 +144,12 @@ impl Fleet {
     /// Every change up to this position has been told.
     pub(crate) fn reached(&self, position: Position) {
         self.write().position = position;
+    }
+
+    /// What is known is as new as this term of ours. Whether that is news.
+    pub(crate) fn reached_term(&self, term: Owner) -> bool {
+        let before = self.write().term.replace(term.clone());
+        before != Some(term)
     }
 
     /// Something may have made room that no worker's record shows.

@@ -13,6 +13,7 @@ use common::several::{PATIENCE, Several, until};
 use muster_proto::replicas::v1::assignments_service_client::AssignmentsServiceClient;
 use muster_proto::replicas::v1::*;
 use muster_proto::types::v1::ErrorReason;
+use muster_proto::workers::v1::WorkerLiveness;
 use muster_runtime::status::Details;
 use muster_store::{Store, TERM_KEY, Transaction};
 use tokio::time::Instant;
@@ -1106,4 +1107,62 @@ async fn a_change_that_could_not_be_stored_takes_no_retry_away() {
     several.managers[0].patience = Duration::from_secs(20);
     until_second_attempt(&mut several.managers[0]).await;
     several.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_new_leader_knew_of_workers_before_it_led_ends_nothing() {
+    let mut several = Several::start(2).await;
+    several.add_worker(2, 1);
+    several.managers[0].create(retried("chat", 1)).await;
+    several.managers[0]
+        .until_phase("chat", ServicePhase::Healthy)
+        .await;
+    several.managers[1]
+        .until("ready", |replicas| {
+            replicas.len() == 1 && replicas[0].phase == i32::from(ReplicaPhase::Ready)
+        })
+        .await;
+    let attempt = several.managers[1].replicas().await[0].attempt.clone();
+    several.links[1].cut();
+    several.kill(0).await;
+    let now_is = |liveness: WorkerLiveness, region: &str| {
+        several.registry.set("w1", |worker| {
+            worker.liveness = liveness.into();
+            worker.region = region.to_owned();
+        });
+    };
+    // It is lost, which the other one hears, and back, which it does not hear before it leads.
+    now_is(WorkerLiveness::Lost, "lost");
+    let request = ListEndpointsRequest {
+        service: "chat".to_owned(),
+        ..ListEndpointsRequest::default()
+    };
+    let deadline = Instant::now() + PATIENCE;
+    let mut client = several.managers[1].client.clone();
+    loop {
+        let listed = client.list_endpoints(request.clone()).await.unwrap();
+        if listed.into_inner().endpoints[0].region == "lost" {
+            break;
+        }
+        assert!(Instant::now() < deadline, "it is not heard");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    several.registry.fall_behind();
+    now_is(WorkerLiveness::Alive, "");
+    several.links[1].heal();
+    several.until_claims(2).await;
+    let (registry, watches) = (several.registry.clone(), several.registry.watches());
+    several.managers[1]
+        .until("watched again", |replicas| {
+            assert_eq!(replicas[0].attempt, attempt);
+            registry.watches() >= watches + 2
+        })
+        .await;
+    several.registry.catch_up();
+    several.managers[1].create(retried("more", 1)).await;
+    several.managers[1]
+        .until_phase("more", ServicePhase::Healthy)
+        .await;
+    assert_eq!(several.managers[1].replicas().await[0].attempt, attempt);
+    several.managers[1].stop().await;
 }

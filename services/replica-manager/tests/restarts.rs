@@ -11,6 +11,7 @@ use common::agent::Agent;
 use common::sandbox::{Sandbox, at_once, launch, spec};
 use muster_proto::replicas::v1::replicas_service_client::ReplicasServiceClient;
 use muster_proto::replicas::v1::*;
+use muster_proto::workers::v1::{Worker, WorkerLiveness};
 use muster_store::{Options, Store, Transaction};
 use tokio::time::Instant;
 
@@ -284,5 +285,38 @@ async fn a_service_of_more_replicas_than_fit_a_transaction_goes_on_in_a_restored
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(sandbox.agent("w1").started().len(), COUNT + 1);
+    sandbox.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_registry_instance_knew_before_it_was_asked_ends_nothing() {
+    let mut sandbox = Sandbox::start(&[2]).await;
+    let mut wanted = spec("chat", 1);
+    wanted.retry = Some(at_once());
+    sandbox.create(wanted).await;
+    sandbox.until_phase("chat", ServicePhase::Healthy).await;
+    let attempt = sandbox.replicas().await[0].attempt.clone();
+    kill(&sandbox).await;
+    // It is lost, and back, while nobody plans.
+    let now_is = |liveness: WorkerLiveness| {
+        let change = |worker: &mut Worker| worker.liveness = liveness.into();
+        sandbox.registry.set("w1", change);
+    };
+    now_is(WorkerLiveness::Lost);
+    sandbox.registry.fall_behind();
+    now_is(WorkerLiveness::Alive);
+    let watches = sandbox.registry.watches();
+    again(&mut sandbox).await;
+    let registry = sandbox.registry.clone();
+    sandbox
+        .until("watched again", |replicas| {
+            assert_eq!(replicas[0].attempt, attempt);
+            registry.watches() >= watches + 2
+        })
+        .await;
+    sandbox.registry.catch_up();
+    sandbox.create(spec("more", 1)).await;
+    sandbox.until_phase("more", ServicePhase::Healthy).await;
+    assert_eq!(sandbox.replicas().await[0].attempt, attempt);
     sandbox.stop().await;
 }

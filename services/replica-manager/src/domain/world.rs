@@ -40,11 +40,31 @@ impl Position {
     /// Whether what has this fencing token, `EPOCH-REVISION`, was made in this epoch, and not after this.
     #[must_use]
     pub fn covers(&self, fencing_token: &str) -> bool {
-        let made = fencing_token.rsplit_once('-');
-        made.is_some_and(|(epoch, revision)| {
-            let revision = revision.parse::<u64>();
-            epoch == self.epoch && revision.is_ok_and(|revision| revision <= self.revision)
-        })
+        let made = Self::of(fencing_token);
+        made.is_some_and(|(epoch, revision)| epoch == self.epoch && revision <= self.revision)
+    }
+
+    /// Whether what has this fencing token was made after this: what is known here is then older. Of nowhere, and
+    /// of what is no such token, that is not known.
+    #[must_use]
+    pub fn precedes(&self, fencing_token: &str) -> bool {
+        // Later epochs are greater as text.
+        let made = Self::of(fencing_token);
+        !self.epoch.is_empty()
+            && made.is_some_and(|made| made > (self.epoch.as_str(), self.revision))
+    }
+
+    /// Whether this is that place in the same history, or a later one. Everything reaches nowhere.
+    #[must_use]
+    pub fn reaches(&self, other: &Self) -> bool {
+        let later = self.epoch == other.epoch && self.revision >= other.revision;
+        later || other.epoch.is_empty()
+    }
+
+    /// The epoch and the revision of a fencing token.
+    fn of(fencing_token: &str) -> Option<(&str, u64)> {
+        let (epoch, revision) = fencing_token.rsplit_once('-')?;
+        Some((epoch, revision.parse().ok()?))
     }
 }
 
@@ -165,6 +185,14 @@ impl Worker {
     pub fn placeable(&self) -> bool {
         self.state == WorkerState::Active
             && matches!(self.liveness, Liveness::Alive | Liveness::Unknown)
+    }
+
+    /// Whether something on it may have ended that its agent does not speak of.
+    #[must_use]
+    pub fn is_given_up(&self) -> bool {
+        self.state == WorkerState::Disabled
+            || self.revoked_through > 0
+            || matches!(self.liveness, Liveness::Lost | Liveness::Left)
     }
 
     /// Whether what was revoked on it, or what it ran when it was lost, may run on there: neither its fence

@@ -29,7 +29,7 @@ pub(crate) async fn old(engine: &Engine, duty: &Duty, every: Duration) {
             let view = engine.parts().view.read();
             let mut surplus = old_events(&view);
             surplus.extend(old_requests(&view, &mut gone, engine.now()));
-            surplus.extend(orphans_of_nobody(&view, engine));
+            surplus.extend(orphans_of_nobody(&view, engine, duty));
             surplus
         };
         for keys in surplus.chunks(AT_ONCE) {
@@ -73,9 +73,9 @@ fn old_requests(view: &Inner, gone: &mut BTreeMap<Arc<str>, Time>, now: Time) ->
 }
 
 /// What is known to run on workers that are no more.
-fn orphans_of_nobody(view: &Inner, engine: &Engine) -> Vec<String> {
+fn orphans_of_nobody(view: &Inner, engine: &Engine, duty: &Duty) -> Vec<String> {
     let fleet = engine.parts().fleet.read();
-    let Some(workers) = fleet.workers() else {
+    let Some(workers) = fleet.workers_in(&duty.owner) else {
         return Vec::new();
     };
     let gone = view.orphans.keys();

@@ -2,7 +2,7 @@
 //! it concerns are planned again, if this instance leads. A registry that is away changes nothing: what was
 //! known stays so. An instance that begins to lead claims its term there before it reads anything.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,24 +49,31 @@ struct Place {
     token: String,
     /// The registry's epoch; another one than before begins anew.
     epoch: String,
-    /// Told since the start of the current state, until it is complete.
-    seen: Option<BTreeSet<String>>,
-    /// Deleted since the last position.
-    deleted: Vec<String>,
+    /// Told since the start of the current state, until it is complete and new enough.
+    whole: Option<BTreeMap<String, (Worker, Traits)>>,
+    /// Told since the last position of those that are gone or given up: plans go by it once they know how new it
+    /// is.
+    ending: BTreeSet<String>,
 }
 
-impl Place {
-    /// Nowhere if the registry has not said.
-    fn position(&self) -> Position {
-        let position = resume::Position::parse(&self.token);
-        position.map_or_else(
-            |_| Position::default(),
-            |position| Position {
-                epoch: position.epoch,
-                revision: position.revision,
-            },
-        )
-    }
+/// A term that the registry has taken.
+#[derive(Debug)]
+struct Claimed {
+    owner: Owner,
+    /// How far the registry's history was by then. The instance that answered may not be the one that is watched.
+    position: Position,
+}
+
+/// The place that a resume token names; nowhere if the registry has not said.
+fn position_of(token: &str) -> Position {
+    let position = resume::Position::parse(token);
+    position.map_or_else(
+        |_| Position::default(),
+        |position| Position {
+            epoch: position.epoch,
+            revision: position.revision,
+        },
+    )
 }
 
 impl Follower {
@@ -100,18 +107,21 @@ impl Follower {
     }
 
     /// Tells the registry that this instance leads, if it does.
-    async fn claim(&self, place: &mut Place) -> Result<(), Status> {
+    async fn claim(&self, place: &mut Place) -> Result<Option<Claimed>, Status> {
         let Some(duty) = self.engine.duty() else {
-            return Ok(());
+            return Ok(None);
         };
-        let epoch = claim::claim(self.registry.clone(), &duty.owner).await?;
+        let response = claim::claim(self.registry.clone(), &duty.owner).await?;
         self.engine.parts().crash.at(Step::TermClaimed);
-        if place.epoch != epoch && !place.epoch.is_empty() {
+        if place.epoch != response.epoch && !place.epoch.is_empty() {
             place.token.clear();
         }
-        place.epoch = epoch;
-        self.claimed.send_replace(Some(duty.owner));
-        Ok(())
+        place.epoch = response.epoch;
+        self.claimed.send_replace(Some(duty.owner.clone()));
+        Ok(Some(Claimed {
+            owner: duty.owner,
+            position: position_of(&response.resume_token),
+        }))
     }
 
     async fn follow_workers(
@@ -120,9 +130,9 @@ impl Follower {
         check: &Check,
         backoff: &mut Backoff,
     ) -> Result<(), Status> {
-        self.claim(place).await?;
+        let mut claimed = self.claim(place).await?;
         if place.token.is_empty() {
-            place.seen = Some(BTreeSet::new());
+            place.whole = Some(BTreeMap::new());
         }
         let request = wire::WatchWorkersRequest {
             filter: None,
@@ -144,63 +154,102 @@ impl Follower {
             if at_a_position {
                 place.token = message.resume_token;
             }
-            match place.seen.take_if(|_| message.synced) {
-                Some(seen) => self.all_told(&seen, place),
-                None if at_a_position && place.seen.is_none() => self.reached(place),
+            let is_old = |claimed: &Claimed| !position_of(&place.token).reaches(&claimed.position);
+            let behind = message.synced && claimed.as_ref().is_some_and(is_old);
+            match place.whole.take_if(|_| message.synced && !behind) {
+                Some(whole) => self.all_told(whole, place),
+                None if at_a_position && place.whole.is_none() => self.reached(place),
                 None => {}
+            }
+            if behind {
+                // Told when it catches up only if a worker changes then: it is asked anew, or another one is.
+                return Err(Status::unavailable(
+                    "the instance that is watched is behind the one that has taken our term",
+                ));
+            }
+            if message.synced
+                && let Some(claimed) = claimed.take()
+            {
+                self.reached_term(claimed.owner);
             }
         }
         Ok(())
     }
 
-    /// The workers are known as they were at this place. Those that are deleted by then are certainly gone.
+    /// The workers are known as they were at this place.
     fn reached(&self, place: &mut Place) {
         let parts = self.engine.parts();
-        parts.fleet.reached(place.position());
-        for name in place.deleted.drain(..) {
+        parts.fleet.reached(position_of(&place.token));
+        for name in std::mem::take(&mut place.ending) {
             let concerned = parts.view.read().on_worker(&name);
             self.engine.wake(concerned);
         }
     }
 
-    fn all_told(&self, seen: &BTreeSet<String>, place: &mut Place) {
-        let parts = self.engine.parts();
-        parts.fleet.complete(seen, place.position());
-        place.deleted.clear();
-        let everyone: Vec<_> = parts
-            .view
-            .read()
-            .all()
-            .map(|(uid, _)| Arc::clone(uid))
-            .collect();
+    fn all_told(&self, whole: BTreeMap<String, (Worker, Traits)>, place: &mut Place) {
+        let seen = whole.keys().cloned().collect();
+        for (name, (worker, traits)) in whole {
+            let told = self.engine.parts().fleet.put(&name, worker, traits);
+            self.tell(&name, told);
+        }
+        let fleet = &self.engine.parts().fleet;
+        fleet.complete(&seen, position_of(&place.token));
+        place.ending.clear();
+        self.wake_everyone();
+    }
+
+    /// The workers are known as they were when the registry took this term, or later: plans may go by that.
+    fn reached_term(&self, owner: Owner) {
+        if self.engine.parts().fleet.reached_term(owner) {
+            self.wake_everyone();
+        }
+    }
+
+    fn wake_everyone(&self) {
+        let view = self.engine.parts().view.read();
+        let everyone: Vec<_> = view.all().map(|(uid, _)| Arc::clone(uid)).collect();
+        drop(view);
         self.engine.wake(everyone);
     }
 
     fn take_worker(&self, change: wire::WorkerChange, place: &mut Place) {
-        let parts = self.engine.parts();
-        let (name, told) = match change.change {
+        let fleet = &self.engine.parts().fleet;
+        match change.change {
             Some(WorkerChange::Put(worker) | WorkerChange::Observed(worker)) => {
                 let traits = parse_traits(&worker);
                 let (name, worker) = parse_worker(worker);
-                if let Some(seen) = &mut place.seen {
-                    seen.insert(name.clone());
+                if let Some(whole) = &mut place.whole {
+                    whole.insert(name, (worker, traits));
+                    return;
                 }
-                let told = parts.fleet.put(&name, worker, traits);
-                (name, told)
+                if worker.is_given_up() {
+                    place.ending.insert(name.clone());
+                }
+                let told = fleet.put(&name, worker, traits);
+                self.tell(&name, told);
             }
             Some(WorkerChange::Deleted(worker)) => {
-                let told = parts.fleet.remove(&worker.name);
-                place.deleted.push(worker.name.clone());
-                (worker.name, told)
+                if let Some(whole) = &mut place.whole {
+                    whole.remove(&worker.name);
+                    return;
+                }
+                let told = fleet.remove(&worker.name);
+                self.tell(&worker.name, told);
+                place.ending.insert(worker.name);
             }
-            None => return,
-        };
+            None => {}
+        }
+    }
+
+    /// Lets those plan whom news of a worker concerns.
+    fn tell(&self, name: &str, told: Told) {
         if told == Told::Nothing {
             return;
         }
+        let parts = self.engine.parts();
         let (concerned, waiting, services) = {
             let view = parts.view.read();
-            let concerned = view.on_worker(&name);
+            let concerned = view.on_worker(name);
             let services: Vec<_> = concerned
                 .iter()
                 .filter_map(|uid| view.of(uid).map(|stored| Arc::clone(&stored.service)))
@@ -212,7 +261,7 @@ impl Follower {
             };
             (concerned, waiting, services)
         };
-        self.hubs.worker_observed(&name, &services);
+        self.hubs.worker_observed(name, &services);
         self.engine.wake(concerned.into_iter().chain(waiting));
     }
 

@@ -48,6 +48,12 @@ struct State {
     /// Terms that were claimed, in order.
     claims: Vec<OwnerTerm>,
     stale_calls: u64,
+    /// Revisions besides those of rooms and deletions.
+    passed: u64,
+    /// The workers, and the revision, that are shown to whoever watches, where that instance is behind.
+    shown: Option<(Vec<Worker>, u64)>,
+    /// Watches of workers that were begun.
+    watches: u64,
 }
 
 impl Registry {
@@ -111,6 +117,24 @@ impl Registry {
         state.next += 1;
         drop(state);
         self.touch();
+    }
+
+    /// Whoever watches the workers is told what they are now, whatever they become, until [`Self::catch_up`].
+    pub fn fall_behind(&self) {
+        let mut state = self.state();
+        state.shown = Some(state.told());
+        state.passed += 1;
+    }
+
+    /// Whoever watches the workers is told what they have become.
+    pub fn catch_up(&self) {
+        self.state().shown = None;
+        self.touch();
+    }
+
+    /// How many watches of the workers were begun.
+    pub fn watches(&self) -> u64 {
+        self.state().watches
     }
 
     /// From now on room is given and nobody hears of it, or no longer.
@@ -209,6 +233,16 @@ fn stale() -> Status {
 }
 
 impl State {
+    fn revision(&self) -> u64 {
+        self.next + self.passed
+    }
+
+    /// The workers, and the revision that they are of.
+    fn told(&self) -> (Vec<Worker>, u64) {
+        let workers = self.workers.values().map(|(worker, _)| worker.clone());
+        (workers.collect(), self.revision())
+    }
+
     fn check_term(&mut self, term: Option<&OwnerTerm>) -> Result<(), Status> {
         let key = |t: &OwnerTerm| (t.epoch.clone(), t.revision);
         let (term, claimed) = (key(term.unwrap()), self.term.as_ref().map(key));
@@ -346,6 +380,7 @@ impl WorkersService for Registry {
         state.term = Some(term);
         Ok(Response::new(ClaimOwnerResponse {
             epoch: EPOCH.to_owned(),
+            resume_token: resume::token(EPOCH, state.revision()),
             ..ClaimOwnerResponse::default()
         }))
     }
@@ -355,13 +390,14 @@ impl WorkersService for Registry {
         _: Request<WatchWorkersRequest>,
     ) -> Result<Response<Self::WatchWorkersStream>, Status> {
         self.up()?;
+        self.state().watches += 1;
         let registry = self.clone();
         let changed = tokio_stream::wrappers::WatchStream::new(self.0.changed.subscribe());
         let stream = changed.map(move |_| {
             registry.up()?;
             let state = registry.state();
-            let known = state.workers.values().map(|(worker, _)| worker.clone());
-            let known = known.map(worker_change::Change::Put);
+            let (known, revision) = state.shown.clone().unwrap_or_else(|| state.told());
+            let known = known.into_iter().map(worker_change::Change::Put);
             let deleted = state.deleted.iter().cloned();
             let changes = known.chain(deleted.map(worker_change::Change::Deleted));
             let changes = changes.map(|change| WorkerChange {
@@ -369,7 +405,7 @@ impl WorkersService for Registry {
             });
             Ok(WatchWorkersResponse {
                 changes: changes.collect(),
-                resume_token: resume::token(EPOCH, state.next),
+                resume_token: resume::token(EPOCH, revision),
                 synced: true,
             })
         });

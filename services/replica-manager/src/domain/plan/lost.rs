@@ -1,6 +1,6 @@
 //! Attempts whose worker is gone, or was taken out of use by force. With `keep` one ends without its agent's
 //! word at either; with `stop` only once it has certainly ended there: at the fence, or by the word of the
-//! agent that is back.
+//! agent that is back. What is known of a worker from before an attempt was given room there says nothing of it.
 
 use super::Reason;
 use super::draft::Draft;
@@ -83,6 +83,10 @@ fn absent(draft: &Draft<'_>, replica: &Replica) -> Verdict {
 
 fn verdict(draft: &Draft<'_>, replica: &Replica, worker: &Worker) -> Verdict {
     let room = replica.attempt.as_ref().and_then(|a| a.allocation.as_ref());
+    let position = draft.world.position;
+    if room.is_some_and(|room| position.precedes(&room.fencing_token)) {
+        return Verdict::Stays;
+    }
     let revoked = room.is_some_and(|room| room.generation <= worker.revoked_through);
     let taken = worker.state == WorkerState::Disabled || revoked;
     let spec = draft.service.spec_of(replica.edition.version);

@@ -69,6 +69,38 @@ fn stop_a_machine_that_is_back_before_the_fence_has_lost_nothing() {
 }
 
 #[test]
+fn what_was_known_of_a_machine_before_room_was_given_there_ends_nothing() {
+    let at = |epoch: &str, revision| Position {
+        epoch: epoch.to_owned(),
+        revision,
+    };
+    for on_disconnect in [OnDisconnect::Keep, OnDisconnect::Stop] {
+        for (older, newer) in [
+            (at("e1", 0), at("e1", 100)),
+            (at("e0", 100), at("e2", 0)),
+            (at("e1", 0), Position::default()),
+        ] {
+            let mut sim = two(on_disconnect);
+            sim.position = older;
+            sim.set_worker("w1", |worker| {
+                worker.liveness = Liveness::Lost;
+                worker.fenced = true;
+            });
+            sim.run(secs(30));
+            assert_eq!(sim.replica(0).state, State::Running(Phase::Ready));
+            assert_eq!(sim.starts.len(), 2);
+            // It is lost once more, and that is news.
+            sim.position = newer;
+            sim.cut_off("w1");
+            sim.fence("w1");
+            sim.run(secs(20));
+            assert_eq!(sim.phase(), ServicePhase::Healthy);
+            assert_eq!(sim.replica(0).worker(), Some("w3"));
+        }
+    }
+}
+
+#[test]
 fn silence_short_of_lost_changes_nothing() {
     let mut sim = two(OnDisconnect::Keep);
     sim.set_worker("w1", |worker| worker.liveness = Liveness::Suspect);
