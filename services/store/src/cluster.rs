@@ -61,7 +61,6 @@ pub(crate) enum Told {
     /// Everything up to this revision was told.
     Progress(u64),
     /// The watch is alive; how far it is, this does not say.
-    #[cfg(feature = "etcd")]
     Alive,
 }
 
@@ -70,7 +69,6 @@ impl Told {
     pub(crate) fn revision(&self) -> Option<u64> {
         match self {
             Self::Changes { revision, .. } | Self::Progress(revision) => Some(*revision),
-            #[cfg(feature = "etcd")]
             Self::Alive => None,
         }
     }

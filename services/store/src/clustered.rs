@@ -100,6 +100,8 @@ pub(crate) struct Core {
     heard: Mutex<Instant>,
     /// Rung by those who wait for the watch to say how far it is.
     hurry: Notify,
+    /// Rung by those who waited in vain, while the watch came no further at all.
+    stuck: watch::Sender<()>,
     /// The revision of the term that this instance had last.
     term: Mutex<Option<Revision>>,
     in_flight: watch::Sender<usize>,
@@ -132,6 +134,7 @@ pub(crate) async fn open(
         reached: watch::Sender::new(revision),
         heard: Mutex::new(Instant::now()),
         hurry: Notify::new(),
+        stuck: watch::Sender::new(()),
         term: Mutex::default(),
         in_flight: watch::Sender::new(0),
         closing: watch::Sender::new(false),
@@ -505,11 +508,13 @@ impl Core {
     /// Waits until everything up to a revision can be read here.
     async fn reach(&self, revision: u64) -> Result<(), Error> {
         let mut reached = self.reached.subscribe();
+        let before = *reached.borrow();
         let there = reached.wait_for(|reached| *reached >= revision);
         match timeout(ANSWERS_WITHIN, there).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) | Err(_) => {
                 self.shared.open()?;
+                self.waited_in_vain(before);
                 Err(Error::Unavailable(NOT_READ_YET.to_owned()))
             }
         }
@@ -519,6 +524,7 @@ impl Core {
     /// on its way; the revision itself may be of something else.
     async fn agree(&self, key: &str, found: Option<Revision>, at: u64) -> Result<(), Error> {
         let mut progress = self.shared.on_progress();
+        let before = *self.reached.borrow();
         let agrees = async {
             loop {
                 progress.mark_unchanged();
@@ -535,7 +541,18 @@ impl Core {
         };
         match timeout(ANSWERS_WITHIN, agrees).await {
             Ok(agreed) => agreed,
-            Err(_) => Err(Error::Unavailable(NOT_READ_YET.to_owned())),
+            Err(_) => {
+                self.waited_in_vain(before);
+                Err(Error::Unavailable(NOT_READ_YET.to_owned()))
+            }
+        }
+    }
+
+    /// What is there was not told in time, though the watch may give signs of life. One that has come further since
+    /// `before` is only slow.
+    fn waited_in_vain(&self, before: u64) {
+        if *self.reached.borrow() == before {
+            self.stuck.send_replace(());
         }
     }
 

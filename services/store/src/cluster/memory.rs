@@ -72,6 +72,8 @@ struct Line {
     cut: bool,
     /// Answers to transactions that are still to be lost.
     lose: usize,
+    /// Watches that were begun before as many stalls tell nothing.
+    stalls: u64,
 }
 
 impl Link {
@@ -88,6 +90,11 @@ impl Link {
     /// The next `count` transactions are done, and their answers never come.
     pub fn lose_answers(&self, count: usize) {
         self.0.send_modify(|line| line.lose = count);
+    }
+
+    /// The watches that run give signs of life from now on, and tell nothing.
+    pub fn stall_watches(&self) {
+        self.0.send_modify(|line| line.stalls += 1);
     }
 
     async fn through(&self) {
@@ -346,6 +353,7 @@ impl Handle {
             after,
             bell,
             asked: false,
+            stalls: self.link.0.borrow().stalls,
         })
     }
 
@@ -404,6 +412,8 @@ pub(crate) struct Stream {
     after: u64,
     bell: watch::Receiver<()>,
     asked: bool,
+    /// Those of its line when it was begun.
+    stalls: u64,
 }
 
 impl Stream {
@@ -438,6 +448,10 @@ impl Stream {
     fn told(&mut self, state: &State) -> Result<Option<Told>, Fault> {
         if self.after < state.compacted {
             return Err(Fault::Compacted);
+        }
+        if self.handle.link.0.borrow().stalls > self.stalls {
+            let asked = std::mem::take(&mut self.asked);
+            return Ok(asked.then_some(Told::Alive));
         }
         let next = state
             .log

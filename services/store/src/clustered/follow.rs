@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
 use super::{Core, EPOCH_KEY, SILENT, within};
-use crate::cluster::{Fault, Told};
+use crate::cluster::{Fault, Stream, Told};
 use crate::record::{Batch, Change, Record, Revision};
 use crate::shared::End;
 
@@ -61,11 +61,13 @@ async fn run(core: &Core) {
 /// Follows from where it is, until the watch breaks. Notes whether anything was heard.
 async fn watch(core: &Core, was_heard: &mut bool) -> Result<Infallible, Fault> {
     let after = *core.reached.borrow();
+    let mut stuck = core.stuck.subscribe();
     let mut stream = within(core.cluster.watch(after)).await?;
     let mut asks = interval(ASK_EVERY);
     asks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut heard = Instant::now();
     let mut moved = heard;
+    let mut marked = false;
     loop {
         tokio::select! {
             biased;
@@ -76,6 +78,7 @@ async fn watch(core: &Core, was_heard: &mut bool) -> Result<Infallible, Fault> {
                 core.hear();
                 if told.revision().is_some() {
                     moved = heard;
+                    marked = false;
                 }
                 core.take(told);
             }
@@ -83,15 +86,26 @@ async fn watch(core: &Core, was_heard: &mut bool) -> Result<Infallible, Fault> {
                 stream.silent();
                 return Err(Fault::Unavailable("the watch does not say how far it is".to_owned()));
             }
+            // The sender lives in `core`.
+            _ = stuck.changed() => return Err(untold(&stream)),
             () = core.hurry.notified() => stream.ask().await?,
             _ = asks.tick() => stream.ask().await?,
             () = sleep_until(moved + QUIET) => {
-                moved = Instant::now();
+                if marked {
+                    return Err(untold(&stream));
+                }
                 // What comes of it is told by the watch, or tried again.
-                let _ = within(core.cluster.mark()).await;
+                marked = within(core.cluster.mark()).await.is_ok();
+                moved = Instant::now();
             }
         }
     }
+}
+
+/// The watch gives signs of life, and does not tell what is there.
+fn untold(stream: &Stream) -> Fault {
+    stream.silent();
+    Fault::Unavailable("the watch does not tell what is there".to_owned())
 }
 
 impl Core {

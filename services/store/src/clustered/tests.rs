@@ -527,6 +527,48 @@ async fn an_instance_does_not_go_on_in_a_store_that_was_put_back_under_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_watch_that_gives_signs_of_life_and_tells_nothing_is_begun_anew() {
+    let stale = Transaction::new().when("a", Condition::Absent);
+    for unread in [
+        Transaction::new().put("b", "1"),
+        Transaction::new(),
+        stale.put("b", "1"),
+    ] {
+        let cluster = MemoryCluster::new();
+        let (one, link) = open(&cluster).await;
+        let (other, _) = open(&cluster).await;
+        committed(&one, "b", "0").await;
+        link.stall_watches();
+        committed(&other, "a", "1").await;
+        sleep(Duration::from_secs(10)).await;
+        assert_eq!(value(&one, "a").await, None);
+        let began = Instant::now();
+        let unread = one.commit(unread).await.unwrap_err();
+        assert!(matches!(unread, Error::Unavailable(_)), "{unread}");
+        until("it has caught up", async || {
+            value(&one, "a").await.is_some()
+        })
+        .await;
+        assert!(began.elapsed() < ANSWERS_WITHIN * 2);
+        committed(&one, "b", "2").await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_tells_nothing_is_begun_anew_also_where_nobody_waits_for_it() {
+    let cluster = MemoryCluster::new();
+    let (one, link) = open(&cluster).await;
+    let (other, _) = open(&cluster).await;
+    committed(&one, "b", "0").await;
+    link.stall_watches();
+    committed(&other, "a", "1").await;
+    until("it has caught up", async || {
+        value(&one, "a").await.is_some()
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn whoever_lost_its_seat_knows_within_its_lease_though_its_watch_tells_nothing() {
     let cluster = MemoryCluster::new();
     let (judge, _) = open(&cluster).await;
@@ -550,6 +592,7 @@ async fn whoever_lost_its_seat_knows_within_its_lease_though_its_watch_tells_not
         reached: watch::Sender::new(revision),
         heard: Mutex::new(Instant::now()),
         hurry: Notify::new(),
+        stuck: watch::Sender::new(()),
         term: Mutex::default(),
         in_flight: watch::Sender::new(0),
         closing: watch::Sender::new(false),
