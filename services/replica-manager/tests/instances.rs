@@ -591,12 +591,19 @@ async fn orphans_are_known_to_all_and_removed_through_any() {
     }
 }
 
-/// How often the manager has planned for a service.
-fn passes(manager: &Sandbox) -> u64 {
+fn metric(manager: &Sandbox, name: &str) -> f64 {
     let text = manager.context.metrics.render().unwrap();
-    let name = "muster_planner_pass_duration_seconds_count ";
     let line = text.lines().find_map(|line| line.strip_prefix(name));
-    line.unwrap().parse().unwrap()
+    line.unwrap().trim().parse().unwrap()
+}
+
+/// How often the manager has planned for a service.
+fn passes(manager: &Sandbox) -> f64 {
+    metric(manager, "muster_planner_pass_duration_seconds_count ")
+}
+
+fn calls_in_flight(manager: &Sandbox) -> f64 {
+    metric(manager, "muster_in_flight{lane=\"vital\"}")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -923,6 +930,64 @@ async fn whoever_is_behind_calls_no_name_taken_that_is_free() {
         assert_unavailable(&status, ErrorReason::StoreUnavailable);
         assert!(Instant::now() < deadline, "{status:?}");
     }
+    several.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_that_is_overtaken_by_a_later_one_is_not_taken() {
+    let mut several = Several::start(2).await;
+    several.add_worker(2, 0);
+    several.managers[0].create(retried("chat", 1)).await;
+    several.managers[1]
+        .until("ready", |replicas| {
+            replicas.len() == 1 && replicas[0].phase == i32::from(ReplicaPhase::Ready)
+        })
+        .await;
+    let attempt = several.running()[0].attempt_id.clone();
+    let phase = |phase: AttemptPhase| ReportReplicasRequest {
+        worker: "w1".to_owned(),
+        generation: 1,
+        reports: vec![AttemptReport {
+            attempt_id: attempt.clone(),
+            phase: phase.into(),
+            ..AttemptReport::default()
+        }],
+        whole: false,
+    };
+    let (mut one, mut other) = (
+        plain_client(&several, 0).await,
+        plain_client(&several, 1).await,
+    );
+    several.links[1].cut();
+    let in_flight = calls_in_flight(&several.managers[1]);
+    // One is on its way to the store at an instance when the agent tells what is newer at another.
+    let later = async {
+        until("called", || {
+            calls_in_flight(&several.managers[1]) > in_flight
+        })
+        .await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let newer = one.report_replicas(phase(AttemptPhase::Unready)).await;
+        newer.unwrap();
+        several.links[1].heal();
+    };
+    let (told, ()) = tokio::join!(other.report_replicas(phase(AttemptPhase::Starting)), later);
+    assert_unavailable(&told.unwrap_err(), ErrorReason::StoreUnavailable);
+    let unready = |replicas: &[Replica]| replicas[0].phase == i32::from(ReplicaPhase::Unready);
+    for manager in &mut several.managers {
+        manager.until("unready", unready).await;
+    }
+    several.until_quiet(0).await;
+    assert!(unready(&several.managers[0].replicas().await));
+    // Who means it says so again.
+    let deadline = Instant::now() + PATIENCE;
+    while let Err(status) = other.report_replicas(phase(AttemptPhase::Ready)).await {
+        assert!(Instant::now() < deadline, "{status:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    several.managers[0]
+        .until("ready again", |replicas| !unready(replicas))
+        .await;
     several.stop().await;
 }
 

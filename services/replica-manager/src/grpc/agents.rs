@@ -260,7 +260,13 @@ impl Api {
         uid: &str,
         reports: &[(AttemptId, wire::AttemptReport)],
     ) -> Result<(), muster_store::Error> {
+        let mut known = None;
         let observe = |service: &mut Service, now: Time| {
+            // Whoever told another instance of the same meanwhile may have told what is newer.
+            let is = since(service, reports);
+            if *known.get_or_insert_with(|| is.clone()) != is {
+                return Err(Overtaken);
+            }
             for (id, report) in reports {
                 let parsed = parse_report(report, now);
                 let replica = service.replica_mut(id.ordinal);
@@ -269,7 +275,7 @@ impl Api {
                     let _ = replica.observe(id.number, Observation::Reported(parsed), now);
                 }
             }
-            Ok::<(), std::convert::Infallible>(())
+            Ok(())
         };
         for (id, report) in reports {
             self.take_sample(id, report);
@@ -283,7 +289,10 @@ impl Api {
         }
         match self.engine.change(uid, &Cause::by("agent"), observe).await {
             Ok(_) | Err(Error::Gone) => Ok(()),
-            Err(Error::Refused(never)) => match never {},
+            Err(Error::Refused(Overtaken)) => {
+                let words = "what was reported has changed meanwhile, it has to be told anew";
+                Err(muster_store::Error::Unavailable(words.to_owned()))
+            }
             // No request id is used here, and no leadership asked for.
             Err(Error::Repeated | Error::NotLeading) => Err(muster_store::Error::Closed),
             Err(Error::Store(error)) => Err(error),
@@ -306,6 +315,19 @@ impl Api {
             .loads
             .sample(&id.uid, id.ordinal, sample);
     }
+}
+
+/// What is reported has changed while it was being recorded: which of both came first is not known.
+struct Overtaken;
+
+/// Since when the replicas that are spoken of are what they are.
+fn since(service: &Service, reports: &[(AttemptId, wire::AttemptReport)]) -> Vec<Option<Time>> {
+    let replicas = reports
+        .iter()
+        .map(|(id, _)| service.replicas.get(&id.ordinal));
+    replicas
+        .map(|replica| replica.map(|replica| replica.since))
+        .collect()
 }
 
 /// What is no worker's name could be taken for a part of another's key.
