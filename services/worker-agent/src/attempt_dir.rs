@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::end::{Exit, StopCause};
 use crate::files::{self, Durability};
+use crate::machine;
 
 /// What a supervisor has to run, and how.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -184,6 +185,19 @@ impl AttemptDir {
     /// Takes back what is to be run: what was never begun is not begun by a later agent either.
     pub fn remove_spec(&self) -> io::Result<()> {
         fs::remove_file(self.spec_path())
+    }
+
+    /// Removes the folder with all that is in it, unless something is mounted there: that is not
+    /// ours, and would be emptied. The spec goes first: what is left by an error is never run.
+    pub fn remove(&self) -> io::Result<()> {
+        if let Some(mounted) = machine::mounts_below(&self.0)?.first() {
+            let why = format!("something is mounted at {}", mounted.display());
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, why));
+        }
+        match self.remove_spec() {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => fs::remove_dir_all(&self.0),
+        }
     }
 
     /// The folder itself.

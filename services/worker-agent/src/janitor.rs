@@ -1,7 +1,8 @@
 //! Removes the folders of attempts of which nobody has to hear any more, once their output has been
-//! kept long enough. It never touches the folder of an attempt that somebody still asks about.
+//! kept long enough. It never touches the folder of an attempt that somebody still asks about, nor one
+//! in which something is mounted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::time::{Duration, SystemTime};
 
@@ -40,19 +41,33 @@ impl Janitor {
     }
 
     async fn clean_on(&self) {
+        let mut known = BTreeSet::new();
         loop {
             let (data, retention) = (self.shared.data.clone(), self.shared.config.log_retention);
             let now = self.shared.context.clock.now();
             let cleaned = tokio::task::spawn_blocking(move || clean(&data, retention, now)).await;
-            if let Ok(Err(error)) = cleaned {
-                tracing::warn!(%error, "old output is not removed");
+            match cleaned {
+                Ok(Ok(left)) => {
+                    for (id, error) in left.iter().filter(|(id, _)| !known.contains(*id)) {
+                        tracing::warn!(attempt = %id, %error, "old output is not removed");
+                    }
+                    known = left.into_keys().collect();
+                }
+                Ok(Err(error)) => tracing::warn!(%error, "cannot look for old output"),
+                // The loops end.
+                Err(_) => {}
             }
             sleep(EVERY).await;
         }
     }
 }
 
-fn clean(data: &DataDir, retention: LogRetention, now: SystemTime) -> io::Result<()> {
+/// Removes what is old; what cannot be removed comes back, and is tried again the next time.
+fn clean(
+    data: &DataDir,
+    retention: LogRetention,
+    now: SystemTime,
+) -> io::Result<BTreeMap<AttemptId, io::Error>> {
     let mut kept = Vec::new();
     for id in data.attempts()? {
         let dir = data.attempt(&id);
@@ -60,10 +75,11 @@ fn clean(data: &DataDir, retention: LogRetention, now: SystemTime) -> io::Result
             kept.push(Kept { id, ended });
         }
     }
-    for id in too_old(kept, retention, now) {
-        std::fs::remove_dir_all(data.attempt(&id).path())?;
-    }
-    Ok(())
+    let gone = too_old(kept, retention, now).into_iter();
+    let removed = gone.map(|id| (data.attempt(&id).remove(), id));
+    Ok(removed
+        .filter_map(|(removed, id)| Some((id, removed.err()?)))
+        .collect())
 }
 
 /// What goes: by age, by the number for its replica, and by the number in all; the oldest first.
@@ -152,7 +168,51 @@ mod tests {
             in_all: 0,
             ..RETENTION
         };
-        clean(&data, retention, SystemTime::UNIX_EPOCH).unwrap();
+        let left = clean(&data, retention, SystemTime::UNIX_EPOCH).unwrap();
+        assert!(left.is_empty(), "{left:?}");
         assert_eq!(data.attempts().unwrap(), ids[..1]);
+    }
+
+    fn ran(program: &str, args: &[&std::path::Path]) -> bool {
+        let status = std::process::Command::new(program).args(args).status();
+        status.is_ok_and(|status| status.success())
+    }
+
+    #[test]
+    fn what_is_mounted_in_a_folder_is_left_alone_and_the_others_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = DataDir::open(folder.path(), "w1").unwrap();
+        let ids = ["a.0.1", "a.0.2"].map(|id| AttemptId::parse(id).unwrap());
+        for id in &ids {
+            data.attempt(id).make().unwrap();
+            record::set_forgotten(&data.attempt(id)).unwrap();
+        }
+        let (precious, mounted) = (
+            folder.path().join("precious"),
+            data.attempt(&ids[0]).work_path().join("models"),
+        );
+        std::fs::create_dir(&precious).unwrap();
+        std::fs::create_dir(&mounted).unwrap();
+        std::fs::write(precious.join("model"), "weights").unwrap();
+        if !ran("mount", &["--bind".as_ref(), &precious, &mounted]) {
+            eprintln!("SKIPPED: nothing can be mounted here");
+            return;
+        }
+        let retention = LogRetention {
+            in_all: 0,
+            ..RETENTION
+        };
+        let cleaned = clean(&data, retention, SystemTime::UNIX_EPOCH);
+        let (kept, marked) = (
+            precious.join("model").exists(),
+            record::forgotten_time(&data.attempt(&ids[0])),
+        );
+        assert!(ran("umount", &[&mounted]));
+        assert!(kept, "it is not ours");
+        assert!(marked.is_some(), "the folder is whole");
+        assert_eq!(cleaned.unwrap().into_keys().collect::<Vec<_>>(), ids[..1]);
+        assert_eq!(data.attempts().unwrap(), ids[..1]);
+        clean(&data, retention, SystemTime::UNIX_EPOCH).unwrap();
+        assert_eq!(data.attempts().unwrap(), []);
     }
 }

@@ -1,8 +1,11 @@
-//! What the kernel says of the machine: time since boot, which boot it is, which processes there
-//! are. It decides nothing; everything here is read anew at each call.
+//! What the kernel says of the machine: time since boot, which boot it is, which processes and mounts
+//! there are. It decides nothing; everything here is read anew at each call.
 
+use std::ffi::OsString;
 use std::fs;
-use std::path::Path;
+use std::io;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use rustix::process::Pid;
@@ -40,6 +43,39 @@ pub fn processes_with(variable: &str) -> Vec<Pid> {
 pub fn children() -> Vec<Pid> {
     let me = rustix::process::getpid().as_raw_pid();
     processes().filter(|pid| parent(*pid) == Some(me)).collect()
+}
+
+/// Where something is mounted at or below a folder, which is given without links.
+pub(crate) fn mounts_below(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    Ok(mount_points(&fs::read("/proc/self/mountinfo")?)
+        .filter(|mounted| mounted.starts_with(folder))
+        .collect())
+}
+
+/// Each line of the kernel's table has the point as its fifth field.
+fn mount_points(table: &[u8]) -> impl Iterator<Item = PathBuf> {
+    let lines = table.split(|byte| *byte == b'\n');
+    lines
+        .filter_map(|line| line.split(|byte| *byte == b' ').nth(4))
+        .map(unescape)
+}
+
+/// Bytes that would end a field stand there as a backslash and three octal digits.
+fn unescape(field: &[u8]) -> PathBuf {
+    let (mut bytes, mut rest) = (Vec::new(), field);
+    while let Some((first, after)) = rest.split_first() {
+        let escaped = (*first == b'\\')
+            .then(|| std::str::from_utf8(after.get(..3)?).ok())
+            .flatten()
+            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        bytes.push(escaped.unwrap_or(*first));
+        rest = if escaped.is_some() {
+            &after[3..]
+        } else {
+            after
+        };
+    }
+    PathBuf::from(OsString::from_vec(bytes))
 }
 
 fn processes() -> impl Iterator<Item = Pid> {
@@ -82,6 +118,24 @@ mod tests {
         assert!(before > Duration::ZERO);
         assert!(since_boot() >= before);
         assert!(!boot_id().is_empty());
+    }
+
+    #[test]
+    fn a_mount_is_found_whatever_its_name() {
+        let table = b"22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n\
+            90 22 8:1 /data /a/with\\040space\\134 rw - ext4 /dev/sda1 rw\n\nodd\n";
+        let found: Vec<PathBuf> = mount_points(table).collect();
+        assert_eq!(found, [Path::new("/"), Path::new("/a/with space\\")]);
+        assert!(
+            mounts_below(Path::new("/"))
+                .unwrap()
+                .contains(&"/proc".into())
+        );
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(
+            mounts_below(folder.path()).unwrap(),
+            [""; 0].map(PathBuf::from)
+        );
     }
 
     #[test]

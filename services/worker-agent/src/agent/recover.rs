@@ -26,7 +26,9 @@ impl Agent {
                 Some((wire, parsed)) => self.adopt(&id, &dir, wire, parsed),
                 None => {
                     tracing::warn!(attempt = %id, "its folder was only half made, and is removed");
-                    std::fs::remove_dir_all(dir.path())?;
+                    if let Err(error) = dir.remove() {
+                        tracing::warn!(attempt = %id, %error, "a folder that was half made is left");
+                    }
                 }
             }
         }
