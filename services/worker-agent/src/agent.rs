@@ -14,7 +14,7 @@ use muster_runtime::shutdown::Phase as ShutdownPhase;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
-use crate::attempt_dir::{AttemptDir, Fence, Running, Spec};
+use crate::attempt_dir::{AttemptDir, Container, Fence, Running, Spec};
 use crate::config::Config;
 use crate::data_dir::DataDir;
 use crate::domain::Now;
@@ -369,8 +369,8 @@ impl Agent {
             &self.config,
             &self.context,
             &self.inbox,
-            id,
-            dir,
+            (id, dir),
+            start.spec.container.clone(),
             Task::Start(Box::new(start)),
         ));
         Ok(())
@@ -499,13 +499,14 @@ fn begin_minder(
     config: &Config,
     context: &Context,
     inbox: &Inbox,
-    id: &AttemptId,
-    dir: AttemptDir,
+    (id, dir): (&AttemptId, AttemptDir),
+    container: Option<Container>,
     task: Task,
 ) -> Orders {
     let minder = Minder {
         id: id.clone(),
         dir,
+        container,
         supervisor_command: config.supervisor_command.clone(),
         inbox: inbox.clone(),
     };

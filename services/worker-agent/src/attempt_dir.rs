@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, mkfifoat};
 use rustix::io::Errno;
+use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::end::{Exit, StopCause};
@@ -98,8 +99,21 @@ pub struct Running {
     pub supervisor: i32,
     /// The process id of what it runs; absent before it runs.
     pub process: Option<i32>,
+    /// When that process began, in ticks since boot; absent if it is not known to be one of this
+    /// machine's that we see.
+    #[serde(default)]
+    pub process_start: Option<u64>,
     /// When it began to run.
     pub start_time: Option<SystemTime>,
+}
+
+impl Running {
+    /// Whether its first process was seen in this boot, and runs no more.
+    pub fn has_gone(&self) -> bool {
+        let process = self.process.and_then(Pid::from_raw);
+        let seen = process.zip(self.process_start);
+        seen.is_some_and(|(pid, start)| !machine::runs(pid, start))
+    }
 }
 
 /// That the attempt is to be stopped.

@@ -201,6 +201,18 @@ impl Engine {
         }
     }
 
+    /// The containers that are ours or another agent's, running or not: their ids and attempts.
+    pub(crate) async fn of_attempts(&self) -> Result<Vec<(String, String)>, Error> {
+        let filters = json!({"label": [LABEL]}).to_string();
+        let path = format!("/containers/json?all=1&filters={}", encode(&filters));
+        let found = self.get(&path).await?;
+        let word = |value: &Value| value.as_str().map(str::to_owned);
+        let containers = found.as_array().into_iter().flatten();
+        Ok(containers
+            .filter_map(|one| word(&one["Id"]).zip(word(&one["Labels"][LABEL])))
+            .collect())
+    }
+
     /// Runs a command in a container; its exit code, and what it wrote to standard error, at most
     /// 64 KiB of it.
     pub(crate) async fn execute(

@@ -1,21 +1,27 @@
 //! Removes the folders of attempts of which nobody has to hear any more, once their output has been
 //! kept long enough. It never touches the folder of an attempt that somebody still asks about, nor one
-//! in which something is mounted.
+//! in which something is mounted. It also removes containers that an engine was not there to remove
+//! when their attempts ended.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::time::{Duration, SystemTime};
 
 use muster_runtime::shutdown::Phase;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::config::LogRetention;
 use crate::data_dir::DataDir;
 use crate::domain::ids::AttemptId;
+use crate::engine::Engine;
 use crate::record;
 use crate::shared::Shared;
 
 const EVERY: Duration = Duration::from_secs(60);
+/// Between looks at what an engine was not there to remove.
+const SWEEP_EVERY: Duration = Duration::from_secs(3600);
+/// For the engine to say which containers there are, or to remove one.
+const ENGINE_TIME: Duration = Duration::from_secs(10);
 
 /// Removes what is old until the loops end.
 #[derive(Debug)]
@@ -37,6 +43,7 @@ impl Janitor {
         tokio::select! {
             () = stop => Ok(()),
             () = self.clean_on() => Ok(()),
+            () = self.sweep_on() => Ok(()),
         }
     }
 
@@ -58,6 +65,35 @@ impl Janitor {
                 Err(_) => {}
             }
             sleep(EVERY).await;
+        }
+    }
+
+    async fn sweep_on(&self) {
+        loop {
+            self.sweep().await;
+            sleep(SWEEP_EVERY).await;
+        }
+    }
+
+    /// Has the engine remove what is left of attempts that have ended here. It may serve several
+    /// agents: what has no folder here is another's.
+    async fn sweep(&self) {
+        let engine = Engine::new(&self.shared.config.docker_socket);
+        let Ok(Ok(containers)) = timeout(ENGINE_TIME, engine.of_attempts()).await else {
+            return;
+        };
+        for (container, attempt) in containers {
+            let ended = AttemptId::parse(&attempt)
+                .map(|id| self.shared.data.attempt(&id).exit())
+                .is_ok_and(|exit| matches!(exit, Ok(Some(_))));
+            if !ended {
+                continue;
+            }
+            match timeout(ENGINE_TIME, engine.remove(&container)).await {
+                Ok(Ok(())) => tracing::info!(attempt, "a container that was left is removed"),
+                Ok(Err(error)) => tracing::warn!(attempt, %error, "a container is left"),
+                Err(_) => tracing::warn!(attempt, "a container is left: no answer"),
+            }
         }
     }
 }

@@ -42,7 +42,8 @@ pub fn processes_with(variable: &str) -> Vec<Pid> {
 /// The children of this process, those of its descendants that it adopted included.
 pub fn children() -> Vec<Pid> {
     let me = rustix::process::getpid().as_raw_pid();
-    processes().filter(|pid| parent(*pid) == Some(me)).collect()
+    let is_mine = |pid: &Pid| stat(*pid).is_some_and(|stat| stat.parent == me);
+    processes().filter(is_mine).collect()
 }
 
 /// Where something is mounted at or below a folder, which is given without links.
@@ -86,7 +87,8 @@ fn processes() -> impl Iterator<Item = Pid> {
         .filter_map(Pid::from_raw)
 }
 
-fn environment_has(pid: Pid, variable: &str) -> bool {
+/// Whether the environment of a process holds exactly `variable`, as far as we may look.
+pub(crate) fn environment_has(pid: Pid, variable: &str) -> bool {
     let path = format!("/proc/{}/environ", pid.as_raw_pid());
     fs::read(Path::new(&path)).is_ok_and(|all| {
         all.split(|byte| *byte == 0)
@@ -94,11 +96,35 @@ fn environment_has(pid: Pid, variable: &str) -> bool {
     })
 }
 
-/// The parent's id: the second field after the name, which stands in brackets and may hold anything.
-fn parent(pid: Pid) -> Option<i32> {
+/// What the kernel says of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stat {
+    /// It has ended, and its parent has not yet taken its status.
+    ended: bool,
+    parent: i32,
+    start: u64,
+}
+
+/// The name stands in brackets and may hold anything; fields are counted after it.
+fn stat(pid: Pid) -> Option<Stat> {
     let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_pid())).ok()?;
     let (_, after) = stat.rsplit_once(')')?;
-    after.split_ascii_whitespace().nth(1)?.parse().ok()
+    let fields: Vec<&str> = after.split_ascii_whitespace().collect();
+    Some(Stat {
+        ended: ["Z", "X"].contains(fields.first()?),
+        parent: fields.get(1)?.parse().ok()?,
+        start: fields.get(19)?.parse().ok()?,
+    })
+}
+
+/// When a process began, in the kernel's ticks since boot: a later one of its number has another.
+pub(crate) fn start_of(pid: Pid) -> Option<u64> {
+    stat(pid).map(|stat| stat.start)
+}
+
+/// Whether the process runs that began at `start`.
+pub(crate) fn runs(pid: Pid, start: u64) -> bool {
+    stat(pid).is_some_and(|stat| stat.start == start && !stat.ended)
 }
 
 fn duration(time: Timespec) -> Duration {
@@ -151,7 +177,11 @@ mod tests {
         while processes_with("MUSTER_TEST_MARK=a b=c").is_empty() {}
         assert_eq!(processes_with("MUSTER_TEST_MARK=a b=c"), [pid]);
         assert_eq!(processes_with("MUSTER_TEST_MARK=a b"), []);
+        let start = start_of(pid).unwrap();
+        assert!(runs(pid, start) && !runs(pid, start + 1));
         child.kill().unwrap();
+        while runs(pid, start) {}
         child.wait().unwrap();
+        assert_eq!(start_of(pid), None);
     }
 }

@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use crate::agent::{Heard, Inbox};
-use crate::attempt_dir::{AttemptDir, Lock, Running, Spec, Stop, told_exit};
+use crate::attempt_dir::{AttemptDir, Container, Lock, Running, Spec, Stop, told_exit};
 use crate::domain::end::{Exit, ExitCause, StopCause};
 use crate::domain::ids::AttemptId;
 use crate::engine::Engine;
@@ -34,11 +34,16 @@ use crate::record;
 const STARTS: u32 = 3;
 /// Between looks at a supervisor that is just beginning, and was started by another agent.
 const BEGIN_PAUSE: Duration = Duration::from_millis(5);
-/// Between looks at processes that were killed.
+/// Between looks at processes that were killed, at first, and at last: some cannot be killed.
 const KILL_PAUSE: Duration = Duration::from_millis(5);
-/// Tries of the engine to remove a container without its supervisor, and the time for one.
-const REMOVE_TRIES: u32 = 3;
+const LONGEST_KILL_PAUSE: Duration = Duration::from_secs(1);
+/// For the engine to remove a container without its supervisor.
 const REMOVE_TIME: Duration = Duration::from_secs(10);
+/// Tries of that where nothing can run any more.
+const REMOVE_TRIES: u32 = 3;
+/// Between tries where something may, at first, and at last.
+const REMOVE_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_REMOVE_PAUSE: Duration = Duration::from_secs(5);
 /// Lines of output that a failure is told with.
 const LAST_LINES: usize = 20;
 /// Between tries to pass on a stop that cannot be written.
@@ -103,6 +108,8 @@ impl Orders {
 pub(crate) struct Minder {
     pub(crate) id: AttemptId,
     pub(crate) dir: AttemptDir,
+    /// What it is run in, if not as a process; the spec has the last word.
+    pub(crate) container: Option<Container>,
     pub(crate) supervisor_command: Vec<OsString>,
     pub(crate) inbox: Inbox,
 }
@@ -273,9 +280,10 @@ impl Minder {
     /// Ends what is left of a replica whose supervisor has died, and says so for good.
     async fn bury(&self, lock: Lock, running: Running) -> Exit {
         let rebooted = running.boot_id != machine::boot_id();
-        self.remove_container().await;
-        if !rebooted {
-            self.kill_remains().await;
+        if rebooted {
+            self.clear_container().await;
+        } else {
+            self.end_remains(Some(&running)).await;
         }
         let (cause, message) = if rebooted {
             (ExitCause::MachineRestarted, "the machine was restarted")
@@ -300,41 +308,80 @@ impl Minder {
     /// say how it ended.
     async fn give_up(&self) -> Exit {
         tracing::error!(attempt = %self.id, "the folder of an attempt is gone: it is ended");
-        self.kill_remains().await;
+        self.end_remains(None).await;
         Exit {
             cause: ExitCause::FolderGone,
             ..failure("its folder is gone, and it was ended with it".to_owned())
         }
     }
 
-    /// Has the engine remove the attempt's container, if it has one. An engine that is away is not
-    /// waited for: what runs of it is killed by its processes.
-    async fn remove_container(&self) {
-        let dir = self.dir.clone();
-        let spec = blocking(move || dir.spec()).await;
-        let Some(container) = spec.ok().and_then(|spec| spec.container) else {
+    /// Ends what runs of the attempt. A container is waited for until the engine says that there is
+    /// none: not everyone sees its processes. `running` is what its supervisor has seen.
+    async fn end_remains(&self, running: Option<&Running>) {
+        let container = self.container().await;
+        let mut pause = REMOVE_PAUSE;
+        let mut complained = false;
+        loop {
+            let removed = match &container {
+                Some(container) => self.remove(container, &mut complained).await,
+                None => true,
+            };
+            self.kill_remains().await;
+            if removed || running.is_some_and(Running::has_gone) {
+                return;
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_REMOVE_PAUSE);
+        }
+    }
+
+    /// Has the engine remove a container of which nothing runs.
+    async fn clear_container(&self) {
+        let Some(container) = self.container().await else {
             return;
         };
-        let engine = Engine::new(&container.socket);
+        let mut complained = false;
         for _ in 0..REMOVE_TRIES {
-            match timeout(REMOVE_TIME, engine.remove(&container.name)).await {
-                Ok(Ok(())) => return,
-                Ok(Err(error)) => tracing::warn!(attempt = %self.id, %error, "a container is left"),
-                Err(_) => tracing::warn!(attempt = %self.id, "a container is left: no answer"),
+            if self.remove(&container, &mut complained).await {
+                return;
             }
             sleep(KILL_PAUSE).await;
         }
     }
 
+    async fn container(&self) -> Option<Container> {
+        let dir = self.dir.clone();
+        match blocking(move || dir.spec()).await {
+            Ok(spec) => spec.container,
+            Err(_) => self.container.clone(),
+        }
+    }
+
+    /// Has the engine remove a container; whether it says that there is none. Complains once.
+    async fn remove(&self, container: &Container, complained: &mut bool) -> bool {
+        let engine = Engine::new(&container.socket);
+        let error = match timeout(REMOVE_TIME, engine.remove(&container.name)).await {
+            Ok(Ok(())) => return true,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "no answer".to_owned(),
+        };
+        if !std::mem::replace(complained, true) {
+            tracing::warn!(attempt = %self.id, error, "a container is left");
+        }
+        false
+    }
+
     async fn kill_remains(&self) {
         let variable = format!("MUSTER_ATTEMPT={}", self.id);
+        let mut pause = KILL_PAUSE;
         loop {
             let name = variable.clone();
             let left = blocking(move || Ok(kill_all(&name))).await;
             if left.unwrap_or(0) == 0 {
                 return;
             }
-            sleep(KILL_PAUSE).await;
+            sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_KILL_PAUSE);
         }
     }
 

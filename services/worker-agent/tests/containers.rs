@@ -19,7 +19,7 @@ use fleet::{Agent, Cleared, FOREVER, Fleet, assignment, kill_all, runs, until};
 use muster_proto::agents::v1::StreamLogsRequest;
 use muster_proto::replicas::v1::run_spec::Runtime;
 use muster_proto::replicas::v1::*;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use worker_agent::config::Config;
 
 struct Yard {
@@ -248,7 +248,7 @@ async fn a_container_that_ignores_its_stop_is_killed_and_an_engine_that_is_away_
     yard.fleet
         .until_phase("deaf.0.1", AttemptPhase::Ready)
         .await;
-    std::fs::remove_file(&yard.engine.socket).unwrap();
+    yard.engine.leave();
     yard.fleet.stop("deaf.0.1");
     until("it is killed", || !runs("deaf.0.1")).await;
     let ended = yard
@@ -256,6 +256,125 @@ async fn a_container_that_ignores_its_stop_is_killed_and_an_engine_that_is_away_
         .until_phase("deaf.0.1", AttemptPhase::Ended)
         .await;
     assert!(ended.stopped);
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn what_an_engine_was_not_there_to_remove_is_removed_by_a_later_agent() {
+    let yard = Yard::start().await;
+    let _cleared = Cleared(&["left.0.1"]);
+    let first = Agent::start(yard.config()).await;
+    yard.fleet.assign(container("left.0.1", "here", FOREVER));
+    yard.fleet
+        .until_phase("left.0.1", AttemptPhase::Ready)
+        .await;
+    yard.engine.leave();
+    yard.fleet.stop("left.0.1");
+    yard.fleet
+        .until_phase("left.0.1", AttemptPhase::Ended)
+        .await;
+    first.stop().await;
+    yard.engine.come_back();
+    {
+        let mut state = yard.engine.state();
+        assert!(state.removed.is_empty());
+        let mut stranger = engine::Container::default();
+        stranger.body = serde_json::json!({"Labels": {"dev.muster.attempt": "stranger.0.1"}});
+        state.containers.insert("stranger".into(), stranger);
+    }
+    let second = Agent::start(yard.config()).await;
+    until("it is removed", || !yard.engine.state().removed.is_empty()).await;
+    assert_eq!(yard.engine.state().removed, ["muster-left.0.1"]);
+    assert!(yard.engine.state().containers.contains_key("stranger"));
+    second.stop().await;
+}
+
+/// The only container of the engine.
+fn only(engine: &Engine) -> Pid {
+    let state = engine.state();
+    Pid::from_raw(state.containers.values().next().unwrap().pid).unwrap()
+}
+
+#[tokio::test]
+async fn what_may_have_been_started_is_not_ended_before_the_engine_says_so() {
+    let yard = Yard::start().await;
+    (yard.engine.state().hides, yard.engine.state().breaks) = (true, true);
+    let agent = Agent::start(yard.config()).await;
+    yard.fleet.assign(container("torn.0.1", "here", FOREVER));
+    let away = yard.engine.socket.with_extension("away");
+    until("the engine breaks off", || away.exists()).await;
+    let process = only(&yard.engine);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(test_kill_process(process).is_ok());
+    assert_ne!(yard.fleet.phase("torn.0.1"), AttemptPhase::Ended, "it runs");
+    yard.engine.come_back();
+    let ended = yard
+        .fleet
+        .until_phase("torn.0.1", AttemptPhase::Ended)
+        .await;
+    assert_eq!(ended.failure_class(), FailureClass::Interruption);
+    assert_eq!(yard.engine.state().removed, ["muster-torn.0.1"]);
+    until("nothing runs", || test_kill_process(process).is_err()).await;
+    agent.stop().await;
+}
+
+/// A container whose processes do not show whose they are outlives `end` and the engine's absence.
+async fn check_hidden(id: &str, end: impl AsyncFnOnce(&Yard, &mut Agent)) {
+    let yard = Yard::start().await;
+    yard.engine.state().hides = true;
+    let mut agent = Agent::start(yard.config()).await;
+    let mut wanted = container(id, "here", FOREVER);
+    wanted.stop = Some(StopPolicy {
+        grace: Some(Duration::from_millis(100).try_into().unwrap()),
+    });
+    yard.fleet.assign(wanted);
+    yard.fleet.until_phase(id, AttemptPhase::Ready).await;
+    let process = only(&yard.engine);
+    yard.engine.leave();
+    end(&yard, &mut agent).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(test_kill_process(process).is_ok());
+    assert_ne!(yard.fleet.phase(id), AttemptPhase::Ended, "it runs");
+    yard.engine.come_back();
+    yard.fleet.until_phase(id, AttemptPhase::Ended).await;
+    until("nothing runs", || test_kill_process(process).is_err()).await;
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_not_seen_is_not_taken_for_ended_while_the_engine_is_away() {
+    check_hidden("veil.0.1", async |yard, _| yard.fleet.stop("veil.0.1")).await;
+}
+
+#[tokio::test]
+async fn what_is_not_seen_is_not_taken_for_ended_with_its_supervisor() {
+    check_hidden("veil.0.2", async |_, agent| {
+        let supervisor = agent.about().await.attempts[0].supervisor_pid;
+        kill_process(Pid::from_raw(supervisor).unwrap(), Signal::KILL).unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_engine_that_does_not_say_how_a_container_is_does_not_hold_up_the_fence() {
+    let yard = Yard::start().await;
+    let _cleared = Cleared(&["mute.0.1"]);
+    yard.fleet.registry().fence_after = Duration::from_secs(1);
+    yard.engine.state().mute = true;
+    let agent = Agent::start(yard.config()).await;
+    let mut fenced = container("mute.0.1", "here", FOREVER);
+    fenced.on_disconnect = OnDisconnect::Stop.into();
+    yard.fleet.assign(fenced);
+    until("it runs", || runs("mute.0.1")).await;
+    yard.fleet.registry().hanging = true;
+    until("it is fenced", || !runs("mute.0.1")).await;
+    yard.fleet.registry().hanging = false;
+    yard.engine.state().mute = false;
+    let ended = yard
+        .fleet
+        .until_phase("mute.0.1", AttemptPhase::Ended)
+        .await;
+    assert!(ended.stopped && ended.interrupted);
     agent.stop().await;
 }
 

@@ -12,6 +12,7 @@ use crate::domain::ids::AttemptId;
 use crate::grpc::convert;
 use crate::log::reader;
 use crate::minder::Task;
+use crate::plan;
 use crate::record;
 
 impl Agent {
@@ -65,8 +66,8 @@ impl Agent {
                 &self.config,
                 &self.context,
                 &self.inbox,
-                id,
-                dir.clone(),
+                (id, dir.clone()),
+                plan::container(&local.assignment, &local.ports, &self.config.docker_socket),
                 Task::Adopt,
             );
             local.orders = Some(adopt);

@@ -1,12 +1,14 @@
 //! A replica that is a container: made, watched, stopped and removed through the engine of this
 //! machine. It obeys the same orders as a process, and leaves the same files. An engine that goes
-//! away and comes back is waited for; what has to end meanwhile is killed without it.
+//! away and comes back is waited for; what has to end meanwhile is killed without it, as far as we
+//! see it. It never calls ended what may run.
 
+use std::cell::Cell;
 use std::io;
 use std::pin::pin;
 use std::time::Duration;
 
-use rustix::process::{Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
@@ -30,8 +32,12 @@ const KILL_EVERY: Duration = Duration::from_millis(200);
 const RETRY: Duration = Duration::from_millis(200);
 /// What is left of the output once the container has ended.
 const OUTPUT_TIME: Duration = Duration::from_secs(1);
+/// For the engine to say which process it has begun.
+const NOTE_TIME: Duration = Duration::from_secs(5);
 /// For the engine to remove what has ended.
 const REMOVE_TIME: Duration = Duration::from_secs(10);
+/// The longest between tries to have it removed.
+const REMOVE_RETRY: Duration = Duration::from_secs(5);
 /// The longest sleep: longer ones are no different.
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -80,8 +86,9 @@ impl Run<'_> {
     async fn until_the_end(mut self) -> Exit {
         let engine = self.engine.clone();
         let (spec, container) = (self.spec, self.container);
+        let may_run = Cell::new(false);
         let up = {
-            let mut up = pin!(bring_up(&engine, spec, container));
+            let mut up = pin!(bring_up(&engine, spec, container, &may_run));
             loop {
                 tokio::select! {
                     up = &mut up => break Some(up),
@@ -93,21 +100,25 @@ impl Run<'_> {
         };
         let (state, failure) = match up {
             Some(Ok(id)) => {
-                self.note_running(&id).await;
                 let state = self.until_ended(&id).await;
+                may_run.set(state.is_none());
                 let failure = state.as_ref().and_then(|state| self.init_failure(state));
                 (state.filter(|_| failure.is_none()), failure)
             }
             Some(Err(failure)) => (None, Some(failure)),
             None => (None, None),
         };
-        self.remove().await;
+        self.remove(may_run.get()).await;
         self.exit(state.as_ref(), failure)
     }
 
-    async fn note_running(&mut self, id: &str) {
-        let pid = self.engine.state(id).await.map_or(0, |state| state.pid);
+    /// Says that it runs; `pid` is its first process, as the engine says.
+    fn note_running(&mut self, pid: i32) {
+        // Where the engine counts processes in a world of its own, this is a stranger's number.
+        let ours = Pid::from_raw(pid.max(0))
+            .filter(|pid| machine::environment_has(*pid, &self.variable()));
         self.running.process = Some(pid);
+        self.running.process_start = ours.and_then(machine::start_of);
         self.running.start_time = Some(machine::wall_time());
         if let Err(error) = self.dir.set_running(&self.running) {
             super::complain(&format!("cannot say that it runs: {error}"));
@@ -118,18 +129,26 @@ impl Run<'_> {
     /// Until nothing of it runs; how it was then, if the engine knows.
     async fn until_ended(&mut self, id: &str) -> Option<State> {
         let (engine, dir, limits) = (self.engine.clone(), self.dir.clone(), self.spec.log);
+        let mut begun = pin!(timeout(NOTE_TIME, engine.state(id)));
         let mut ended = pin!(ended(&engine, id));
         let mut output = pin!(keep_output(&engine, id, Writer::new(dir.path(), limits)));
-        let mut kept = false;
+        let (mut noted, mut kept) = (false, false);
         let state = loop {
             tokio::select! {
                 state = &mut ended => break state,
+                state = &mut begun, if !noted => {
+                    noted = true;
+                    self.note_running(state.ok().and_then(Result::ok).map_or(0, |state| state.pid));
+                }
                 () = &mut output, if !kept => kept = true,
                 () = self.until_due() => if self.act(id).await {
                     break None;
                 }
             }
         };
+        if !noted {
+            self.note_running(0);
+        }
         if !kept {
             let _ = timeout(OUTPUT_TIME, output).await;
         }
@@ -167,7 +186,7 @@ impl Run<'_> {
         }
     }
 
-    /// Sends the signal that is due; true if nothing is left although the engine is away.
+    /// Sends the signal that is due; true if we see that nothing is left, which the engine does not say.
     async fn act(&mut self, id: &str) -> bool {
         let Some(end) = self.ending else {
             return false;
@@ -186,11 +205,25 @@ impl Run<'_> {
         if matches!(sent, Ok(Ok(()))) {
             return false;
         }
-        let left = machine::processes_with(&format!("MUSTER_ATTEMPT={}", self.spec.attempt_id));
-        for pid in &left {
-            let _ = kill_process(*pid, signal);
+        self.signal(signal);
+        kill && self.is_gone()
+    }
+
+    /// What all of its processes have in their environment.
+    fn variable(&self) -> String {
+        format!("MUSTER_ATTEMPT={}", self.spec.attempt_id)
+    }
+
+    /// Signals what we see of it without the engine.
+    fn signal(&self, signal: Signal) {
+        for pid in machine::processes_with(&self.variable()) {
+            let _ = kill_process(pid, signal);
         }
-        kill && left.is_empty() && matches!(sent, Ok(Err(engine::Error::Unreachable { .. })))
+    }
+
+    /// Whether we saw its first process, and it is no more: everything in a container ends with it.
+    fn is_gone(&self) -> bool {
+        self.running.has_gone() && machine::processes_with(&self.variable()).is_empty()
     }
 
     /// Whether the container ran its init alone, because that could not execute the command: the
@@ -207,12 +240,40 @@ impl Run<'_> {
         })
     }
 
-    async fn remove(&self) {
-        let removed = timeout(REMOVE_TIME, self.engine.remove(&self.container.name)).await;
-        match removed {
-            Ok(Ok(()) | Err(engine::Error::Unreachable { .. })) => {}
-            Ok(Err(error)) => super::complain(&format!("the container is left: {error}")),
-            Err(_) => super::complain("the container is left: the engine does not answer"),
+    /// Has the engine remove it. What may run is killed meanwhile, and waited for: until the engine
+    /// says that there is none, or we see it.
+    async fn remove(&self, may_run: bool) {
+        let mut wait = RETRY;
+        let mut complained = false;
+        loop {
+            let why = match self.try_to_remove(may_run).await {
+                Ok(()) => return,
+                Err(why) => why,
+            };
+            if !std::mem::replace(&mut complained, true) {
+                super::complain(&format!("the container is left: {why}"));
+            }
+            if !may_run || self.is_gone() {
+                return;
+            }
+            sleep(wait).await;
+            wait = (wait * 2).min(REMOVE_RETRY);
+        }
+    }
+
+    async fn try_to_remove(&self, kill: bool) -> Result<(), String> {
+        let mut removed = pin!(timeout(
+            REMOVE_TIME,
+            self.engine.remove(&self.container.name)
+        ));
+        loop {
+            tokio::select! {
+                removed = &mut removed => return match removed {
+                    Ok(removed) => removed.map_err(|error| error.to_string()),
+                    Err(_) => Err("the engine does not answer".to_owned()),
+                },
+                () = sleep(KILL_EVERY), if kill => self.signal(Signal::KILL),
+            }
         }
     }
 
@@ -231,7 +292,13 @@ impl Run<'_> {
 }
 
 /// Brings the image here if it is not, makes the container, and starts it; its id comes back.
-async fn bring_up(engine: &Engine, spec: &Spec, container: &Container) -> Result<String, Failure> {
+/// `may_run` says whether the engine has been asked to start it, and has not said that it did not.
+async fn bring_up(
+    engine: &Engine,
+    spec: &Spec,
+    container: &Container,
+    may_run: &Cell<bool>,
+) -> Result<String, Failure> {
     let image = |error: engine::Error| Failure {
         cause: ExitCause::NoImage,
         message: format!("image {}: {error}", container.image),
@@ -247,14 +314,20 @@ async fn bring_up(engine: &Engine, spec: &Spec, container: &Container) -> Result
         &spec.working_dir,
     );
     let failed = |error: engine::Error| Failure {
-        cause: classify(&error.to_string()),
+        cause: match &error {
+            engine::Error::Refused { message, .. } => classify(message),
+            engine::Error::Unreachable { .. } | engine::Error::Broken(_) => ExitCause::NotStarted,
+        },
         message: error.to_string(),
     };
     let id = engine
         .create(&container.name, &body)
         .await
         .map_err(failed)?;
-    engine.start(&id).await.map_err(failed)?;
+    may_run.set(true);
+    let started = engine.start(&id).await;
+    may_run.set(matches!(started, Ok(()) | Err(engine::Error::Broken(_))));
+    started.map_err(failed)?;
     Ok(id)
 }
 

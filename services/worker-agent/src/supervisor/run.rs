@@ -59,6 +59,7 @@ fn supervise(dir: &AttemptDir) -> io::Result<()> {
         boot_id: machine::boot_id(),
         supervisor: getpid().as_raw_pid(),
         process: None,
+        process_start: None,
         start_time: None,
     };
     let (orders, changed) = orders::begin(dir, spec.fence.as_ref())?;
@@ -233,6 +234,7 @@ impl<'a> Run<'a> {
         match process.launched() {
             Ok(()) => {
                 self.running.process = Some(process.pid().as_raw_pid());
+                self.running.process_start = machine::start_of(process.pid());
                 self.running.start_time = Some(machine::wall_time());
                 if let Err(error) = self.dir.set_running(&self.running) {
                     complain(&format!("cannot say that it runs: {error}"));

@@ -26,6 +26,18 @@ use tokio_stream::wrappers::ReceiverStream;
 
 type Body = BoxBody<Bytes, Infallible>;
 
+/// A connection that ends without an answer.
+#[derive(Debug)]
+struct Broken;
+
+impl std::fmt::Display for Broken {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        to.write_str("broken")
+    }
+}
+
+impl std::error::Error for Broken {}
+
 #[derive(Default)]
 pub struct State {
     pub images: Vec<String>,
@@ -33,9 +45,16 @@ pub struct State {
     pub registry: Vec<String>,
     pub containers: BTreeMap<String, Container>,
     pub removed: Vec<String>,
+    /// What runs does not show whose it is.
+    pub hides: bool,
+    /// It goes away in the middle of the next start, whose container runs.
+    pub breaks: bool,
+    /// It does not say how a container is.
+    pub mute: bool,
     execs: BTreeMap<String, (Vec<String>, Option<i32>)>,
 }
 
+#[derive(Default)]
 pub struct Container {
     pub body: Value,
     pub pid: i32,
@@ -64,7 +83,7 @@ impl Engine {
                 let engine = accepting.clone();
                 let service = hyper::service::service_fn(move |request| {
                     let engine = engine.clone();
-                    async move { Ok::<_, Infallible>(engine.serve(request).await) }
+                    async move { engine.serve(request).await.ok_or(Broken) }
                 });
                 let io = TokioIo::new(stream);
                 accepting.tasks.spawn("engine connection", async move {
@@ -81,14 +100,24 @@ impl Engine {
         self.state.lock().unwrap()
     }
 
-    async fn serve(&self, request: Request<Incoming>) -> Response<Body> {
+    /// Nobody finds it any more.
+    pub fn leave(&self) {
+        std::fs::rename(&self.socket, self.socket.with_extension("away")).unwrap();
+    }
+
+    pub fn come_back(&self) {
+        std::fs::rename(self.socket.with_extension("away"), &self.socket).unwrap();
+    }
+
+    /// The answer; nothing if the connection breaks.
+    async fn serve(&self, request: Request<Incoming>) -> Option<Response<Body>> {
         let method = request.method().clone();
         let path = request.uri().path().to_owned();
         let query = request.uri().query().unwrap_or_default().to_owned();
         let body = request.into_body().collect().await.unwrap().to_bytes();
         let body: Value = serde_json::from_slice(&body).unwrap_or_default();
         let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
-        match (&method, parts.as_slice()) {
+        Some(match (&method, parts.as_slice()) {
             (&Method::GET, ["version"]) => ok(&json!({"Version": "hand-made"})),
             (&Method::GET, ["images", image @ .., "json"]) => {
                 let image = image.join("/");
@@ -100,10 +129,23 @@ impl Engine {
             }
             (&Method::POST, ["images", "create"]) => self.pull(&query),
             (&Method::POST, ["containers", "create"]) => self.create(&query, body),
-            (&Method::POST, ["containers", id, "start"]) => self.start_container(id),
+            (&Method::GET, ["containers", "json"]) => self.list(),
+            (&Method::POST, ["containers", id, "start"]) => {
+                let started = self.start_container(id);
+                if self.state().breaks {
+                    self.leave();
+                    return None;
+                }
+                started
+            }
             (&Method::POST, ["containers", id, "kill"]) => self.kill(id, &query),
             (&Method::POST, ["containers", id, "wait"]) => self.wait(id).await,
-            (&Method::GET, ["containers", id, "json"]) => self.inspect(id),
+            (&Method::GET, ["containers", id, "json"]) => {
+                while self.state().mute {
+                    sleep(Duration::from_millis(5)).await;
+                }
+                self.inspect(id)
+            }
             (&Method::GET, ["containers", id, "logs"]) => self.logs(id),
             (&Method::DELETE, ["containers", id]) => self.remove(id),
             (&Method::POST, ["containers", _, "exec"]) => {
@@ -118,7 +160,13 @@ impl Engine {
                 ok(&json!({"ExitCode": self.state().execs[*id].1}))
             }
             _ => refused(StatusCode::NOT_IMPLEMENTED, &format!("{method} {path}")),
-        }
+        })
+    }
+
+    fn list(&self) -> Response<Body> {
+        let state = self.state();
+        let each = |(id, container): (&String, &Container)| json!({"Id": id, "Labels": container.body["Labels"]});
+        ok(&state.containers.iter().map(each).collect())
     }
 
     fn pull(&self, query: &str) -> Response<Body> {
@@ -166,7 +214,10 @@ impl Engine {
     fn start_container(&self, id: &str) -> Response<Body> {
         let body = self.state().containers[id].body.clone();
         let command: Vec<String> = serde_json::from_value(body["Cmd"].clone()).unwrap_or_default();
-        let env: Vec<String> = serde_json::from_value(body["Env"].clone()).unwrap();
+        let mut env: Vec<String> = serde_json::from_value(body["Env"].clone()).unwrap();
+        if self.state().hides {
+            env.clear();
+        }
         let Some((program, args)) = command.split_first() else {
             return refused(StatusCode::BAD_REQUEST, "No command specified");
         };
