@@ -587,6 +587,7 @@ fn spec_of(
         working_dir,
         cgroup: None,
         log: config.log,
+        stop_grace: grace,
         fence: fenced.then(|| Fence {
             lease: data.lease_path(),
             grace,

@@ -34,6 +34,9 @@ pub struct Spec {
     pub cgroup: Option<PathBuf>,
     /// How much of its output is kept.
     pub log: LogLimits,
+    /// What it is given to stop when its supervisor is told to end.
+    #[serde(default)]
+    pub stop_grace: Duration,
     /// When it has to end by itself; absent is never.
     pub fence: Option<Fence>,
     /// The container to run it in; absent runs it as a process of the machine.

@@ -257,7 +257,7 @@ async fn a_replica_without_its_supervisor_is_ended_and_told() {
     )
     .unwrap();
     let ended = fleet.until_phase("orphan.0.1", AttemptPhase::Ended).await;
-    assert_eq!(ended.failure_class(), FailureClass::Error);
+    assert_eq!(ended.failure_class(), FailureClass::Interruption);
     assert!(
         ended.message.contains("supervisor died"),
         "{}",

@@ -38,6 +38,7 @@ fn spec(folder: &Path, script: &str) -> Spec {
             segment_bytes: 1 << 20,
             segments: 2,
         },
+        stop_grace: Duration::from_secs(20),
         fence: None,
         container: None,
     }
@@ -233,6 +234,34 @@ fn it_is_asked_to_stop_and_has_its_grace() {
     assert_eq!((exit.cause, exit.code), (ExitCause::Stopped, Some(3)));
     assert_eq!(attempt.output(), ["up", "bye"]);
     assert!(machine::since_boot() - asked < Duration::from_secs(5));
+}
+
+#[test]
+fn a_supervisor_that_is_told_to_end_has_its_grace_too() {
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+        let mut attempt =
+            Attempt::start("trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 0.01; done");
+        until("it is up", || attempt.output() == ["up"]);
+        kill_process(Pid::from_child(&attempt.supervisor), signal).unwrap();
+        let exit = attempt.exit();
+        assert_eq!((exit.cause, exit.code), (ExitCause::Interrupted, Some(0)));
+        assert_eq!(attempt.output(), ["up", "bye"]);
+        attempt.assert_nothing_runs();
+    }
+}
+
+#[test]
+fn a_replica_that_is_told_to_end_with_its_supervisor_has_not_failed() {
+    let mut attempt = Attempt::start("exec sleep 100");
+    let process = attempt.launched().process();
+    for pid in [Pid::from_child(&attempt.supervisor), process] {
+        kill_process(pid, Signal::TERM).unwrap();
+    }
+    let exit = attempt.exit();
+    assert_eq!(
+        (exit.cause, exit.signal),
+        (ExitCause::Interrupted, Some(15))
+    );
 }
 
 #[test]

@@ -54,6 +54,8 @@ pub enum ExitCause {
     Stopped,
     /// The lease ended.
     Fenced,
+    /// Its supervisor was told to end, by whoever ends processes of the machine.
+    Interrupted,
     /// The command cannot be executed as the spec says.
     NotExecutable,
     /// The image cannot be had, or no container made of it.
@@ -133,6 +135,9 @@ impl End {
         let verdict = match (exit.cause, stop) {
             (ExitCause::Fenced, _) => {
                 Verdict::told("its machine was cut off: the lease ended".to_owned(), true)
+            }
+            (ExitCause::Interrupted, None) => {
+                Verdict::told("its supervisor was told to end".to_owned(), true)
             }
             (ExitCause::Stopped, None) => Verdict::told(String::new(), false),
             (_, Some(cause)) => Verdict::of_stop(cause),
@@ -235,15 +240,15 @@ fn class_of(cause: ExitCause, out_of_memory: bool) -> FailureClass {
     match cause {
         ExitCause::NotExecutable => FailureClass::Config,
         ExitCause::NoImage => FailureClass::Image,
-        ExitCause::NotStarted | ExitCause::MachineRestarted | ExitCause::FolderGone => {
-            FailureClass::Interruption
-        }
+        ExitCause::NotStarted
+        | ExitCause::Interrupted
+        | ExitCause::Abandoned
+        | ExitCause::MachineRestarted
+        | ExitCause::FolderGone => FailureClass::Interruption,
         ExitCause::Exited | ExitCause::Stopped | ExitCause::Fenced if out_of_memory => {
             FailureClass::OutOfMemory
         }
-        ExitCause::Exited | ExitCause::Stopped | ExitCause::Fenced | ExitCause::Abandoned => {
-            FailureClass::Error
-        }
+        ExitCause::Exited | ExitCause::Stopped | ExitCause::Fenced => FailureClass::Error,
     }
 }
 
@@ -310,7 +315,7 @@ mod tests {
             (ExitCause::NotExecutable, FailureClass::Config),
             (ExitCause::NoImage, FailureClass::Image),
             (ExitCause::NotStarted, FailureClass::Interruption),
-            (ExitCause::Abandoned, FailureClass::Error),
+            (ExitCause::Abandoned, FailureClass::Interruption),
             (ExitCause::MachineRestarted, FailureClass::Interruption),
             (ExitCause::FolderGone, FailureClass::Interruption),
         ] {
@@ -361,8 +366,15 @@ mod tests {
             );
             assert!(!message.is_empty());
         }
-        let fenced = check(&exit(ExitCause::Fenced), None);
-        assert_eq!((fenced.0, fenced.1, fenced.2), (None, true, true));
+        for cause in [ExitCause::Fenced, ExitCause::Interrupted] {
+            let told = check(&exit(cause), None);
+            assert_eq!((told.0, told.1, told.2), (None, true, true), "{cause:?}");
+        }
+        let asked = check(
+            &exit(ExitCause::Interrupted),
+            Some(&StopCause::Assigned("scaled down".into())),
+        );
+        assert_eq!((asked.2, asked.3.as_str()), (false, "scaled down"));
         let untold = check(&stopped, None);
         assert_eq!((untold.0, untold.1, untold.2), (None, true, false));
     }

@@ -1,22 +1,25 @@
-//! What the files in an attempt's folder, and its lease, ask of the supervisor. They are read by a
-//! thread of their own, so that a disk that hangs cannot hold up the fence: the last lease that was
-//! read goes on counting.
+//! What the files in an attempt's folder, its lease, and signals ask of the supervisor. The files are
+//! read by a thread of their own, so that a disk that hangs cannot hold up the fence: the last lease
+//! that was read goes on counting.
 
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
+use tokio::runtime::{self, Runtime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::complain;
 use super::output::STACK;
 use super::run::timespec;
-use crate::attempt_dir::{AttemptDir, Fence, called_stop};
+use crate::attempt_dir::{AttemptDir, Fence, Spec, called_stop};
 use crate::domain::lease::{Lease, Verdict};
 use crate::files;
+use crate::machine;
 
 /// The files are looked at this often without being woken, in case a wake-up was lost.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -29,6 +32,8 @@ const LEASE_EVERY: Duration = Duration::from_millis(500);
 pub(super) struct Orders {
     /// When it is killed, since boot.
     pub(super) stop: Option<Duration>,
+    /// When it is killed because we were told to end, since boot.
+    pub(super) interrupted: Option<Duration>,
     pub(super) lease: Option<Lease>,
 }
 
@@ -37,6 +42,8 @@ pub(super) struct Orders {
 pub(super) enum Why {
     Told,
     Fenced,
+    /// We were told to end: with us nobody would mind it.
+    Interrupted,
 }
 
 /// That an attempt has to end.
@@ -58,10 +65,16 @@ pub(super) enum Due {
 impl Orders {
     /// What is due at `now`. `fence` is the grace of an attempt that ends with its lease.
     pub(super) fn due(&self, boot_id: &str, now: Duration, fence: Option<Duration>) -> Due {
-        let told = self.stop.map(|kill_at| End {
-            why: Why::Told,
-            kill_at,
-        });
+        let told = match (self.stop, self.interrupted) {
+            (Some(stop), interrupted) => Some(End {
+                why: Why::Told,
+                kill_at: interrupted.map_or(stop, |kill_at| kill_at.min(stop)),
+            }),
+            (None, interrupted) => interrupted.map(|kill_at| End {
+                why: Why::Interrupted,
+                kill_at,
+            }),
+        };
         let fenced = match (fence, &self.lease) {
             (None, _) => Verdict::RunsUntil(Duration::MAX),
             // Never a lease: it was not to be started.
@@ -104,6 +117,11 @@ impl Shared {
             .clone()
     }
 
+    fn interrupt(&self, kill_at: Duration) {
+        let mut orders = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        orders.interrupted = Some(kill_at);
+    }
+
     /// Reads the files; true if anything is different. `called` is a stop that came without one.
     fn read(&self, dir: &AttemptDir, fence: Option<&Fence>, called: Option<Duration>) -> bool {
         let stop = dir.stop().ok().flatten().map(|stop| stop.kill_at);
@@ -123,20 +141,52 @@ impl Shared {
 
 /// Starts reading the orders of an attempt; the other end of the socket gets a byte when they
 /// differ.
-pub(super) fn begin(dir: &AttemptDir, fence: Option<&Fence>) -> io::Result<(Shared, UnixStream)> {
+pub(super) fn begin(dir: &AttemptDir, spec: &Spec) -> io::Result<(Shared, UnixStream)> {
     let (changed, changed_end) = UnixStream::pair()?;
     changed.set_nonblocking(true)?;
     changed_end.set_nonblocking(true)?;
     let orders = Shared::default();
+    heed_signals(&orders, spec.stop_grace, changed_end.try_clone()?)?;
     let wake = dir.wake_end()?;
-    orders.read(dir, fence, None);
-    let (shared, dir, fence) = (orders.clone(), dir.clone(), fence.cloned());
+    orders.read(dir, spec.fence.as_ref(), None);
+    let (shared, dir, fence) = (orders.clone(), dir.clone(), spec.fence.clone());
     thread::Builder::new().stack_size(STACK).spawn(move || {
         if let Err(error) = watch(&shared, &dir, fence.as_ref(), &wake, changed_end) {
             complain(&format!("no longer sees its orders: {error}"));
         }
     })?;
     Ok((orders, changed))
+}
+
+/// Takes the signals by which processes are asked to end for an order to stop: who ends everything
+/// on this machine, or a service with all that it started, means the replica too.
+fn heed_signals(shared: &Shared, grace: Duration, mut changed: UnixStream) -> io::Result<()> {
+    let runtime = runtime::Builder::new_current_thread().enable_io().build()?;
+    let signals = {
+        let _inside = runtime.enter();
+        [
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::hangup())?,
+        ]
+    };
+    let shared = shared.clone();
+    thread::Builder::new().stack_size(STACK).spawn(move || {
+        first_of(&runtime, signals);
+        shared.interrupt(machine::since_boot().saturating_add(grace));
+        let _ = changed.write(&[1]);
+    })?;
+    Ok(())
+}
+
+fn first_of(runtime: &Runtime, [mut one, mut two, mut three]: [Signal; 3]) {
+    runtime.block_on(async {
+        tokio::select! {
+            _ = one.recv() => {}
+            _ = two.recv() => {}
+            _ = three.recv() => {}
+        }
+    });
 }
 
 /// Reads the files whenever woken, and now and then; writes a byte to `changed` if they differ.
@@ -172,6 +222,7 @@ mod tests {
     fn orders(stop: Option<u64>, deadline: Option<u64>) -> Orders {
         Orders {
             stop: stop.map(secs),
+            interrupted: None,
             lease: deadline.map(|at| Lease {
                 boot_id: "b".into(),
                 deadline: secs(at),
@@ -198,6 +249,17 @@ mod tests {
         ] {
             let found = orders(stop, lease).due("b", secs(now), fence);
             assert_eq!(found, due, "{stop:?} {lease:?} {fence:?} at {now}");
+        }
+        for (stop, interrupted, due) in [
+            (None, 7, end(Why::Interrupted, secs(7))),
+            (Some(9), 7, end(Why::Told, secs(7))),
+            (Some(5), 7, end(Why::Told, secs(5))),
+        ] {
+            let orders = Orders {
+                interrupted: Some(secs(interrupted)),
+                ..orders(stop, None)
+            };
+            assert_eq!(orders.due("b", secs(1), kept), due);
         }
     }
 }

@@ -108,6 +108,13 @@ impl Process {
         self.status
     }
 
+    /// Whether the first process ended by a signal that asks to.
+    pub(super) fn was_asked_to_end(&self) -> bool {
+        let asking = [Signal::TERM, Signal::INT, Signal::HUP].map(Signal::as_raw);
+        let signal = self.status.and_then(|status| status.terminating_signal());
+        signal.is_some_and(|signal| asking.contains(&signal))
+    }
+
     /// Asks the replica to stop.
     pub(super) fn terminate(&self) {
         let _ = kill_process_group(self.pid, Signal::TERM);

@@ -30,6 +30,8 @@ const LOCK_PAUSE: Duration = Duration::from_millis(10);
 const REMAINS_PAUSE: Duration = Duration::from_millis(5);
 /// What is left in a replica's pipes is waited for this long: a stranger may hold their other end.
 const OUTPUT_TIME: Duration = Duration::from_secs(1);
+/// Whoever asks all processes of a service to end may come to us after the replica, by this much.
+const OWN_SIGNAL_TIME: Duration = Duration::from_millis(100);
 /// Zombies that a running replica leaves to us are taken this often.
 const REAP_EVERY: Duration = Duration::from_secs(5);
 
@@ -62,7 +64,7 @@ fn supervise(dir: &AttemptDir) -> io::Result<()> {
         process_start: None,
         start_time: None,
     };
-    let (orders, changed) = orders::begin(dir, spec.fence.as_ref())?;
+    let (orders, changed) = orders::begin(dir, &spec)?;
     dir.set_running(&running)?;
     let exit = match &spec.container {
         None => Run::new(dir, &spec, running, orders, changed).until_the_end()?,
@@ -169,6 +171,7 @@ impl<'a> Run<'a> {
         if !self.launched {
             self.note_launch(&mut process);
         }
+        self.note_interruption(&process);
         self.clear_remains(&mut process);
         process.finish_output(OUTPUT_TIME);
         Ok(self.exit(Some(&process)))
@@ -245,6 +248,21 @@ impl<'a> Run<'a> {
         close_stdout();
     }
 
+    /// Whether it ended because everything here is told to end, and not by itself.
+    fn note_interruption(&mut self, process: &Process) {
+        if self.ending.is_some() {
+            return;
+        }
+        if process.was_asked_to_end() {
+            pause(OWN_SIGNAL_TIME);
+        }
+        if let Due::End(end) = self.due()
+            && end.why == Why::Interrupted
+        {
+            self.ending = Some(end);
+        }
+    }
+
     /// Ends what the first process left behind: by its grace if it was asked to stop, at once if
     /// it ended by itself.
     fn clear_remains(&mut self, process: &mut Process) {
@@ -287,6 +305,7 @@ pub(super) fn finish(why: Option<Why>, failure: Option<Failure>, message: String
         (Some(failure), None) => failure.cause,
         (_, Some(Why::Told)) => ExitCause::Stopped,
         (_, Some(Why::Fenced)) => ExitCause::Fenced,
+        (_, Some(Why::Interrupted)) => ExitCause::Interrupted,
         (None, None) => ExitCause::Exited,
     };
     Exit {
