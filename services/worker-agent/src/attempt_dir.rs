@@ -113,9 +113,13 @@ pub struct Running {
 impl Running {
     /// Whether its first process was seen in this boot, and runs no more.
     pub fn has_gone(&self) -> bool {
-        let process = self.process.and_then(Pid::from_raw);
-        let seen = process.zip(self.process_start);
-        seen.is_some_and(|(pid, start)| !machine::runs(pid, start))
+        self.first()
+            .is_some_and(|(pid, start)| !machine::runs(pid, start))
+    }
+
+    /// Its first process and when that began, if it was seen.
+    pub fn first(&self) -> Option<(Pid, u64)> {
+        self.process.and_then(Pid::from_raw).zip(self.process_start)
     }
 }
 

@@ -102,6 +102,7 @@ struct Stat {
     /// It has ended, and its parent has not yet taken its status.
     ended: bool,
     parent: i32,
+    session: i32,
     start: u64,
 }
 
@@ -113,8 +114,22 @@ fn stat(pid: Pid) -> Option<Stat> {
     Some(Stat {
         ended: ["Z", "X"].contains(fields.first()?),
         parent: fields.get(1)?.parse().ok()?,
+        session: fields.get(3)?.parse().ok()?,
         start: fields.get(19)?.parse().ok()?,
     })
+}
+
+/// What runs in the session of a process that began at `start`, whether that itself runs or not.
+pub(crate) fn processes_of_session(leader: Pid, start: u64) -> Vec<Pid> {
+    // The kernel gives a number away only once the session of that number is empty.
+    if stat(leader).is_some_and(|stat| stat.start != start) {
+        return Vec::new();
+    }
+    let session = leader.as_raw_pid();
+    let is_of_it = |stat: Stat| stat.session == session && stat.start >= start && !stat.ended;
+    processes()
+        .filter(|pid| stat(*pid).is_some_and(is_of_it))
+        .collect()
 }
 
 /// When a process began, in the kernel's ticks since boot: a later one of its number has another.
@@ -179,6 +194,11 @@ mod tests {
         assert_eq!(processes_with("MUSTER_TEST_MARK=a b"), []);
         let start = start_of(pid).unwrap();
         assert!(runs(pid, start) && !runs(pid, start + 1));
+        let session = Pid::from_raw(stat(pid).unwrap().session).unwrap();
+        if let Some(of_session) = start_of(session) {
+            assert!(processes_of_session(session, of_session).contains(&pid));
+            assert_eq!(processes_of_session(session, of_session + 1), []);
+        }
         child.kill().unwrap();
         while runs(pid, start) {}
         child.wait().unwrap();

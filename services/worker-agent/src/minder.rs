@@ -15,7 +15,7 @@ use std::time::Duration;
 use muster_proto::replicas::v1::Assignment;
 use muster_runtime::context::Context;
 use muster_runtime::shutdown::Phase;
-use rustix::process::{Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
@@ -326,7 +326,7 @@ impl Minder {
                 Some(container) => self.remove(container, &mut complained).await,
                 None => true,
             };
-            self.kill_remains().await;
+            self.kill_remains(running).await;
             if removed || running.is_some_and(Running::has_gone) {
                 return;
             }
@@ -371,12 +371,13 @@ impl Minder {
         false
     }
 
-    async fn kill_remains(&self) {
+    async fn kill_remains(&self, running: Option<&Running>) {
         let variable = format!("MUSTER_ATTEMPT={}", self.id);
+        let first = running.and_then(Running::first);
         let mut pause = KILL_PAUSE;
         loop {
             let name = variable.clone();
-            let left = blocking(move || Ok(kill_all(&name))).await;
+            let left = blocking(move || Ok(kill_all(&name, first))).await;
             if left.unwrap_or(0) == 0 {
                 return;
             }
@@ -471,9 +472,15 @@ fn spawn(command: &[OsString], dir: &AttemptDir) -> io::Result<Child> {
         .spawn()
 }
 
-/// Kills every process with a variable; how many there were.
-fn kill_all(variable: &str) -> usize {
-    let processes = machine::processes_with(variable);
+/// Kills every process with a variable, and every one of the session that `first` began: not all
+/// keep their environment. How many there were.
+fn kill_all(variable: &str, first: Option<(Pid, u64)>) -> usize {
+    let mut processes = machine::processes_with(variable);
+    processes.extend(
+        first
+            .into_iter()
+            .flat_map(|(pid, start)| machine::processes_of_session(pid, start)),
+    );
     for pid in &processes {
         let _ = kill_process(*pid, Signal::KILL);
     }

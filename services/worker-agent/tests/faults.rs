@@ -247,9 +247,16 @@ async fn a_replica_without_its_supervisor_is_ended_and_told() {
     let fleet = Fleet::start().await;
     let _cleared = Cleared(&["orphan.0.1"]);
     let mut agent = Agent::start(fleet.config()).await;
-    // A child that does not die with its parent.
-    fleet.assign(assignment("orphan.0.1", "setsid sleep 1000 & wait"));
+    // Children that do not die with their parent, one of which does not show whose it is.
+    let script = "setsid sleep 1000 & env -i sleep 1000 & echo $! > hidden; wait";
+    fleet.assign(assignment("orphan.0.1", script));
     fleet.until_phase("orphan.0.1", AttemptPhase::Ready).await;
+    let hidden = fleet.data().join("attempts/orphan.0.1/work/hidden");
+    let hidden = || std::fs::read_to_string(&hidden).unwrap_or_default();
+    until("it says who is hidden", || hidden().ends_with('\n')).await;
+    let hidden = hidden();
+    let command = || std::fs::read(format!("/proc/{}/cmdline", hidden.trim())).unwrap_or_default();
+    until("it sleeps", || command().starts_with(b"sleep")).await;
     let told = agent.about().await;
     kill_process(
         Pid::from_raw(told.attempts[0].supervisor_pid).unwrap(),
@@ -263,7 +270,7 @@ async fn a_replica_without_its_supervisor_is_ended_and_told() {
         "{}",
         ended.message
     );
-    assert!(!runs("orphan.0.1"));
+    assert!(!runs("orphan.0.1") && command().is_empty());
     agent.stop().await;
 }
 
