@@ -41,9 +41,20 @@ pub fn processes_with(variable: &str) -> Vec<Pid> {
 
 /// The children of this process, those of its descendants that it adopted included.
 pub fn children() -> Vec<Pid> {
+    children_where(|_| true)
+}
+
+/// Those of the children that are not in a group.
+pub(crate) fn children_outside(group: Pid) -> Vec<Pid> {
+    children_where(|stat| stat.group != group.as_raw_pid())
+}
+
+fn children_where(wanted: impl Fn(Stat) -> bool) -> Vec<Pid> {
     let me = rustix::process::getpid().as_raw_pid();
-    let is_mine = |pid: &Pid| stat(*pid).is_some_and(|stat| stat.parent == me);
-    processes().filter(is_mine).collect()
+    let is_wanted = |stat: Stat| stat.parent == me && wanted(stat);
+    processes()
+        .filter(|pid| stat(*pid).is_some_and(is_wanted))
+        .collect()
 }
 
 /// Where something is mounted at or below a folder, which is given without links.
@@ -102,6 +113,7 @@ struct Stat {
     /// It has ended, and its parent has not yet taken its status.
     ended: bool,
     parent: i32,
+    group: i32,
     session: i32,
     start: u64,
 }
@@ -114,6 +126,7 @@ fn stat(pid: Pid) -> Option<Stat> {
     Some(Stat {
         ended: ["Z", "X"].contains(fields.first()?),
         parent: fields.get(1)?.parse().ok()?,
+        group: fields.get(2)?.parse().ok()?,
         session: fields.get(3)?.parse().ok()?,
         start: fields.get(19)?.parse().ok()?,
     })
@@ -188,6 +201,8 @@ mod tests {
             .unwrap();
         let pid = Pid::from_child(&child);
         assert!(children().contains(&pid));
+        let group = Pid::from_raw(stat(pid).unwrap().group).unwrap();
+        assert!(!children_outside(group).contains(&pid) && children_outside(pid).contains(&pid));
         // The kernel lets the parent go on shortly before the child's environment can be read.
         while processes_with("MUSTER_TEST_MARK=a b=c").is_empty() {}
         assert_eq!(processes_with("MUSTER_TEST_MARK=a b=c"), [pid]);

@@ -302,6 +302,32 @@ fn children_that_finish_their_work_within_the_grace_are_let() {
 }
 
 #[test]
+fn children_in_sessions_of_their_own_are_asked_too() {
+    let mut attempt = Attempt::start(
+        "setsid sh -c \"trap 'echo asked; exit 0' TERM; echo up; while :; do sleep 0.01; done\" & wait",
+    );
+    until("it is up", || attempt.output() == ["up"]);
+    attempt.stop_within(Duration::from_secs(20));
+    assert_eq!(attempt.exit().cause, ExitCause::Stopped);
+    assert_eq!(attempt.output(), ["up", "asked"]);
+    attempt.assert_nothing_runs();
+}
+
+#[test]
+fn a_stop_in_the_middle_of_the_start_asks_too() {
+    for _ in 0..20 {
+        let mut attempt = Attempt::start("exec sleep 100");
+        until("there is a supervisor", || {
+            matches!(attempt.dir.running(), Ok(Some(_)))
+        });
+        attempt.stop_within(Duration::from_secs(20));
+        let exit = attempt.exit();
+        assert_eq!(exit.cause, ExitCause::Stopped);
+        assert_ne!(exit.signal, Some(9), "it was asked, and needs no kill");
+    }
+}
+
+#[test]
 fn what_a_crash_leaves_behind_is_killed_at_once() {
     let mut attempt = Attempt::start("(setsid sleep 100 &) ; sleep 100 & exit 1");
     let exit = attempt.exit();

@@ -115,13 +115,15 @@ impl Process {
         signal.is_some_and(|signal| asking.contains(&signal))
     }
 
-    /// Asks the replica to stop.
+    /// Asks the replica to stop; once its first process has ended, those that this did not reach.
     pub(super) fn terminate(&self) {
-        let _ = kill_process_group(self.pid, Signal::TERM);
         if self.status.is_some() {
-            for child in machine::children() {
+            for child in machine::children_outside(self.pid) {
                 let _ = kill_process(child, Signal::TERM);
             }
+        } else if kill_process_group(self.pid, Signal::TERM).is_err() {
+            // There is no group before the launcher has begun one.
+            let _ = kill_process(self.pid, Signal::TERM);
         }
     }
 
@@ -131,7 +133,10 @@ impl Process {
         if let Some(cgroup) = cgroup {
             let _ = std::fs::write(cgroup.join("cgroup.kill"), "1");
         }
-        let _ = kill_process_group(self.pid, Signal::KILL);
+        // Once its status is taken the number may be a stranger's.
+        if self.status.is_none() {
+            let _ = kill_process_group(self.pid, Signal::KILL);
+        }
         for child in machine::children() {
             let _ = kill_process(child, Signal::KILL);
         }

@@ -28,6 +28,8 @@ const LOCK_TRIES: u32 = 200;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 /// Between looks at what a replica left behind: its end cannot be waited for otherwise.
 const REMAINS_PAUSE: Duration = Duration::from_millis(5);
+/// Between kills, at last: some processes cannot be killed.
+const LONGEST_KILL_PAUSE: Duration = Duration::from_millis(500);
 /// What is left in a replica's pipes is waited for this long: a stranger may hold their other end.
 const OUTPUT_TIME: Duration = Duration::from_secs(1);
 /// Whoever asks all processes of a service to end may come to us after the replica, by this much.
@@ -125,6 +127,8 @@ struct Run<'a> {
     launched: bool,
     ending: Option<End>,
     failure: Option<Failure>,
+    /// Until the next kill.
+    kill_pause: Duration,
 }
 
 impl<'a> Run<'a> {
@@ -144,6 +148,7 @@ impl<'a> Run<'a> {
             launched: false,
             ending: None,
             failure: None,
+            kill_pause: REMAINS_PAUSE,
         }
     }
 
@@ -196,8 +201,7 @@ impl<'a> Run<'a> {
         };
         let mut wait = wake_at.saturating_sub(now).min(REAP_EVERY);
         if self.ending.is_some_and(|end| end.kill_at <= now) {
-            process.kill(self.spec.cgroup.as_deref());
-            wait = REMAINS_PAUSE;
+            wait = self.kill(process);
         }
         self.wait(process, wait)?;
         process.reap();
@@ -266,6 +270,9 @@ impl<'a> Run<'a> {
     /// Ends what the first process left behind: by its grace if it was asked to stop, at once if
     /// it ended by itself.
     fn clear_remains(&mut self, process: &mut Process) {
+        if self.ending.is_some() && process.reap() {
+            process.terminate();
+        }
         while process.reap() {
             if let Due::End(end) = self.due()
                 && let Some(begun) = &mut self.ending
@@ -273,11 +280,19 @@ impl<'a> Run<'a> {
                 begun.kill_at = begun.kill_at.min(end.kill_at);
             }
             let kill_at = self.ending.map_or(Duration::ZERO, |end| end.kill_at);
-            if kill_at <= machine::since_boot() {
-                process.kill(self.spec.cgroup.as_deref());
-            }
-            pause(REMAINS_PAUSE);
+            pause(if kill_at <= machine::since_boot() {
+                self.kill(process)
+            } else {
+                REMAINS_PAUSE
+            });
         }
+    }
+
+    /// Kills everything; how long to wait before it is done again.
+    fn kill(&mut self, process: &Process) -> Duration {
+        process.kill(self.spec.cgroup.as_deref());
+        let next = (self.kill_pause * 2).min(LONGEST_KILL_PAUSE);
+        std::mem::replace(&mut self.kill_pause, next)
     }
 
     fn due(&self) -> Due {
