@@ -87,6 +87,11 @@ impl Local {
             revision: 0,
         }
     }
+
+    /// What it runs in, if not as a process.
+    fn container(&self, config: &Config) -> Option<Container> {
+        plan::container(&self.assignment, &self.ports, &config.docker_socket)
+    }
 }
 
 /// The agent's state and surroundings.
@@ -107,7 +112,7 @@ pub(crate) struct Agent {
 
 impl Agent {
     /// The agent with what its last process has left on disk.
-    pub(crate) fn open(
+    pub(crate) async fn open(
         config: &Arc<Config>,
         context: &Context,
         data: &Arc<DataDir>,
@@ -129,7 +134,7 @@ impl Agent {
             advertise_host: advertise_host.to_owned(),
             measures: measures.clone(),
         };
-        agent.recover()?;
+        agent.recover().await?;
         agent.show();
         Ok(agent)
     }
@@ -344,13 +349,26 @@ impl Agent {
         let Some(local) = self.locals.get_mut(id) else {
             return Err(misfit("its assignment is gone".to_owned()));
         };
+        let dir = self.data.attempt(id);
+        if matches!(dir.has_begun(), Ok(true)) {
+            // An earlier agent did, and could not tell what it was: nothing is run twice.
+            local.ports = record::ports(&dir);
+            local.orders = Some(begin_minder(
+                &self.config,
+                &self.context,
+                &self.inbox,
+                (id, dir),
+                local.container(&self.config),
+                Task::Adopt,
+            ));
+            return Ok(());
+        }
         let wanted = plan::wanted_ports(&local.assignment).map_err(misfit)?;
         // Another machine may have them.
         local.ports = choose_ports(&self.config, id, &wanted, &taken).map_err(|why| {
             let exit = Exit::not_started(why, self.context.clock.now());
             Box::new(Input::Exited(id.clone(), exit))
         })?;
-        let dir = self.data.attempt(id);
         let spec = spec_of(
             &self.config,
             &self.data,
@@ -499,18 +517,26 @@ fn begin_minder(
     config: &Config,
     context: &Context,
     inbox: &Inbox,
-    (id, dir): (&AttemptId, AttemptDir),
+    attempt: (&AttemptId, AttemptDir),
     container: Option<Container>,
     task: Task,
 ) -> Orders {
-    let minder = Minder {
+    minder(config, inbox, attempt, container).begin(context, task)
+}
+
+fn minder(
+    config: &Config,
+    inbox: &Inbox,
+    (id, dir): (&AttemptId, AttemptDir),
+    container: Option<Container>,
+) -> Minder {
+    Minder {
         id: id.clone(),
         dir,
         container,
         supervisor_command: config.supervisor_command.clone(),
         inbox: inbox.clone(),
-    };
-    minder.begin(context, task)
+    }
 }
 
 /// Gives every wanted port a real one that is free now.
@@ -581,6 +607,7 @@ fn spec_of(
     };
     Ok(Spec {
         attempt_id: assignment.attempt_id.clone(),
+        boot_id: machine::boot_id(),
         launcher_args: launcher_args(config),
         command: run.command.clone(),
         env,

@@ -4,7 +4,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -22,6 +22,9 @@ use crate::machine;
 pub struct Spec {
     /// The attempt's id.
     pub attempt_id: String,
+    /// The boot of the machine that it is to run in; empty is not known.
+    #[serde(default)]
+    pub boot_id: String,
     /// What stands on the supervisor's command line before its own arguments, program excluded.
     pub launcher_args: Vec<String>,
     /// The program and its arguments; for a container, empty runs the image's own.
@@ -41,6 +44,13 @@ pub struct Spec {
     pub fence: Option<Fence>,
     /// The container to run it in; absent runs it as a process of the machine.
     pub container: Option<Container>,
+}
+
+impl Spec {
+    /// Whether it was to run in a boot of the machine that is over.
+    pub fn is_of_another_boot(&self) -> bool {
+        !self.boot_id.is_empty() && self.boot_id != machine::boot_id()
+    }
 }
 
 /// How much of an attempt's output is kept.
@@ -250,24 +260,45 @@ impl AttemptDir {
             .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no spec.json"))
     }
 
+    /// Whether a supervisor may ever have spoken for it, also if that was lost or makes no sense.
+    pub fn has_begun(&self) -> io::Result<bool> {
+        if self.running_path().try_exists()? || self.exit_path().try_exists()? {
+            return Ok(true);
+        }
+        match self.spec() {
+            Ok(spec) => Ok(spec.is_of_another_boot()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) if files::is_garbled(&error) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn running_path(&self) -> PathBuf {
+        self.0.join("running.json")
+    }
+
+    fn exit_path(&self) -> PathBuf {
+        self.0.join("exit.json")
+    }
+
     /// What runs; nothing before its supervisor has come.
     pub fn running(&self) -> io::Result<Option<Running>> {
-        files::read_json(&self.0.join("running.json"))
+        files::read_json(&self.running_path())
     }
 
     /// Says what runs.
     pub fn set_running(&self, running: &Running) -> io::Result<()> {
-        files::replace_json(&self.0.join("running.json"), running, Durability::Kernel)
+        files::replace_json(&self.running_path(), running, Durability::Kernel)
     }
 
     /// How it ended; nothing before it has.
     pub fn exit(&self) -> io::Result<Option<Exit>> {
-        files::read_json(&self.0.join("exit.json"))
+        files::read_json(&self.exit_path())
     }
 
     /// Says how it ended; on disk when it returns. Only for the holder of the lock.
     pub fn set_exit(&self, _lock: &Lock, exit: &Exit) -> io::Result<()> {
-        files::replace_json(&self.0.join("exit.json"), exit, Durability::Disk)
+        files::replace_json(&self.exit_path(), exit, Durability::Disk)
     }
 
     /// Whether it is to be stopped.
@@ -343,16 +374,22 @@ impl AttemptDir {
         self.0.join("alive")
     }
 
-    /// Takes the lock, unless another process holds it.
+    /// Takes the lock, unless another process holds it, or the folder was removed meanwhile.
     pub fn try_lock(&self) -> io::Result<Option<Lock>> {
+        let path = self.0.join("lock");
         let file = OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(false)
             .mode(0o600)
-            .open(self.0.join("lock"))?;
+            .open(&path)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(Lock { _file: file })),
+            Ok(()) => {
+                let (ours, there) = (file.metadata()?, fs::metadata(&path));
+                let same =
+                    |there: fs::Metadata| (there.dev(), there.ino()) == (ours.dev(), ours.ino());
+                Ok(there.is_ok_and(same).then_some(Lock { _file: file }))
+            }
             Err(Errno::WOULDBLOCK) => Ok(None),
             Err(error) => Err(error.into()),
         }

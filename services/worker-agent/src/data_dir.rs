@@ -155,7 +155,11 @@ impl DataDir {
     pub fn attempts(&self) -> io::Result<Vec<AttemptId>> {
         let mut ids = Vec::new();
         for entry in fs::read_dir(self.path.join("attempts"))? {
-            let name = entry?.file_name();
+            let entry = entry?;
+            if !entry.file_type()?.is_dir() {
+                continue;
+            }
+            let name = entry.file_name();
             ids.extend(name.to_str().and_then(|name| AttemptId::parse(name).ok()));
         }
         ids.sort();
@@ -240,6 +244,7 @@ mod tests {
         for name in ["b.0.1", "a.0.1", ".hidden"] {
             fs::create_dir(folder.path().join("attempts").join(name)).unwrap();
         }
+        fs::write(folder.path().join("attempts/file.0.1"), "").unwrap();
         let ids = dir.attempts().unwrap();
         assert_eq!(
             ids.iter().map(AttemptId::as_str).collect::<Vec<_>>(),

@@ -66,10 +66,17 @@ pub fn replace_json<T: Serialize>(
 
 /// The value that a file holds as JSON; nothing if it is not there.
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
-    match read(path)? {
-        Some(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
-        None => Ok(None),
-    }
+    let Some(bytes) = read(path)? else {
+        return Ok(None);
+    };
+    serde_json::from_slice(&bytes)
+        .map(Some)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+/// Whether a file was read, and what it holds makes no sense: it will not the next time either.
+pub fn is_garbled(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::InvalidData
 }
 
 #[cfg(test)]
@@ -95,7 +102,10 @@ mod tests {
     fn what_is_not_json_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("value.json");
-        fs::write(&path, b"{\"half\":").unwrap();
-        assert!(read_json::<u32>(&path).is_err());
+        for garbled in ["", "{\"half\":", "\"a\""] {
+            fs::write(&path, garbled).unwrap();
+            assert!(is_garbled(&read_json::<u32>(&path).unwrap_err()));
+        }
+        assert!(!is_garbled(&read_json::<u32>(folder.path()).unwrap_err()));
     }
 }

@@ -25,6 +25,7 @@ use crate::attempt_dir::{AttemptDir, Container, Lock, Running, Spec, Stop, told_
 use crate::domain::end::{Exit, ExitCause, StopCause};
 use crate::domain::ids::AttemptId;
 use crate::engine::Engine;
+use crate::files;
 use crate::log::reader;
 use crate::machine;
 use crate::plan::Port;
@@ -60,8 +61,8 @@ enum Standing {
     Supervised(Option<Running>),
     /// No supervisor has ever spoken for it.
     Unstarted,
-    /// Its supervisor has died without a word; now we speak for it.
-    Lost(Lock, Running),
+    /// Its supervisor has died without a word; now we speak for it. What it ran may be lost too.
+    Lost(Lock, Option<Running>),
 }
 
 /// What a minder has to do first.
@@ -129,17 +130,34 @@ impl Minder {
     }
 
     async fn mind(self, task: Task, stops: mpsc::Receiver<(StopCause, Duration)>) {
-        if let Task::Start(start) = task
-            && let Err(error) = self.make(start).await
-        {
-            let why = format!("cannot make the folder of the attempt: {error}");
-            return self.tell_end(failure(why)).await;
-        }
+        let starts = match task {
+            Task::Start(start) => match self.make(start).await {
+                Ok(()) => STARTS,
+                Err(error) => {
+                    let why = format!("cannot make the folder of the attempt: {error}");
+                    return self.tell_end(failure(why)).await;
+                }
+            },
+            Task::Adopt => 0,
+        };
         let exit = tokio::select! {
-            exit = self.until_the_end() => exit,
+            exit = self.until_the_end(starts) => exit,
             () = self.pass_on(stops) => self.give_up().await,
         };
         self.tell_end(exit).await;
+    }
+
+    /// Ends the attempt at once; returns when nothing of it runs.
+    pub(crate) async fn end(&self) {
+        let dir = self.dir.clone();
+        let stop = Stop {
+            kill_at: Duration::ZERO,
+            cause: StopCause::AgentEnds,
+        };
+        if let Err(error) = blocking(move || dir.set_stop(&stop)).await {
+            tracing::error!(attempt = %self.id, %error, "a stop is not written");
+        }
+        self.until_the_end(0).await;
     }
 
     async fn make(&self, start: Box<Start>) -> io::Result<()> {
@@ -183,8 +201,8 @@ impl Minder {
         }
     }
 
-    async fn until_the_end(&self) -> Exit {
-        let mut starts = 0;
+    /// Starts a supervisor at most `starts` times.
+    async fn until_the_end(&self, mut starts: u32) -> Exit {
         loop {
             let standing = match self.look().await {
                 Ok(standing) => standing,
@@ -199,13 +217,13 @@ impl Minder {
                 Standing::Ended(exit) => return exit,
                 Standing::Supervised(None) => sleep(BEGIN_PAUSE).await,
                 Standing::Supervised(Some(running)) => self.watch(&running).await,
-                Standing::Unstarted if starts == STARTS => {
+                Standing::Unstarted if starts == 0 => {
                     return self
                         .conclude_failure("its supervisor ends before it begins")
                         .await;
                 }
                 Standing::Unstarted => {
-                    starts += 1;
+                    starts -= 1;
                     if let Err(error) = self.supervise().await {
                         let why = format!("cannot start a supervisor: {error}");
                         return self.conclude_failure(&why).await;
@@ -278,12 +296,18 @@ impl Minder {
     }
 
     /// Ends what is left of a replica whose supervisor has died, and says so for good.
-    async fn bury(&self, lock: Lock, running: Running) -> Exit {
-        let rebooted = running.boot_id != machine::boot_id();
+    async fn bury(&self, lock: Lock, running: Option<Running>) -> Exit {
+        let dir = self.dir.clone();
+        let rebooted = match &running {
+            Some(running) => running.boot_id != machine::boot_id(),
+            None => blocking(move || dir.spec())
+                .await
+                .is_ok_and(|spec| spec.is_of_another_boot()),
+        };
         if rebooted {
             self.clear_container().await;
         } else {
-            self.end_remains(Some(&running)).await;
+            self.end_remains(running.as_ref()).await;
         }
         let (cause, message) = if rebooted {
             (ExitCause::MachineRestarted, "the machine was restarted")
@@ -436,20 +460,30 @@ fn failure(message: String) -> Exit {
 }
 
 fn look(dir: &AttemptDir) -> io::Result<Standing> {
-    if let Some(exit) = dir.exit()? {
+    if let Some(exit) = legible(dir.exit())? {
         return Ok(Standing::Ended(exit));
     }
     let lock = dir.try_lock()?;
-    let running = dir.running()?;
+    let running = legible(dir.running())?;
     let Some(lock) = lock else {
         return Ok(Standing::Supervised(running));
     };
     // It may have ended between the two looks.
-    Ok(match (dir.exit()?, running) {
-        (Some(exit), _) => Standing::Ended(exit),
-        (None, None) => Standing::Unstarted,
-        (None, Some(running)) => Standing::Lost(lock, running),
-    })
+    if let Some(exit) = legible(dir.exit())? {
+        return Ok(Standing::Ended(exit));
+    }
+    if dir.has_begun()? {
+        return Ok(Standing::Lost(lock, running));
+    }
+    Ok(Standing::Unstarted)
+}
+
+/// What was written; nothing also where the machine lost its power before it was on disk.
+fn legible<T>(read: io::Result<Option<T>>) -> io::Result<Option<T>> {
+    match read {
+        Err(error) if files::is_garbled(&error) => Ok(None),
+        other => other,
+    }
 }
 
 fn spawn(command: &[OsString], dir: &AttemptDir) -> io::Result<Child> {

@@ -14,19 +14,23 @@ use crate::domain::attempt::Readiness;
 use crate::files::{self, Durability};
 use crate::plan::Port;
 
-/// Keeps the assignment.
+/// Keeps the assignment; on disk when it returns.
 pub fn set_assignment(dir: &AttemptDir, assignment: &Assignment) -> io::Result<()> {
     files::replace(
         &dir.path().join("assignment.pb"),
         &assignment.encode_to_vec(),
-        Durability::Kernel,
+        Durability::Disk,
     )
 }
 
-/// The assignment; nothing if there is none, or none that can be read.
-pub fn assignment(dir: &AttemptDir) -> Option<Assignment> {
-    let bytes = files::read(&dir.path().join("assignment.pb")).ok()??;
-    Assignment::decode(bytes.as_slice()).ok()
+/// The assignment; nothing if there is none.
+pub fn assignment(dir: &AttemptDir) -> io::Result<Option<Assignment>> {
+    let Some(bytes) = files::read(&dir.path().join("assignment.pb"))? else {
+        return Ok(None);
+    };
+    Assignment::decode(bytes.as_slice())
+        .map(Some)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 /// Keeps the ports.

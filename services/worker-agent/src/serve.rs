@@ -53,6 +53,7 @@ pub async fn serve(config: Config, context: Context, listeners: Listeners) -> an
     );
     let measures = Measures::new(&context.metrics);
     let agent = Agent::open(&config, &context, &data, &reached.host, &measures)
+        .await
         .context("the data directory")?;
     let nvidia = Nvidia::open().await;
     let shared = Shared {

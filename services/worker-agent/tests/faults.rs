@@ -274,6 +274,93 @@ async fn a_replica_without_its_supervisor_is_ended_and_told() {
     agent.stop().await;
 }
 
+/// The folder of an attempt that was ready, and whose agent and supervisor have died.
+async fn bereft(fleet: &Fleet, id: &str) -> std::path::PathBuf {
+    let mut agent = Agent::start(fleet.config()).await;
+    fleet.assign(assignment(id, FOREVER));
+    fleet.until_phase(id, AttemptPhase::Ready).await;
+    let supervisor = agent.about().await.attempts[0].supervisor_pid;
+    agent.stop().await;
+    kill_process(Pid::from_raw(supervisor).unwrap(), Signal::KILL).unwrap();
+    until("it has died", || !runs(id)).await;
+    fleet.manager().latest.clear();
+    fleet.data().join("attempts").join(id)
+}
+
+#[tokio::test]
+async fn what_runs_is_lost_if_it_cannot_be_read_what_it_is() {
+    let fleet = Fleet::start().await;
+    let _cleared = Cleared(&["blank.0.1"]);
+    let folder = bereft(&fleet, "blank.0.1").await;
+    std::fs::write(folder.join("running.json"), "").unwrap();
+    let agent = Agent::start(fleet.config()).await;
+    let ended = fleet.until_phase("blank.0.1", AttemptPhase::Ended).await;
+    assert_eq!(ended.failure_class(), FailureClass::Interruption);
+    assert!(
+        ended.message.contains("supervisor died"),
+        "{}",
+        ended.message
+    );
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn nothing_of_an_earlier_boot_is_started() {
+    let fleet = Fleet::start().await;
+    let _cleared = Cleared(&["power.0.1"]);
+    let folder = bereft(&fleet, "power.0.1").await;
+    for name in ["running.json", "ready.json"] {
+        std::fs::remove_file(folder.join(name)).unwrap();
+    }
+    let spec = std::fs::read_to_string(folder.join("spec.json")).unwrap();
+    let spec = spec.replace(&worker_agent::machine::boot_id(), "earlier");
+    std::fs::write(folder.join("spec.json"), spec).unwrap();
+    let agent = Agent::start(fleet.config()).await;
+    let ended = fleet.until_phase("power.0.1", AttemptPhase::Ended).await;
+    assert_eq!(ended.failure_class(), FailureClass::Interruption);
+    assert_eq!(ended.message, "the machine was restarted");
+    assert!(!runs("power.0.1"));
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_not_begun_waits_for_its_assignment() {
+    let fleet = Fleet::start().await;
+    let _cleared = Cleared(&["early.0.1"]);
+    let folder = bereft(&fleet, "early.0.1").await;
+    for name in ["running.json", "ready.json"] {
+        std::fs::remove_file(folder.join(name)).unwrap();
+    }
+    fleet.fail_manager(Some(Status::unavailable("away")));
+    let agent = Agent::start(fleet.config()).await;
+    until("it registers", || fleet.registry().registrations.len() == 2).await;
+    pause(500).await;
+    assert!(!runs("early.0.1"), "it may run elsewhere");
+    fleet.fail_manager(None);
+    fleet.until_phase("early.0.1", AttemptPhase::Ready).await;
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_assigned_and_cannot_be_read_is_ended_and_not_run_twice() {
+    let fleet = Fleet::start().await;
+    let _cleared = Cleared(&["torn.0.1"]);
+    let first = Agent::start(fleet.config()).await;
+    let script = format!("echo run >> runs; {FOREVER}");
+    fleet.assign(assignment("torn.0.1", &script));
+    fleet.until_phase("torn.0.1", AttemptPhase::Ready).await;
+    first.stop().await;
+    fleet.manager().latest.clear();
+    let folder = fleet.data().join("attempts/torn.0.1");
+    std::fs::write(folder.join("assignment.pb"), "").unwrap();
+    let second = Agent::start(fleet.config()).await;
+    fleet.until_phase("torn.0.1", AttemptPhase::Ended).await;
+    assert!(!runs("torn.0.1"));
+    let begun = std::fs::read_to_string(folder.join("work/runs")).unwrap();
+    assert_eq!(begun, "run\n");
+    second.stop().await;
+}
+
 #[tokio::test]
 async fn a_machine_that_cannot_start_a_replica_blames_itself() {
     let fleet = Fleet::start().await;

@@ -26,6 +26,7 @@ struct Attempt {
 fn spec(folder: &Path, script: &str) -> Spec {
     Spec {
         attempt_id: "abc.0.1".into(),
+        boot_id: machine::boot_id(),
         launcher_args: vec!["supervise".into()],
         command: vec!["/bin/sh".into(), "-c".into(), script.into()],
         env: vec![

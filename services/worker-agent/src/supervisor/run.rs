@@ -52,7 +52,7 @@ fn supervise(dir: &AttemptDir) -> io::Result<()> {
     let Some(lock) = take_lock(dir)? else {
         return Ok(());
     };
-    if dir.exit()?.is_some() || dir.running()?.is_some() {
+    if dir.has_begun()? {
         // It has been run before, and is never run again.
         return Ok(());
     }
