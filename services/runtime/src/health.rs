@@ -2,6 +2,7 @@
 //! and the ops port read from memory. It decides readiness and liveness from the checks; it never
 //! runs a check itself, and never waits for one.
 
+mod bounds;
 pub mod poll;
 mod report;
 pub mod service;
@@ -44,6 +45,8 @@ struct Inner {
     verdict: watch::Sender<Verdict>,
     /// Open Watches of the health protocol, on all ports together.
     watches: Arc<AtomicUsize>,
+    /// Calls of it whose requests have not come, on all ports together.
+    waiting: Arc<AtomicUsize>,
 }
 
 /// What the health protocol answers from.
@@ -84,6 +87,7 @@ impl Health {
                 services: Arc::default(),
             }),
             watches: Arc::default(),
+            waiting: Arc::default(),
         }));
         health
             .check(STARTUP, Tier::Core)

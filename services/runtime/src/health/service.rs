@@ -10,13 +10,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use muster_proto::health::v1 as proto;
 use muster_proto::health::v1::health_check_response::ServingStatus;
 use muster_proto::health::v1::health_server::{Health as Rpc, HealthServer};
+use muster_proto::types::v1::ErrorReason;
 use tokio::sync::watch;
 use tokio_stream::Stream;
 use tonic::codec::CompressionEncoding;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
+use super::bounds::{self, Bounded};
 use super::{Health, Verdict};
+use crate::server::GrpcService;
 use crate::shutdown::{Phase, Shutdown};
+use crate::status;
 
 /// Open Watches that one process takes.
 pub const MAX_WATCHES: usize = 1000;
@@ -33,15 +37,17 @@ pub struct HealthService {
 
 impl HealthService {
     /// Answers from `health`; Watches end when `shutdown` reaches [`Phase::Drain`]. It takes what
-    /// probes may be told to send compressed, which no other service of ours does.
-    pub fn server(health: &Health, shutdown: &Shutdown) -> HealthServer<Self> {
+    /// probes may be told to send compressed, which no other service of ours does. Its answers are
+    /// not: compressing their few bytes would cost more than all else of a call.
+    pub fn server(health: &Health, shutdown: &Shutdown) -> impl GrpcService {
         let service = HealthServer::new(Self {
             health: health.clone(),
             shutdown: shutdown.clone(),
         });
-        service
+        let service = service
             .accept_compressed(CompressionEncoding::Gzip)
-            .send_compressed(CompressionEncoding::Gzip)
+            .max_decoding_message_size(bounds::LARGEST_REQUEST);
+        Bounded::new(service, &health.0.waiting)
     }
 }
 
@@ -54,7 +60,7 @@ impl Rpc for HealthService {
         let service = request.into_inner().service;
         match self.health.of(&service) {
             Some(well) => Ok(Response::new(render(serving(well)))),
-            None => Err(Status::not_found(format!("unknown service {service:?}"))),
+            None => Err(unknown(&service)),
         }
     }
 
@@ -157,6 +163,11 @@ fn serving(well: bool) -> ServingStatus {
     } else {
         ServingStatus::NotServing
     }
+}
+
+fn unknown(service: &str) -> Status {
+    let message = format!("unknown service {service:?}");
+    status::error(Code::NotFound, ErrorReason::ResourceNotFound, message).into_status()
 }
 
 fn render(status: ServingStatus) -> proto::HealthCheckResponse {

@@ -15,6 +15,9 @@ use tower::Service;
 use super::routes::GrpcService;
 use crate::status;
 
+/// The longest request: the name of a symbol or a file, which the library repeats when it knows none of it.
+const LARGEST_REQUEST: usize = 1024;
+
 /// A service that is made by its first call.
 pub(super) struct Lazily<S> {
     names: Arc<[&'static str]>,
@@ -24,12 +27,20 @@ pub(super) struct Lazily<S> {
 
 /// Version 1, of the services `names`.
 pub(super) fn v1(names: &[&'static str]) -> Lazily<impl GrpcService> {
-    Lazily::new(names, |names| builder(names).build_v1())
+    Lazily::new(names, |names| {
+        Ok(builder(names)
+            .build_v1()?
+            .max_decoding_message_size(LARGEST_REQUEST))
+    })
 }
 
 /// What clients spoke before version 1, of the services `names`.
 pub(super) fn v1alpha(names: &[&'static str]) -> Lazily<impl GrpcService> {
-    Lazily::new(names, |names| builder(names).build_v1alpha())
+    Lazily::new(names, |names| {
+        Ok(builder(names)
+            .build_v1alpha()?
+            .max_decoding_message_size(LARGEST_REQUEST))
+    })
 }
 
 fn builder<'a>(names: &[&'static str]) -> Builder<'a> {

@@ -318,3 +318,30 @@ async fn reflection_tells_of_the_services_that_are_served_in_both_versions() {
         assert_eq!(reflected!(v1alpha, running.address), [HEALTH]);
     }
 }
+
+#[tokio::test]
+async fn reflection_does_not_repeat_what_is_longer_than_a_name() {
+    use tonic_reflection::pb::v1 as pb;
+    let running = start(Context::for_tests("sample")).await;
+    let channel = Channel::from_shared(format!("http://{}", running.address)).unwrap();
+    let mut client =
+        pb::server_reflection_client::ServerReflectionClient::new(channel.connect_lazy());
+    let mut told = async |name: String| {
+        let symbol = pb::server_reflection_request::MessageRequest::FileContainingSymbol(name);
+        let ask = pb::ServerReflectionRequest {
+            host: String::new(),
+            message_request: Some(symbol),
+        };
+        let asked = futures_util::stream::iter([ask]);
+        let answers = client.server_reflection_info(asked).await.unwrap();
+        let ended = answers.into_inner().message().await;
+        ended.map_err(|status| status.message().to_owned())
+    };
+    let unknown = told("nothing".to_owned()).await.unwrap_err();
+    assert!(unknown.contains("nothing"), "{unknown}");
+    let ended = told("x".repeat(5000)).await;
+    assert!(
+        ended.as_ref().map_or_else(String::len, |_| 0) < 1000,
+        "{ended:?}"
+    );
+}
