@@ -12,6 +12,7 @@ mod reflection;
 mod rewind;
 pub(crate) mod routes;
 mod settings;
+pub(crate) mod stuck;
 mod whole;
 
 #[cfg(test)]

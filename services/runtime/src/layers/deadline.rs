@@ -26,10 +26,15 @@ use tower::Service;
 use super::{Inbound, Peer, trailers};
 use crate::deadline::{self, Deadline, Malformed};
 use crate::server::method::Entry;
+use crate::server::stuck::Said;
 use crate::status;
 
 /// After which a caller may open again the stream that the server has ended.
 const REOPEN_AFTER: Duration = Duration::from_secs(1);
+
+/// What of a body the connection is given at once, which is a frame. It takes another only when the caller
+/// has made room for the one before, so no more than this is left with it of a call that has ended.
+const PIECE: usize = 16 << 10;
 
 /// How long calls may take.
 #[derive(Debug, Clone, Copy)]
@@ -154,17 +159,19 @@ where
             ready!(this.limit.poll_passed(context));
             return Poll::Ready(Ok(trailers::response(exceeded())));
         };
-        if !*this.streams {
-            return Poll::Ready(Ok(response.map(TimedBody::bare)));
-        }
-        let peer = this.ends_with.take();
-        let end = End {
-            limit: std::mem::replace(this.limit, Limit::NONE),
-            last_call: peer.map(|peer| Box::pin(peer.last_call.clone().cancelled_owned())),
-        };
+        let at = this.limit.at;
+        let end = this.streams.then(|| {
+            let peer = this.ends_with.take();
+            End {
+                limit: std::mem::replace(this.limit, Limit::NONE),
+                last_call: peer.map(|peer| Box::pin(peer.last_call.clone().cancelled_owned())),
+            }
+        });
         Poll::Ready(Ok(response.map(|inner| TimedBody {
             inner,
-            end: Some(end),
+            end,
+            at,
+            rest: Bytes::new(),
         })))
     }
 }
@@ -188,17 +195,27 @@ impl End {
 }
 
 pin_project! {
-    /// A body that ends in time.
+    /// A body that ends in time, and is handed out piece by piece.
     pub(crate) struct TimedBody<B> {
         #[pin]
         inner: B,
+        // Of a stream.
         end: Option<End>,
+        // When the caller has to have taken it, if ever.
+        at: Option<Instant>,
+        // What is left of a frame.
+        rest: Bytes,
     }
 }
 
 impl<B> TimedBody<B> {
     pub(crate) fn bare(inner: B) -> Self {
-        Self { inner, end: None }
+        Self {
+            inner,
+            end: None,
+            at: None,
+            rest: Bytes::new(),
+        }
     }
 }
 
@@ -222,18 +239,35 @@ impl<B: HttpBody<Data = Bytes> + Default> HttpBody for TimedBody<B> {
             && let Poll::Ready(status) = end.poll(context)
         {
             *this.end = None;
+            *this.rest = Bytes::new();
             this.inner.set(B::default());
+            Said::Nothing.tell();
             return Poll::Ready(Some(Ok(trailers::frame(&status))));
         }
-        this.inner.poll_frame(context)
+        let mut polled = match this.rest.is_empty() {
+            true => this.inner.poll_frame(context),
+            false => Poll::Ready(Some(Ok(Frame::data(std::mem::take(this.rest))))),
+        };
+        if let Poll::Ready(Some(Ok(frame))) = &mut polled
+            && let Some(data) = frame.data_mut()
+        {
+            *this.rest = data.split_off(data.len().min(PIECE));
+            Said::Piece(*this.at).tell();
+        } else {
+            Said::Nothing.tell();
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.rest.is_empty() && self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        match self.rest.is_empty() {
+            true => self.inner.size_hint(),
+            false => SizeHint::default(),
+        }
     }
 }
 

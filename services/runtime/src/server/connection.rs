@@ -20,6 +20,7 @@ use super::entrance::Entrance;
 use super::gather::{Turns, gather};
 use super::listener::Io;
 use super::rewind::Rewind;
+use super::stuck::Unstuck;
 use super::{STREAMS_END_WITHIN, Serving, Settings};
 use crate::{task, tls};
 
@@ -217,10 +218,10 @@ struct Spawn;
 
 impl<F> Executor<F> for Spawn
 where
-    F: Future<Output: Send> + Send + 'static,
+    F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, stream: F) {
-        task::spawn(stream);
+        task::spawn(Unstuck::new(stream));
     }
 }
 

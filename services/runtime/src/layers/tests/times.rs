@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use http_body::Body as _;
+use http_body_util::BodyExt as _;
 use muster_proto::ops::v1::ops_service_client::OpsServiceClient;
 use muster_proto::ops::v1::{GetStatusRequest, GetStatusResponse, StreamBackupRequest};
 use tonic::{Code, Request};
@@ -11,6 +13,7 @@ use crate::age::AGE;
 use crate::auth::Roles;
 use crate::connect::{Connector, Options};
 use crate::deadline::Deadline;
+use crate::layers::deadline::TimedBody;
 use crate::layers::shed::Lane;
 use crate::server::{Method, Settings};
 
@@ -180,4 +183,19 @@ async fn answers_say_how_old_what_they_show_is() {
         let age = answer.metadata().get(AGE.as_str());
         assert_eq!(age.map(|age| age.to_str().unwrap()), told, "{away} ms");
     }
+}
+
+#[tokio::test]
+async fn a_large_message_is_handed_out_frame_by_frame() {
+    let message: Vec<u8> = (0..100_000_u32).map(|byte| byte.to_le_bytes()[0]).collect();
+    let full = http_body_util::Full::new(bytes::Bytes::from(message.clone()));
+    let mut body = std::pin::pin!(TimedBody::bare(full));
+    let mut frames = Vec::new();
+    while !body.is_end_stream() {
+        let frame = body.frame().await.unwrap().unwrap();
+        frames.push(frame.into_data().unwrap());
+    }
+    assert_eq!(frames.len(), 7);
+    assert!(frames.iter().all(|frame| frame.len() <= 16_384));
+    assert_eq!(frames.concat(), message);
 }

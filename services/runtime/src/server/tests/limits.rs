@@ -243,8 +243,14 @@ async fn refusing_thousands_of_calls_costs_nobody_their_connection() {
 
 /// A client of the server at `address` that may open as many streams as a connection has.
 async fn raw(address: &str) -> h2::client::SendRequest<bytes::Bytes> {
+    raw_with(address, &mut h2::client::Builder::new()).await
+}
+
+async fn raw_with(
+    address: &str,
+    builder: &mut h2::client::Builder,
+) -> h2::client::SendRequest<bytes::Bytes> {
     let stream = TcpStream::connect(address).await.unwrap();
-    let mut builder = h2::client::Builder::new();
     builder.initial_max_send_streams(Settings::default().max_streams_per_connection as usize);
     // Answers may all lie there before the first is looked at.
     builder.data_frame_budget(1 << 30);
@@ -298,4 +304,31 @@ async fn a_call_that_was_refused_and_never_ends_is_reset_without_an_error() {
         let reason = timeout(PATIENCE, reset).await.unwrap().unwrap();
         assert_eq!(reason, h2::Reason::NO_ERROR);
     }
+}
+
+#[tokio::test]
+async fn a_call_whose_caller_takes_nothing_of_its_answer_ends_with_its_deadline() {
+    let settings = Settings {
+        default_deadline: Duration::from_millis(100),
+        ..Settings::default()
+    };
+    let running = Running::start_lazily(settings).await;
+    let address = running.url.strip_prefix("http://").unwrap();
+    let mut sender = raw_with(address, h2::client::Builder::new().initial_window_size(0)).await;
+    let mut answer = loop {
+        let (answer, mut body) = sender.send_request(status_request(), false).unwrap();
+        let message = bytes::Bytes::from_static(&[0; 5]);
+        body.send_data(message, true).unwrap();
+        let answer = timeout(PATIENCE, answer).await.unwrap().unwrap();
+        // Else its time was over before it was answered.
+        if !answer.body().is_end_stream() {
+            break answer.into_body();
+        }
+    };
+    let reset = timeout(PATIENCE, answer.data()).await.unwrap();
+    assert_eq!(
+        reset.unwrap().unwrap_err().reason(),
+        Some(h2::Reason::CANCEL)
+    );
+    assert_eq!(running.context.load.in_flight(Lane::Shared), 0);
 }
