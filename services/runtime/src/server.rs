@@ -86,6 +86,8 @@ struct Serving {
     methods: method::Table,
     /// For everything else.
     stack: Stack,
+    /// For the requests of all calls that come.
+    room: Arc<whole::Room>,
     ends: Ends,
     connections: TaskTracker,
     counts: metrics::Connections,
@@ -211,6 +213,7 @@ impl Server {
         );
         Ok(Serving {
             methods: method::Table::new(&self.methods, &self.names, &metrics)?,
+            room: Arc::new(whole::Room::new(settings.max_incoming)),
             settings,
             routes,
             stack,

@@ -198,7 +198,8 @@ where
                 place: Some(place),
             }),
             Err(before) => {
-                let refused = trailers::response(overloaded(before));
+                const MESSAGE: &str = "more calls are in flight than are taken";
+                let refused = trailers::response(overloaded(MESSAGE, before));
                 Either::Left(futures_util::future::ready(Ok(refused)))
             }
         }
@@ -263,14 +264,10 @@ impl<B: HttpBody<Data = Bytes>> HttpBody for PlacedBody<B> {
     }
 }
 
-fn overloaded(before: u64) -> tonic::Status {
+/// Refuses a call for want of what `message` says, after so many were refused `before`.
+pub(crate) fn overloaded(message: &str, before: u64) -> tonic::Status {
     // Steps of the golden ratio spread any number of callers evenly.
     let spread = u32::try_from(before.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33).unwrap_or(0);
     let wait = RETRY_AFTER + RETRY_AFTER.mul_f64(f64::from(spread) / f64::from(u32::MAX >> 1));
-    status::unavailable(
-        ErrorReason::Overloaded,
-        "more calls are in flight than are taken",
-        wait,
-    )
-    .into_status()
+    status::unavailable(ErrorReason::Overloaded, message, wait).into_status()
 }

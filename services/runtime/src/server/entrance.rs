@@ -56,15 +56,18 @@ impl hyper::service::Service<Request<Incoming>> for Entrance {
     type Future = Passage;
 
     fn call(&self, request: Request<Incoming>) -> Passage {
-        let patience = self.serving.settings.keepalive_timeout;
-        let request = request.map(|body| Body::new(Whole::new(body, patience)));
+        let serving = &self.serving;
+        let patience = serving.settings.keepalive_timeout;
         let path = request.uri().path();
         if service_of(path) == HEALTH {
+            let request = request.map(|body| Body::new(Whole::new(body, patience, None)));
             return Passage::Straight {
-                answer: self.serving.routes.call(request),
+                answer: serving.routes.call(request),
             };
         }
-        let entry = Arc::clone(self.serving.methods.find(path));
+        let entry = Arc::clone(serving.methods.find(path));
+        let room = entry.takes_one().then_some(&serving.room);
+        let request = request.map(|body| Body::new(Whole::new(body, patience, room)));
         let inbound = Inbound {
             request,
             entry,
@@ -72,7 +75,7 @@ impl hyper::service::Service<Request<Incoming>> for Entrance {
         };
         // The layers are always ready.
         Passage::Layered {
-            answer: self.serving.stack.clone().call(inbound),
+            answer: serving.stack.clone().call(inbound),
         }
     }
 }

@@ -94,6 +94,11 @@ impl Entry {
     pub(crate) fn is_served(&self) -> bool {
         !self.method.path.is_empty()
     }
+
+    /// Whether it is asked by one message: none that the contract describes is asked by more.
+    pub(crate) fn takes_one(&self) -> bool {
+        !self.method.stream
+    }
 }
 
 /// The methods of one server.

@@ -23,6 +23,8 @@ pub struct Settings {
     pub max_in_flight: usize,
     /// Calls and open streams in flight in the vital lane.
     pub max_vital_in_flight: usize,
+    /// The memory that requests take together while they come, in bytes.
+    pub max_incoming: usize,
     /// Connections open at once; more are closed as soon as they are accepted.
     pub max_connections: usize,
     /// For a new connection to finish its TLS handshake and send the HTTP/2 preface.
@@ -56,6 +58,8 @@ impl Default for Settings {
             max_deadline: Duration::from_secs(300),
             max_in_flight: 10_000,
             max_vital_in_flight: 200_000,
+            // 64 of the largest requests, of which most take less than is counted.
+            max_incoming: 256 << 20,
             max_connections: 100_000,
             handshake_timeout: Duration::from_secs(10),
             max_streams_per_connection: 4096,

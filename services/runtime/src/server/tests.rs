@@ -345,3 +345,13 @@ async fn reflection_does_not_repeat_what_is_longer_than_a_name() {
         "{ended:?}"
     );
 }
+
+#[test]
+fn no_method_of_the_contract_is_asked_by_more_than_one_message() {
+    use prost::Message as _;
+    let files = prost_types::FileDescriptorSet::decode(muster_proto::DESCRIPTORS).unwrap();
+    let services = files.file.iter().flat_map(|file| &file.service);
+    let methods = services.flat_map(|service| &service.method);
+    let asked_by_more: Vec<_> = methods.filter(|one| one.client_streaming()).collect();
+    assert!(asked_by_more.is_empty(), "{asked_by_more:?}");
+}

@@ -332,3 +332,48 @@ async fn a_call_whose_caller_takes_nothing_of_its_answer_ends_with_its_deadline(
     );
     assert_eq!(running.context.load.in_flight(Lane::Shared), 0);
 }
+
+#[tokio::test]
+async fn requests_that_never_end_take_no_more_memory_than_they_have_together() {
+    let settings = Settings {
+        max_incoming: 64 << 10,
+        ..Settings::default()
+    };
+    let mut running = Running::start(settings).await;
+    let mut sender = raw(running.url.strip_prefix("http://").unwrap()).await;
+    // The beginning of a message of 100,000 bytes.
+    let mut half = vec![0; 50_000];
+    half[..5].copy_from_slice(&[0, 0, 1, 0x86, 0xa0]);
+    let half = bytes::Bytes::from(half);
+    let request = SetMaintenanceRequest {
+        on: true,
+        reason: "x".repeat(50_000),
+    };
+    let mut unfinished = Vec::new();
+    // One of them has come so far before the whole one some time.
+    let refused = async {
+        loop {
+            let (answer, mut body) = sender.send_request(status_request(), false).unwrap();
+            body.send_data(half.clone(), false).unwrap();
+            unfinished.push((answer, body));
+            if let Err(status) = running.client.set_maintenance(request.clone()).await {
+                return status;
+            }
+        }
+    };
+    let status = timeout(PATIENCE, refused).await.unwrap();
+    assert_eq!(status.code(), Code::Unavailable, "{status}");
+    assert_eq!(Details::of(&status).reason, "OVERLOADED");
+    let mut client = running.client.clone();
+    client.get_status(GetStatusRequest {}).await.unwrap();
+    drop(unfinished);
+    let taken = async {
+        while running
+            .client
+            .set_maintenance(request.clone())
+            .await
+            .is_err()
+        {}
+    };
+    timeout(PATIENCE, taken).await.unwrap();
+}
