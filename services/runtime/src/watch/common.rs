@@ -13,7 +13,7 @@ use super::history::{Change, Commit, Compacted, History};
 use super::observed::{Entry, Observed};
 use super::seat::Seats;
 use super::shared::Held;
-use super::snapshot::{Recent, Snapshot};
+use super::snapshot::{Parts, Recent, Snapshot};
 use super::{Options, Resource, Update};
 
 /// How long a watcher of everything lets changes gather before it takes the next, for each such
@@ -34,6 +34,7 @@ pub(super) struct Common<T> {
     pub(super) seats: Seats,
     inner: RwLock<Inner<T>>,
     pub(super) recent: Recent<T>,
+    parts: Parts<T>,
 }
 
 pub(super) struct Inner<T> {
@@ -88,6 +89,7 @@ impl<T: Resource> Common<T> {
             seats: Seats::default(),
             inner: RwLock::new(inner),
             recent: Recent::none(),
+            parts: Parts::none(),
         }
     }
 }
@@ -95,14 +97,20 @@ impl<T: Resource> Common<T> {
 impl<T> Common<T> {
     /// A state to begin with, of the keys that begin with `prefix`; at most a second old.
     pub(super) fn snapshot(&self, prefix: &str, now: Instant) -> Arc<Snapshot<T>> {
-        if !prefix.is_empty() {
-            return Arc::new(self.take_snapshot(prefix, now));
-        }
         let usable = |snapshot: &Snapshot<T>| {
             snapshot.is_fresh(now) && self.read_after(snapshot.place, 1).is_ok()
         };
-        self.recent
-            .or_take(usable, || self.take_snapshot(prefix, now))
+        let take = || self.take_snapshot(prefix, now);
+        if prefix.is_empty() {
+            return self.recent.or_take(usable, take);
+        }
+        // Of many prefixes each has little, which none waits for the others to take.
+        if let Some(snapshot) = self.parts.find(prefix).filter(|part| usable(part)) {
+            return snapshot;
+        }
+        let snapshot = Arc::new(take());
+        self.parts.note(prefix, &snapshot);
+        snapshot
     }
 
     fn take_snapshot(&self, prefix: &str, now: Instant) -> Snapshot<T> {

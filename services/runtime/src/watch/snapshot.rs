@@ -1,7 +1,8 @@
 //! The current state at one instant, as watchers begin with it. Those that begin within the same
 //! second share one, and the encodings in it: when a component comes back, all its watchers do.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -15,6 +16,9 @@ const FRESH: Duration = Duration::from_secs(1);
 
 /// The most encoded bytes of a small state.
 const SMALL: usize = 8 << 20;
+
+/// What begins with a prefix is shared from so many resources on. Most prefixes have few, and one watcher.
+const MANY: usize = 64;
 
 /// The state of a hub at a place.
 pub(super) struct Snapshot<T> {
@@ -73,5 +77,32 @@ impl<T> Recent<T> {
         let stale = kept.small.take_if(|snapshot| !snapshot.is_fresh(now));
         drop(kept);
         drop(stale);
+    }
+}
+
+/// The last snapshots of what begins with a prefix, each for as long as a watcher is being sent it.
+pub(super) struct Parts<T>(Mutex<HashMap<String, Weak<Snapshot<T>>>>);
+
+impl<T> Parts<T> {
+    pub(super) fn none() -> Self {
+        Self(Mutex::default())
+    }
+
+    pub(super) fn find(&self, prefix: &str) -> Option<Arc<Snapshot<T>>> {
+        self.lock().get(prefix).and_then(Weak::upgrade)
+    }
+
+    /// Remembers `snapshot`, if it is worth it, and forgets those that nobody has any more.
+    pub(super) fn note(&self, prefix: &str, snapshot: &Arc<Snapshot<T>>) {
+        if snapshot.resources.len() < MANY {
+            return;
+        }
+        let mut last = self.lock();
+        last.retain(|_, part| part.strong_count() > 0);
+        last.insert(prefix.to_owned(), Arc::downgrade(snapshot));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Weak<Snapshot<T>>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -288,3 +288,35 @@ async fn what_is_forgotten_is_not_shown_and_told_to_nobody() {
         assert_eq!(says(watch), "+a3 @3 synced");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn watchers_of_much_with_one_prefix_share_what_they_begin_with() {
+    let hub = hub_with(100, 1, Options::default());
+    let begin = |prefix: &str| {
+        let mut watch = hub.watch("", Filter::all().prefix(prefix)).unwrap();
+        let message = now(&mut watch).unwrap();
+        (watch, message)
+    };
+    let encoded = |message: &Message<Thing>, bytes: &'static [u8]| {
+        message.changes[0].resource().encoded(|| bytes.into())
+    };
+    // One that has begun and not ended its state keeps it.
+    let unread = hub.watch("", Filter::all().prefix("t00")).unwrap();
+    let unread_few = hub.watch("", Filter::all().prefix("t000")).unwrap();
+    for (prefix, again) in [("t00", "first"), ("t000", "second"), ("t0", "second")] {
+        let (_one, first) = begin(prefix);
+        let (_other, second) = begin(prefix);
+        assert_eq!(words(&first), words(&second));
+        assert_eq!(encoded(&first, b"first"), "first", "{prefix}");
+        assert_eq!(encoded(&second, b"second"), again, "{prefix}");
+    }
+    hub.publish(2, [Update::delete("t0000")]);
+    // It begins with the state before, and is told what has changed since.
+    let (mut late, message) = begin("t00");
+    assert_eq!((message.changes.len(), message.synced), (100, false));
+    assert_eq!(says(&mut late), "-t00001 @2 synced");
+    advance(Duration::from_secs(1)).await;
+    let (_late, message) = begin("t00");
+    assert_eq!((message.changes.len(), message.synced), (99, true));
+    drop((unread, unread_few));
+}
