@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::domain::failure::Class;
 use crate::domain::replica::Replica;
-use crate::domain::service::Service;
+use crate::domain::service::{Service, differing};
 use crate::domain::status::ServicePhase;
 use crate::domain::time::Time;
 use crate::state::view::{Touched, Uid};
@@ -160,9 +160,8 @@ impl Metrics {
         if let Some(lasted) = new.last_recovery.filter(|_| ended) {
             self.recovery.observe(lasted.as_secs_f64());
         }
-        for (ordinal, replica) in &after.replicas {
-            let known = before.replicas.get(ordinal);
-            if known.is_none_or(|known| !Arc::ptr_eq(known, replica)) {
+        for (known, replica) in differing(Some(before), Some(after)) {
+            if let Some(replica) = replica {
                 self.count_failures(known.map(AsRef::as_ref), replica);
                 self.count_restart(known.map(AsRef::as_ref), replica);
             }

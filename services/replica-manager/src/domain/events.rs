@@ -7,7 +7,7 @@ mod services;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::service::Service;
+use super::service::{Service, differing};
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,15 +40,15 @@ pub enum Severity {
 pub fn between(before: Option<&Service>, after: &Service) -> Vec<Happening> {
     let mut told = Vec::new();
     services::tell(before, after, &mut told);
-    for (ordinal, replica) in &after.replicas {
-        let known = before.and_then(|service| service.replicas.get(ordinal));
-        replicas::tell(after, known.map(AsRef::as_ref), replica, &mut told);
+    for (was, is) in differing(before, Some(after)) {
+        if let Some(replica) = is {
+            replicas::tell(after, was.map(AsRef::as_ref), replica, &mut told);
+        }
     }
     if let Some(before) = before {
-        for (ordinal, replica) in &before.replicas {
-            if !after.replicas.contains_key(ordinal) {
-                replicas::tell_removed(before, replica, &mut told);
-            }
+        let gone = differing(Some(before), Some(after)).filter(|(_, is)| is.is_none());
+        for replica in gone.filter_map(|(was, _)| was) {
+            replicas::tell_removed(before, replica, &mut told);
         }
     }
     told

@@ -20,7 +20,7 @@ use super::status::Status;
 use super::time::Time;
 
 /// A service with its replicas and the specs that they run.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Service {
     /// Its own record.
     pub header: Header,
@@ -30,6 +30,19 @@ pub struct Service {
     pub applied: Arc<Spec>,
     /// Earlier specs by version: those that replicas run or may go back to.
     pub earlier: BTreeMap<u64, Arc<Spec>>,
+}
+
+impl PartialEq for Service {
+    /// What two states share is not looked at: of thousands of replicas a change touches few.
+    fn eq(&self, other: &Self) -> bool {
+        let same = |(was, is): (Option<&Arc<Replica>>, Option<&Arc<Replica>>)| was == is;
+        let applied =
+            || Arc::ptr_eq(&self.applied, &other.applied) || self.applied == other.applied;
+        self.header == other.header
+            && applied()
+            && self.earlier == other.earlier
+            && differing(Some(self), Some(other)).all(same)
+    }
 }
 
 /// A service's own record.
@@ -314,7 +327,83 @@ fn attempt_id(uid: &str, ordinal: u32, number: u32) -> String {
     format!("{uid}.{ordinal}.{number}")
 }
 
+/// The replicas that are not the same in two states of one service, each as it was and as it is, in order of their
+/// numbers. One that no change has touched is shared by both, and costs one comparison of addresses.
+pub fn differing<'a>(
+    before: Option<&'a Service>,
+    after: Option<&'a Service>,
+) -> impl Iterator<Item = (Option<&'a Arc<Replica>>, Option<&'a Arc<Replica>>)> {
+    let all = |service: Option<&'a Service>| {
+        let replicas = service.into_iter().flat_map(|s| s.replicas.values());
+        replicas.peekable()
+    };
+    let (mut old, mut new) = (all(before), all(after));
+    std::iter::from_fn(move || {
+        loop {
+            let (was, is) = match (old.peek(), new.peek()) {
+                (None, None) => return None,
+                (Some(was), Some(is)) if was.ordinal == is.ordinal => (old.next(), new.next()),
+                (Some(was), Some(is)) if was.ordinal > is.ordinal => (None, new.next()),
+                (Some(_), _) => (old.next(), None),
+                (None, Some(_)) => (None, new.next()),
+            };
+            let same = was.zip(is).is_some_and(|(was, is)| Arc::ptr_eq(was, is));
+            if !same {
+                return Some((was, is));
+            }
+        }
+    })
+}
+
 /// The length of an iterator as a count of replicas.
 pub(crate) fn count<T>(items: impl Iterator<Item = T>) -> u32 {
     u32::try_from(items.count()).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::command::Identity;
+    use super::*;
+    use crate::domain::spec::testing::spec;
+
+    #[test]
+    fn of_two_states_what_is_not_shared_is_told_in_order() {
+        let identity = Identity {
+            project: "default".to_owned(),
+            uid: "uid".to_owned(),
+        };
+        let mut before = Service::create(identity, spec("chat"), true, Time::default());
+        let replica = |ordinal, service: &Service| {
+            let edition = service.header.edition;
+            Arc::new(Replica::new(
+                ordinal,
+                Role::Member,
+                edition,
+                Time::default(),
+            ))
+        };
+        for ordinal in [1, 2, 3, 5] {
+            before.replicas.insert(ordinal, replica(ordinal, &before));
+        }
+        let mut after = before.clone();
+        assert_eq!(differing(Some(&before), Some(&after)).count(), 0);
+        after.replicas.remove(&1);
+        after.replicas.insert(4, replica(4, &before));
+        if let Some(replica) = after.replica_mut(3) {
+            replica.restarts = 7;
+        }
+        let ordinal = |replica: Option<&Arc<Replica>>| replica.map(|replica| replica.ordinal);
+        let told = |before, after| -> Vec<_> {
+            let pairs = differing(before, after);
+            pairs.map(|(was, is)| (ordinal(was), ordinal(is))).collect()
+        };
+        let gone_changed_new = [(Some(1), None), (Some(3), Some(3)), (None, Some(4))];
+        assert_eq!(told(Some(&before), Some(&after)), gone_changed_new);
+        assert_eq!(told(None, Some(&before)).len(), 4);
+        assert_ne!(before, after);
+        // The same by its content is the same, shared or not.
+        let mut same = before.clone();
+        same.replicas.insert(2, replica(2, &before));
+        assert_eq!(before, same);
+    }
 }

@@ -2,7 +2,6 @@
 //! and the events that tell of it. Pure but for the ids of events.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use muster_proto::replicas::v1 as wire;
 use muster_proto::types::v1::{Event, EventSeverity};
@@ -11,7 +10,7 @@ use muster_store::Transaction;
 use super::Cause;
 use super::journal::Journal;
 use crate::domain::events::{self, Happening, Severity};
-use crate::domain::service::Service;
+use crate::domain::service::{Service, differing};
 use crate::domain::time::Time;
 use crate::grpc::convert::spec::render_spec;
 use crate::grpc::convert::{number, render_time};
@@ -61,16 +60,18 @@ impl Draft<'_> {
 
     fn put_replicas(&self, mut transaction: Transaction) -> Transaction {
         let uid = &self.after.header.uid;
-        let before = self.before.map(|stored| &stored.service.replicas);
-        for (ordinal, replica) in &self.after.replicas {
-            let known = before.and_then(|replicas| replicas.get(ordinal));
-            if known.is_none_or(|known| !Arc::ptr_eq(known, replica) && known != replica) {
-                transaction = transaction.put(keys::replica(uid, *ordinal), to_json(&**replica));
-            }
-        }
-        for ordinal in before.into_iter().flat_map(|replicas| replicas.keys()) {
-            if !self.after.replicas.contains_key(ordinal) {
-                transaction = transaction.delete(keys::replica(uid, *ordinal));
+        let before = self.before.map(|stored| &*stored.service);
+        for (was, is) in differing(before, Some(self.after)) {
+            match (was, is) {
+                (Some(was), Some(is)) if was == is => {}
+                (_, Some(replica)) => {
+                    let key = keys::replica(uid, replica.ordinal);
+                    transaction = transaction.put(key, to_json(&**replica));
+                }
+                (Some(gone), None) => {
+                    transaction = transaction.delete(keys::replica(uid, gone.ordinal));
+                }
+                (None, None) => {}
             }
         }
         transaction
@@ -181,6 +182,7 @@ impl Draft<'_> {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::sync::Arc;
 
     use muster_store::Revision;
 

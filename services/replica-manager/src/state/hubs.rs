@@ -1,7 +1,6 @@
 //! Tells watchers of each revision: services, replicas, endpoints, assignments and events, rendered once
 //! for all of them.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use muster_proto::replicas::v1 as wire;
@@ -11,7 +10,7 @@ use muster_runtime::watch::{Hub, Options, Update};
 use super::view::{Folded, Inner, Touched};
 use crate::domain::endpoints;
 use crate::domain::replica::Replica;
-use crate::domain::service::Service;
+use crate::domain::service::{Service, differing};
 use crate::fleet::Fleet;
 use crate::grpc::convert::assignment::render_assignment;
 use crate::grpc::convert::replica::{render_endpoint, render_replica};
@@ -134,7 +133,7 @@ impl Hubs {
             (Some(service), None) => changes.services.push(Update::delete(service_key(service))),
             (_, Some(_)) | (None, None) => {}
         }
-        for pair in differing(before, after) {
+        for pair in pairs(before, after) {
             if !pair.is_one_replica() {
                 replica_update(pair, &mut changes.replicas);
             }
@@ -182,48 +181,35 @@ impl<'a> Pair<'a> {
 
 /// The replicas that a revision changed, and all if the applied spec is another one: agents are told what is
 /// changed in place also of replicas that keep their version.
-fn differing<'a>(before: Option<&'a Service>, after: Option<&'a Service>) -> Vec<Pair<'a>> {
-    let (old, new) = (sides(before), sides(after));
-    let mut pairs = Vec::new();
-    for (ordinal, was) in &old {
-        if !new.contains_key(ordinal) {
-            pairs.push(Pair {
-                before: Some(plain(*was)),
-                after: None,
-            });
-        }
+fn pairs<'a>(before: Option<&'a Service>, after: Option<&'a Service>) -> Vec<Pair<'a>> {
+    let applied = before.zip(after);
+    let respecified = applied.filter(|(was, is)| !Arc::ptr_eq(&was.applied, &is.applied));
+    if let Some((was, is)) = respecified {
+        let gone = differing(before, after).filter(|(_, is)| is.is_none());
+        let gone = gone.map(|(replica, _)| (replica, None));
+        let left = is.replicas.values();
+        let left = left.map(|replica| (was.replicas.get(&replica.ordinal), Some(replica)));
+        return gone
+            .chain(left)
+            .map(|pair| paired(before, after, pair))
+            .collect();
     }
-    for (ordinal, is) in &new {
-        let was = old.get(ordinal);
-        let same = |(service, replica): &Shared<'_>| {
-            Arc::ptr_eq(replica, is.1) && Arc::ptr_eq(&service.applied, &is.0.applied)
-        };
-        if !was.is_some_and(same) {
-            pairs.push(Pair {
-                before: was.copied().map(plain),
-                after: Some(plain(*is)),
-            });
-        }
-    }
-    pairs
+    let changed = differing(before, after);
+    changed.map(|pair| paired(before, after, pair)).collect()
 }
 
-/// A replica as it is shared, with its service.
-type Shared<'a> = (&'a Service, &'a Arc<Replica>);
-
-fn sides(service: Option<&Service>) -> BTreeMap<u32, Shared<'_>> {
-    let services = service.into_iter();
-    let replicas = services.flat_map(|service| {
-        service
-            .replicas
-            .iter()
-            .map(move |(ordinal, replica)| (*ordinal, (service, replica)))
-    });
-    replicas.collect()
-}
-
-fn plain<'a>((service, replica): Shared<'a>) -> Side<'a> {
-    (service, replica.as_ref())
+fn paired<'a>(
+    before: Option<&'a Service>,
+    after: Option<&'a Service>,
+    (was, is): (Option<&'a Arc<Replica>>, Option<&'a Arc<Replica>>),
+) -> Pair<'a> {
+    let side = |service: Option<&'a Service>, replica: Option<&'a Arc<Replica>>| {
+        Some((service?, replica?.as_ref()))
+    };
+    Pair {
+        before: side(before, was),
+        after: side(after, is),
+    }
 }
 
 /// Whether the service shows otherwise than before.

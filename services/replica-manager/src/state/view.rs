@@ -1,7 +1,7 @@
 //! The records in memory: a fold over what the store has made durable, in the store's order. Reads answer
 //! from here; nothing but the fold changes it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use muster_proto::replicas::v1::AttemptReport;
@@ -13,7 +13,7 @@ use super::keys;
 use super::record::{self, Unreadable, Used, Version};
 use crate::domain::failure::Class;
 use crate::domain::replica::{Replica, State};
-use crate::domain::service::{Header, Service};
+use crate::domain::service::{Header, Service, differing};
 
 /// A service's uid.
 pub(crate) type Uid = Arc<str>;
@@ -57,8 +57,10 @@ pub(crate) struct Inner {
     pub(crate) requests: FxHashMap<Arc<str>, Used>,
     /// What agents run that no record of a service knows, by worker and attempt.
     pub(crate) orphans: BTreeMap<(String, String), Arc<AttemptReport>>,
-    by_worker: FxHashMap<String, BTreeSet<Uid>>,
-    waiting: BTreeSet<Uid>,
+    /// How many replicas of a service have something on a worker.
+    by_worker: FxHashMap<String, BTreeMap<Uid, usize>>,
+    /// How many replicas of a service wait for a place.
+    waiting: BTreeMap<Uid, usize>,
 }
 
 impl View {
@@ -132,7 +134,7 @@ impl Inner {
     /// Services that have something on a worker.
     pub(crate) fn on_worker(&self, worker: &str) -> Vec<Uid> {
         let uids = self.by_worker.get(worker);
-        uids.map_or_else(Vec::new, |uids| uids.iter().cloned().collect())
+        uids.map_or_else(Vec::new, |uids| uids.keys().cloned().collect())
     }
 
     /// The orphans on a worker, by attempt.
@@ -147,7 +149,7 @@ impl Inner {
 
     /// Services that wait for a place.
     pub(crate) fn waiting(&self) -> Vec<Uid> {
-        self.waiting.iter().cloned().collect()
+        self.waiting.keys().cloned().collect()
     }
 
     fn fold(&mut self, batch: &Batch) -> Result<Folded, Unreadable> {
@@ -319,7 +321,7 @@ impl Inner {
             .map(|(n, version)| (*n, Arc::clone(&version.spec)))
             .collect();
         let service = Arc::new(service);
-        self.index(&uid, before.as_deref(), &service);
+        self.index(&uid, before.as_deref(), Some(&service));
         let name = (service.header.project.clone(), service.header.name.clone());
         self.names.insert(name, Arc::clone(&uid));
         let stored = Stored {
@@ -334,24 +336,29 @@ impl Inner {
         })
     }
 
-    fn index(&mut self, uid: &Uid, before: Option<&Service>, after: &Service) {
-        let old = before.map_or_else(BTreeSet::new, workers_of);
-        let new = workers_of(after);
-        for worker in old.difference(&new) {
-            if let Some(uids) = self.by_worker.get_mut(worker) {
-                uids.remove(uid);
+    /// Counts what differs of a service.
+    fn index(&mut self, uid: &Uid, before: Option<&Service>, after: Option<&Service>) {
+        for (was, is) in differing(before, after) {
+            let (was, is) = (was.map(AsRef::as_ref), is.map(AsRef::as_ref));
+            // What is counted anew is counted first: what goes to nought is forgotten.
+            if let Some(worker) = is.and_then(Replica::worker) {
+                let uids = self.by_worker.entry(worker.to_owned()).or_default();
+                *uids.entry(Arc::clone(uid)).or_default() += 1;
             }
-        }
-        for worker in new {
-            self.by_worker
-                .entry(worker)
-                .or_default()
-                .insert(Arc::clone(uid));
-        }
-        if after.replicas.values().any(|replica| waits(replica)) {
-            self.waiting.insert(Arc::clone(uid));
-        } else {
-            self.waiting.remove(uid);
+            if let Some(worker) = was.and_then(Replica::worker)
+                && let Some(uids) = self.by_worker.get_mut(worker)
+            {
+                count_down(uids, uid);
+                if uids.is_empty() {
+                    self.by_worker.remove(worker);
+                }
+            }
+            if is.is_some_and(waits) {
+                *self.waiting.entry(Arc::clone(uid)).or_default() += 1;
+            }
+            if was.is_some_and(waits) {
+                count_down(&mut self.waiting, uid);
+            }
         }
     }
 
@@ -362,11 +369,15 @@ impl Inner {
             self.names.remove(&name);
         }
         self.versions.remove(uid);
-        self.waiting.remove(uid);
-        for worker in workers_of(service) {
-            if let Some(uids) = self.by_worker.get_mut(&worker) {
-                uids.remove(uid);
-            }
+        self.index(uid, Some(service), None);
+    }
+}
+
+fn count_down(counts: &mut BTreeMap<Uid, usize>, uid: &Uid) {
+    if let Some(count) = counts.get_mut(uid) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(uid);
         }
     }
 }
@@ -391,13 +402,6 @@ impl Parts {
     fn of(&mut self, uid: &str) -> &mut Parted {
         self.0.entry(Arc::from(uid)).or_default()
     }
-}
-
-fn workers_of(service: &Service) -> BTreeSet<String> {
-    let replicas = service.replicas.values();
-    replicas
-        .filter_map(|replica| replica.worker().map(str::to_owned))
-        .collect()
 }
 
 fn waits(replica: &Replica) -> bool {

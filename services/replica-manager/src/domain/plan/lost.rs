@@ -10,16 +10,17 @@ use crate::domain::spec::OnDisconnect;
 use crate::domain::world::{Liveness, Worker, WorkerState};
 
 pub(super) fn judge(draft: &mut Draft<'_>) {
-    for ordinal in draft.which(|replica| replica.worker().is_some()) {
+    for ordinal in
+        draft.which(|replica| !matches!(found(draft, replica), None | Some(Verdict::Stays)))
+    {
         let Some(replica) = draft.replica(ordinal) else {
             continue;
         };
         let Some(name) = replica.worker().map(str::to_owned) else {
             continue;
         };
-        let verdict = match draft.world.worker(&name) {
-            Some(worker) => verdict(draft, replica, worker),
-            None => absent(draft, replica),
+        let Some(verdict) = found(draft, replica) else {
+            continue;
         };
         match verdict {
             Verdict::Stays => {}
@@ -52,6 +53,15 @@ pub(super) fn judge(draft: &mut Draft<'_>) {
             }
         }
     }
+}
+
+/// What is to be thought of an attempt on a worker; `None` if it is on none.
+fn found(draft: &Draft<'_>, replica: &Replica) -> Option<Verdict> {
+    let worker = draft.world.worker(replica.worker()?);
+    Some(match worker {
+        Some(worker) => verdict(draft, replica, worker),
+        None => absent(draft, replica),
+    })
 }
 
 /// Until nothing of it can run on its worker any more; `becoming` puts it in `phase`.

@@ -125,11 +125,16 @@ fn moves(replica: &Replica) -> bool {
 
 /// Whom a move stands for, also one that is on its way out: it is a copy still.
 fn begun(service: &Service) -> BTreeSet<u32> {
-    let moves = service.replicas.values().filter_map(|r| match r.role {
+    let replicas = service.replicas.values();
+    replicas.filter_map(|replica| moved_by(replica)).collect()
+}
+
+/// Whom it stands for, if it is a move.
+fn moved_by(replica: &Replica) -> Option<u32> {
+    match replica.role {
         Role::Move { of } => Some(of),
         Role::Member | Role::Spare { .. } | Role::Surge { .. } => None,
-    });
-    moves.collect()
+    }
 }
 
 /// An update that is under way takes it off the worker by itself.
@@ -148,14 +153,12 @@ fn draining(draft: &Draft<'_>, replica: &Replica) -> bool {
 /// Moves that are not finished, by the worker that they are off: the old replica is still there.
 #[must_use]
 pub fn unfinished(service: &Service) -> BTreeMap<String, u32> {
-    let roles = service.roles();
+    let staying = service.replicas.values().filter(|r| !r.leaving());
+    let moved: BTreeSet<u32> = staying.filter_map(|r| moved_by(r)).collect();
     let mut by_worker = BTreeMap::new();
     for replica in service.replicas.values() {
         let going = replica.stop.is_some_and(|stop| stop.why == StopWhy::Moved);
-        let role = Role::Move {
-            of: replica.ordinal,
-        };
-        if (going || roles.contains(&role))
+        if (going || moved.contains(&replica.ordinal))
             && let Some(worker) = replica.worker()
         {
             *by_worker.entry(worker.to_owned()).or_default() += 1;

@@ -14,7 +14,8 @@ use crate::domain::time::Time;
 
 /// Gives up on replicas whose retry is due and not allowed any more.
 pub(super) fn check_limits(draft: &mut Draft<'_>) {
-    for ordinal in draft.which(|replica| replica.stop.is_none()) {
+    let waits = |replica: &Replica| replica.stop.is_none() && replica.state.backoff().is_some();
+    for ordinal in draft.which(waits) {
         if draft.service.header.intent != Intent::Run {
             // One of those before was the last straw.
             return;
@@ -39,7 +40,11 @@ pub(super) fn place_due(draft: &mut Draft<'_>) {
     if draft.service.header.intent != Intent::Run {
         return;
     }
-    for ordinal in draft.which(|replica| replica.stop.is_none()) {
+    let waits = |replica: &Replica| {
+        let due_some_time = matches!(replica.state, State::Pending { .. } | State::Backoff(_));
+        replica.stop.is_none() && due_some_time
+    };
+    for ordinal in draft.which(waits) {
         let Some(replica) = draft.replica(ordinal) else {
             continue;
         };

@@ -35,7 +35,13 @@ pub(super) fn note(draft: &mut Draft<'_>) {
         .retry
         .as_ref()
         .map_or(defaults::retry().stable, |r| r.stable);
-    for ordinal in draft.which(|_| true) {
+    // Of thousands that have been ready for long, nothing is to be noted.
+    let settled = |replica: &Replica| {
+        let proven = draft.service.header.proven;
+        let proven = proven.is_some_and(|proven| proven.same(&replica.edition));
+        !replica.first_start && (!replica.ready() || proven && replica.episode.is_none())
+    };
+    for ordinal in draft.which(|replica| !settled(replica)) {
         let Some(replica) = draft.replica(ordinal) else {
             continue;
         };
