@@ -6,6 +6,7 @@ pub(crate) mod commit;
 pub(crate) mod duty;
 pub(crate) mod forget;
 pub(crate) mod journal;
+pub(crate) mod learning;
 pub(crate) mod passes;
 pub(crate) mod reading;
 
@@ -37,6 +38,7 @@ use crate::state::view::{Stored, Uid, View};
 use crate::wakes::Wakes;
 use commit::Draft;
 use duty::Duty;
+use learning::{Line, Source};
 
 /// Changes services. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -46,7 +48,7 @@ pub(crate) struct Engine(Arc<Inner>);
 struct Inner {
     parts: Parts,
     /// One change of a service at a time; services do not wait for each other.
-    locks: Mutex<FxHashMap<Uid, Arc<AsyncMutex<()>>>>,
+    turns: Mutex<FxHashMap<Uid, Arc<Turns>>>,
     /// Unfinished moves by worker and service.
     moves: Mutex<BTreeMap<String, BTreeMap<Uid, u32>>>,
     journal: journal::Journal,
@@ -55,6 +57,26 @@ struct Inner {
     /// Set while this instance leads.
     duty: watch::Sender<Option<Duty>>,
     barrier: Barrier,
+}
+
+/// Who changes a service next.
+#[derive(Debug, Default)]
+struct Turns {
+    /// Held by whoever changes it.
+    change: AsyncMutex<()>,
+    /// What agents told.
+    agents: Line,
+    /// What the registry told.
+    registry: Line,
+}
+
+impl Turns {
+    fn line(&self, source: Source) -> &Line {
+        match source {
+            Source::Agents => &self.agents,
+            Source::Registry => &self.registry,
+        }
+    }
 }
 
 /// What an engine works with.
@@ -73,7 +95,7 @@ pub(crate) struct Parts {
 }
 
 /// Why a change was not made.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum Error<E> {
     /// By its own rules.
     #[error("refused")]
@@ -186,7 +208,7 @@ impl Engine {
         }
         Self(Arc::new(Inner {
             parts,
-            locks: Mutex::default(),
+            turns: Mutex::default(),
             moves: Mutex::default(),
             journal,
             epoch,
@@ -217,10 +239,20 @@ impl Engine {
         &self,
         uid: &str,
         cause: &Cause,
+        alter: impl FnMut(&mut Service, Time) -> Result<(), E>,
+    ) -> Result<Changed, Error<E>> {
+        let turns = self.turns_of(uid);
+        let _turn = turns.change.lock().await;
+        self.change_in_turn(uid, cause, alter).await
+    }
+
+    /// The same, for whoever has the turn.
+    async fn change_in_turn<E>(
+        &self,
+        uid: &str,
+        cause: &Cause,
         mut alter: impl FnMut(&mut Service, Time) -> Result<(), E>,
     ) -> Result<Changed, Error<E>> {
-        let lock = self.lock_of(uid);
-        let _turn = lock.lock().await;
         let mut duty = self.duty();
         // What the leader does of its own accord is looked at again by itself.
         let mut in_step = cause.whose == Whose::Leaders;
@@ -451,14 +483,14 @@ impl Engine {
         current.map_or_else(|| Arc::new(after), |stored| stored.service)
     }
 
-    fn lock_of(&self, uid: &str) -> Arc<AsyncMutex<()>> {
-        let mut locks = self.0.locks.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(lock) = locks.get(uid) {
-            return Arc::clone(lock);
+    fn turns_of(&self, uid: &str) -> Arc<Turns> {
+        let mut all = self.0.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(turns) = all.get(uid) {
+            return Arc::clone(turns);
         }
-        let lock = Arc::new(AsyncMutex::new(()));
-        locks.insert(Arc::from(uid), Arc::clone(&lock));
-        lock
+        let turns = Arc::new(Turns::default());
+        all.insert(Arc::from(uid), Arc::clone(&turns));
+        turns
     }
 
     /// What happened elsewhere is known here from now on.
@@ -478,8 +510,8 @@ impl Engine {
 
     /// Forgets the turn-taking of a service that is gone.
     pub(crate) fn forget(&self, uid: &str) {
-        let mut locks = self.0.locks.lock().unwrap_or_else(PoisonError::into_inner);
-        locks.remove(uid);
+        let mut all = self.0.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        all.remove(uid);
     }
 
     fn moves_elsewhere(&self, uid: &Uid) -> BTreeMap<String, u32> {

@@ -4,25 +4,29 @@
 //! executor acts for one leadership, and ends with it.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use muster_proto::workers::v1::workers_service_client::WorkersServiceClient;
 use muster_runtime::backoff::Policy;
 use muster_runtime::connect::Channel;
 use muster_runtime::shutdown::Phase;
 use muster_runtime::task::Tasks;
+use rustc_hash::FxHashMap;
 use tokio::sync::{Semaphore, watch};
 
 use crate::crash::Step;
-use crate::domain::replica::State;
 use crate::domain::replica::observe::Observation;
-use crate::domain::service::Service;
-use crate::domain::time::Time;
-use crate::engine::{Cause, Engine, Error};
+use crate::domain::replica::{Replica, State};
+use crate::domain::service::{Service, differing};
+use crate::engine::learning::{Learnt, Overtaken, Source, What};
+use crate::engine::{Engine, Error};
 use crate::registry::calls::{self, Answer, Owner};
 
 /// Calls at the registry at once: more only queue there.
 const SIDE_BY_SIDE: usize = 64;
+
+/// Of these for one service: thousands that one asks for must not hold up the few that another does.
+const FOR_ONE: usize = 32;
 
 /// How long a call that is answered UNAVAILABLE waits before it is made again.
 const AGAIN: Policy = Policy::doubling(
@@ -42,10 +46,18 @@ struct Inner {
     owner: Owner,
     /// Whose term the registry has taken last: nothing is asked before it is ours.
     claimed: watch::Receiver<Option<Owner>>,
-    under_way: Mutex<HashSet<Wish>>,
+    /// By the uid of the service; of those alone that have any.
+    under_way: Mutex<FxHashMap<String, UnderWay>>,
     permits: Semaphore,
     /// Closed when the leadership has ended.
     working: watch::Receiver<()>,
+}
+
+/// What is under way for one service.
+#[derive(Debug)]
+struct UnderWay {
+    wishes: HashSet<Wish>,
+    permits: Arc<Semaphore>,
 }
 
 /// While this is there, the executor works; when it goes, all that is under way is dropped where it is.
@@ -98,33 +110,70 @@ impl Executor {
 
     /// Begins whatever this service's records wish for and is not under way.
     pub(crate) fn consider(&self, service: &Service) {
+        self.begin_all(service, service.replicas.values());
+    }
+
+    /// The same where another revision of the service was considered before: only what differs wishes for more.
+    pub(crate) fn consider_again(&self, before: &Service, service: &Service) {
+        let epoch = self.0.engine.epoch();
+        if !before.is_of(epoch) && service.is_of(epoch) {
+            return self.consider(service);
+        }
+        let fresh = differing(Some(before), Some(service));
+        self.begin_all(service, fresh.filter_map(|(_, replica)| replica));
+    }
+
+    fn begin_all<'a>(&self, service: &Service, replicas: impl Iterator<Item = &'a Arc<Replica>>) {
         if !service.is_of(self.0.engine.epoch()) {
             // Its next plan takes it there, and the attempt that it asks for gets another number.
             return;
         }
-        for wish in wishes(service) {
-            let fresh = self.lock().insert(wish.clone());
-            if fresh {
-                let executor = self.clone();
-                let mut working = self.0.working.clone();
-                let name = match &wish {
-                    Wish::Allocate { .. } => "allocate",
-                    Wish::Release { .. } => "release",
-                };
-                // A wish stays recorded, and a registry that is away must not hold up the end.
-                self.0.tasks.until(Phase::Loops, name, async move {
-                    tokio::select! {
-                        biased;
-                        // Nothing is ever sent: it ends when the sender goes.
-                        _ = working.changed() => {}
-                        () = executor.fulfil(&wish) => {}
-                    }
-                });
+        for wish in replicas.flat_map(|replica| wishes(service, replica)) {
+            self.begin(wish);
+        }
+    }
+
+    fn begin(&self, wish: Wish) {
+        let permits = {
+            let mut all = self.lock();
+            let under_way = all.entry(wish.uid().to_owned());
+            let under_way = under_way.or_insert_with(|| UnderWay {
+                wishes: HashSet::new(),
+                permits: Arc::new(Semaphore::new(FOR_ONE)),
+            });
+            if !under_way.wishes.insert(wish.clone()) {
+                return;
+            }
+            Arc::clone(&under_way.permits)
+        };
+        let executor = self.clone();
+        let mut working = self.0.working.clone();
+        let name = match &wish {
+            Wish::Allocate { .. } => "allocate",
+            Wish::Release { .. } => "release",
+        };
+        // A wish stays recorded, and a registry that is away must not hold up the end.
+        self.0.tasks.until(Phase::Loops, name, async move {
+            tokio::select! {
+                biased;
+                // Nothing is ever sent: it ends when the sender goes.
+                _ = working.changed() => {}
+                () = executor.fulfil(&wish, &permits) => {}
+            }
+        });
+    }
+
+    fn end(&self, wish: &Wish) {
+        let mut all = self.lock();
+        if let Some(under_way) = all.get_mut(wish.uid()) {
+            under_way.wishes.remove(wish);
+            if under_way.wishes.is_empty() {
+                all.remove(wish.uid());
             }
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<Wish>> {
+    fn lock(&self) -> MutexGuard<'_, FxHashMap<String, UnderWay>> {
         self.0
             .under_way
             .lock()
@@ -132,108 +181,100 @@ impl Executor {
     }
 
     /// Works at a wish until it is answered or not wished any more.
-    async fn fulfil(&self, wish: &Wish) {
+    async fn fulfil(&self, wish: &Wish, permits: &Semaphore) {
         let engine = &self.0.engine;
         let seed = self.0.permits.available_permits() as u64;
         let mut tries = 0;
         while let Some(service) = still_wished(engine, wish) {
-            if self.attempt(engine, wish, &service).await {
+            if self.attempt(engine, wish, &service, permits).await {
                 break;
             }
             let delay = AGAIN.delay(tries, seed);
             tries = tries.saturating_add(1);
             tokio::time::sleep(delay).await;
         }
-        self.lock().remove(wish);
+        self.end(wish);
         // What was recorded while this was under way may wish for more.
         if let Some(stored) = engine.parts().view.get(wish.uid()) {
-            self.consider(&stored.service);
+            let replica = stored.service.replicas.get(&wish.ordinal());
+            self.begin_all(&stored.service, replica.into_iter());
         }
     }
 
     /// One try; true once the outcome is recorded.
-    async fn attempt(&self, engine: &Engine, wish: &Wish, service: &Service) -> bool {
+    async fn attempt(
+        &self,
+        engine: &Engine,
+        wish: &Wish,
+        service: &Service,
+        permits: &Semaphore,
+    ) -> bool {
         let mut claimed = self.0.claimed.clone();
         let ours = |taken: &Option<Owner>| taken.as_ref() == Some(&self.0.owner);
         if claimed.wait_for(ours).await.is_err() {
             return true;
         }
-        let Ok(_permit) = self.0.permits.acquire().await else {
-            return true;
+        let what = {
+            // Nobody waits for the registry while an answer of it is recorded.
+            let (Ok(_own), Ok(_permit)) = (permits.acquire().await, self.0.permits.acquire().await)
+            else {
+                return true;
+            };
+            self.call(engine, wish, service).await
         };
+        let Some(what) = what else {
+            return false;
+        };
+        let ordinal = wish.ordinal();
+        let learnt = vec![Learnt { ordinal, what }];
+        recorded(engine.learn(wish.uid(), Source::Registry, learnt).await)
+    }
+
+    /// What the registry says to a wish; `None` if it has to be asked again.
+    async fn call(&self, engine: &Engine, wish: &Wish, service: &Service) -> Option<What> {
+        let registry = self.0.registry.clone();
         match wish {
             Wish::Allocate {
                 ordinal, attempt, ..
             } => {
-                let Some(request) = calls::allocate(service, *ordinal, &self.0.owner) else {
-                    return true;
-                };
-                let answer = calls::ask(self.0.registry.clone(), request, engine.now()).await;
-                self.record_allocation(engine, service, (*ordinal, *attempt), answer)
-                    .await
+                let request = calls::allocate(service, *ordinal, &self.0.owner)?;
+                let answer = calls::ask(registry, request, engine.now()).await;
+                Some(What::Of(*attempt, observed(engine, answer)?))
             }
-            Wish::Release {
-                ordinal,
-                allocation,
-                ..
-            } => {
+            Wish::Release { allocation, .. } => {
                 let request = calls::release(service, allocation, &self.0.owner);
-                if !calls::give_back(self.0.registry.clone(), request).await {
-                    return false;
+                if !calls::give_back(registry, request).await {
+                    return None;
                 }
                 engine.parts().crash.at(Step::RoomReturned);
-                let released = |service: &mut Service, _: Time| {
-                    if let Some(replica) = service.replica_mut(*ordinal) {
-                        let _ = replica.released(allocation);
-                    }
-                    Ok::<(), std::convert::Infallible>(())
-                };
-                recorded(engine.change(wish.uid(), &Cause::system(), released).await)
+                Some(What::Released(allocation.clone()))
             }
         }
     }
-
-    async fn record_allocation(
-        &self,
-        engine: &Engine,
-        service: &Service,
-        (ordinal, attempt): (u32, u32),
-        answer: Answer,
-    ) -> bool {
-        let observation = match answer {
-            Answer::Given(mut room) => {
-                engine.parts().crash.at(Step::RoomGiven);
-                let fleet = &engine.parts().fleet;
-                room.region = fleet.with_worker(&room.worker, |worker| {
-                    worker.map_or_else(String::new, |worker| worker.region.clone())
-                });
-                Observation::Allocated(room)
-            }
-            Answer::Refused(message) => Observation::Refused { message },
-            Answer::Void => Observation::Void,
-            Answer::UsedUp => Observation::UsedUp,
-            Answer::Unknown => return false,
-        };
-        let observe = |service: &mut Service, now: Time| {
-            if let Some(replica) = service.replica_mut(ordinal) {
-                // What is of no use any more is let go: the reconciliation gives such room back.
-                let _ = replica.observe(attempt, observation.clone(), now);
-            }
-            Ok::<(), std::convert::Infallible>(())
-        };
-        recorded(
-            engine
-                .change(&service.header.uid, &Cause::system(), observe)
-                .await,
-        )
-    }
 }
 
-fn recorded<T>(outcome: Result<T, Error<std::convert::Infallible>>) -> bool {
+fn observed(engine: &Engine, answer: Answer) -> Option<Observation> {
+    Some(match answer {
+        Answer::Given(mut room) => {
+            engine.parts().crash.at(Step::RoomGiven);
+            let fleet = &engine.parts().fleet;
+            room.region = fleet.with_worker(&room.worker, |worker| {
+                worker.map_or_else(String::new, |worker| worker.region.clone())
+            });
+            Observation::Allocated(room)
+        }
+        Answer::Refused(message) => Observation::Refused { message },
+        Answer::Void => Observation::Void,
+        Answer::UsedUp => Observation::UsedUp,
+        Answer::Unknown => return None,
+    })
+}
+
+fn recorded(outcome: Result<(), Error<Overtaken>>) -> bool {
     match outcome {
         // Whoever leads instead asks again under the same id.
-        Ok(_) | Err(Error::Gone | Error::Repeated | Error::NotLeading) => true,
-        Err(Error::Refused(never)) => match never {},
+        Ok(()) | Err(Error::Gone | Error::Repeated | Error::NotLeading) => true,
+        Err(Error::Refused(Overtaken)) => false,
         Err(Error::Store(error)) => {
             tracing::warn!(%error, "an answer of the registry could not be stored");
             false
@@ -247,40 +288,46 @@ impl Wish {
             Self::Allocate { uid, .. } | Self::Release { uid, .. } => uid,
         }
     }
+
+    fn ordinal(&self) -> u32 {
+        match self {
+            Self::Allocate { ordinal, .. } | Self::Release { ordinal, .. } => *ordinal,
+        }
+    }
 }
 
-fn wishes(service: &Service) -> Vec<Wish> {
-    let uid = &service.header.uid;
+/// What one replica of a service wishes for.
+fn wishes(service: &Service, replica: &Replica) -> Vec<Wish> {
+    let (uid, ordinal) = (&service.header.uid, replica.ordinal);
     let mut wishes = Vec::new();
-    for (ordinal, replica) in &service.replicas {
-        if let (State::Placing(_), Some(attempt)) = (&replica.state, &replica.attempt) {
-            wishes.push(Wish::Allocate {
-                uid: uid.clone(),
-                ordinal: *ordinal,
-                attempt: attempt.number,
-            });
-        }
-        // What has ended is planned first: the next attempt may take its room over.
-        let unplanned = matches!(replica.state, State::Ended);
-        let room = replica
-            .attempt
-            .as_ref()
-            .and_then(|attempt| attempt.allocation.as_ref());
-        let room = room.filter(|_| unplanned).map(|room| &room.id);
-        for allocation in replica.releases.iter().filter(|id| Some(*id) != room) {
-            wishes.push(Wish::Release {
-                uid: uid.clone(),
-                ordinal: *ordinal,
-                allocation: allocation.clone(),
-            });
-        }
+    if let (State::Placing(_), Some(attempt)) = (&replica.state, &replica.attempt) {
+        wishes.push(Wish::Allocate {
+            uid: uid.clone(),
+            ordinal,
+            attempt: attempt.number,
+        });
+    }
+    // What has ended is planned first: the next attempt may take its room over.
+    let unplanned = matches!(replica.state, State::Ended);
+    let room = replica
+        .attempt
+        .as_ref()
+        .and_then(|attempt| attempt.allocation.as_ref());
+    let room = room.filter(|_| unplanned).map(|room| &room.id);
+    for allocation in replica.releases.iter().filter(|id| Some(*id) != room) {
+        wishes.push(Wish::Release {
+            uid: uid.clone(),
+            ordinal,
+            allocation: allocation.clone(),
+        });
     }
     wishes
 }
 
 fn still_wished(engine: &Engine, wish: &Wish) -> Option<Arc<Service>> {
     let stored = engine.parts().view.get(wish.uid())?;
-    wishes(&stored.service)
+    let replica = stored.service.replicas.get(&wish.ordinal())?;
+    wishes(&stored.service, replica)
         .contains(wish)
         .then_some(stored.service)
 }

@@ -475,3 +475,40 @@ async fn a_change_in_place_reaches_more_replicas_than_one_transaction_takes() {
         .await;
     sandbox.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn very_many_that_are_given_back_hold_up_no_other_service() {
+    let mut sandbox = Sandbox::start(&[100]).await;
+    let mut few = spec("few", 1);
+    few.retry = Some(at_once());
+    sandbox.create(few).await;
+    sandbox.create(spec("many", 90)).await;
+    sandbox.until_phase("few", ServicePhase::Healthy).await;
+    sandbox.until_phase("many", ServicePhase::Healthy).await;
+    sandbox.registry.hold_releases(true);
+    let request = DeleteServiceRequest {
+        name: "many".to_owned(),
+        ..DeleteServiceRequest::default()
+    };
+    sandbox.client.delete_service(request).await.unwrap();
+    let stopped = i32::from(ReplicaPhase::Stopped);
+    let replicas = sandbox
+        .until("stopped", |replicas| {
+            replicas[1..].iter().all(|replica| replica.phase == stopped)
+        })
+        .await;
+    let attempt = replicas[0].attempt.clone().unwrap();
+    sandbox.agent("w1").exit(&attempt.id, 1).await;
+    sandbox
+        .until("restarted", |replicas| {
+            let attempt = replicas[0].attempt.as_ref().unwrap();
+            attempt.number == 2 && replicas[0].phase == i32::from(ReplicaPhase::Ready)
+        })
+        .await;
+    // It was given room before all that came back earlier was taken.
+    let calls = sandbox.registry.release_calls();
+    assert!(calls <= 64, "{calls} of 90");
+    sandbox.registry.hold_releases(false);
+    sandbox.until("gone", |replicas| replicas.len() == 1).await;
+    sandbox.stop().await;
+}

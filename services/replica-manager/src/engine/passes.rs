@@ -57,7 +57,10 @@ fn see_to(engine: &Engine, duty: &Duty, touched: &Touched) {
     let parts = engine.parts();
     parts.metrics.changed(touched, engine.now());
     if let Some(service) = &touched.after {
-        duty.executor.consider(service);
+        match &touched.before {
+            Some(before) => duty.executor.consider_again(before, service),
+            None => duty.executor.consider(service),
+        }
         // Another instance may have changed it, which plans nothing. Planned once more, what this one has
         // planned stays as it is.
         if parts.store.is_shared() {

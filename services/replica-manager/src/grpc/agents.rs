@@ -18,15 +18,14 @@ use super::watches::Stream;
 use super::{Api, errors};
 use crate::crash::Step;
 use crate::domain::replica::observe::Observation;
-use crate::domain::service::Service;
 use crate::domain::service::epoch::Knowledge;
 use crate::domain::spec::Metric;
-use crate::domain::time::Time;
-use crate::engine::{Cause, Error};
+use crate::engine::Error;
+use crate::engine::learning::{Learnt, Overtaken, Source, What};
 use crate::load::Sample;
 
-/// Replicas of one service that one transaction learns of: with as many more as a plan touches at once, the
-/// service itself, its versions and the events, they stay within the 80 records that a transaction takes.
+/// Replicas of one service that are learnt of together at the least: with as many more as a plan touches at once, they
+/// fit a transaction whatever was printed.
 pub(crate) const AT_ONCE: usize = 12;
 
 /// Services of one report that are changed side by side.
@@ -260,23 +259,6 @@ impl Api {
         uid: &str,
         reports: &[(AttemptId, wire::AttemptReport)],
     ) -> Result<(), muster_store::Error> {
-        let mut known = None;
-        let observe = |service: &mut Service, now: Time| {
-            // Whoever told another instance of the same meanwhile may have told what is newer.
-            let is = since(service, reports);
-            if *known.get_or_insert_with(|| is.clone()) != is {
-                return Err(Overtaken);
-            }
-            for (id, report) in reports {
-                let parsed = parse_report(report, now);
-                let replica = service.replica_mut(id.ordinal);
-                if let (Some(replica), Some(parsed)) = (replica, parsed) {
-                    // What is about an attempt that is past that needs no record.
-                    let _ = replica.observe(id.number, Observation::Reported(parsed), now);
-                }
-            }
-            Ok(())
-        };
         for (id, report) in reports {
             self.take_sample(id, report);
             let ended = report.phase == i32::from(wire::AttemptPhase::Ended);
@@ -287,8 +269,17 @@ impl Api {
             };
             self.engine.parts().crash.at(step);
         }
-        match self.engine.change(uid, &Cause::by("agent"), observe).await {
-            Ok(_) | Err(Error::Gone) => Ok(()),
+        let now = self.engine.now();
+        let learnt = reports.iter().filter_map(|(id, report)| {
+            let report = parse_report(report, now)?;
+            Some(Learnt {
+                ordinal: id.ordinal,
+                what: What::Of(id.number, Observation::Reported(report)),
+            })
+        });
+        let learnt = self.engine.learn(uid, Source::Agents, learnt.collect());
+        match learnt.await {
+            Ok(()) | Err(Error::Gone) => Ok(()),
             Err(Error::Refused(Overtaken)) => {
                 let words = "what was reported has changed meanwhile, it has to be told anew";
                 Err(muster_store::Error::Unavailable(words.to_owned()))
@@ -315,19 +306,6 @@ impl Api {
             .loads
             .sample(&id.uid, id.ordinal, sample);
     }
-}
-
-/// What is reported has changed while it was being recorded: which of both came first is not known.
-struct Overtaken;
-
-/// Since when the replicas that are spoken of are what they are.
-fn since(service: &Service, reports: &[(AttemptId, wire::AttemptReport)]) -> Vec<Option<Time>> {
-    let replicas = reports
-        .iter()
-        .map(|(id, _)| service.replicas.get(&id.ordinal));
-    replicas
-        .map(|replica| replica.map(|replica| replica.since))
-        .collect()
 }
 
 /// What is no worker's name could be taken for a part of another's key.

@@ -39,6 +39,9 @@ struct State {
     lose_answers: bool,
     /// Allocations that nobody can release.
     kept: BTreeSet<String>,
+    /// No release is answered.
+    holds_releases: bool,
+    release_calls: usize,
     term: Option<OwnerTerm>,
     next: u64,
     freed: u64,
@@ -145,6 +148,15 @@ impl Registry {
     /// Nobody can release this allocation.
     pub fn keep(&self, id: &str) {
         self.state().kept.insert(id.to_owned());
+    }
+
+    /// From now on no release is answered, or each again.
+    pub fn hold_releases(&self, hold: bool) {
+        self.state().holds_releases = hold;
+    }
+
+    pub fn release_calls(&self) -> usize {
+        self.state().release_calls
     }
 
     /// An allocation ends without its owner's doing.
@@ -449,6 +461,10 @@ impl WorkersService for Registry {
         request: Request<ReleaseRequest>,
     ) -> Result<Response<ReleaseResponse>, Status> {
         self.up()?;
+        self.state().release_calls += 1;
+        while self.state().holds_releases {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
         let asked = request.into_inner();
         let mut state = self.state();
         state.check_term(asked.owner_term.as_ref())?;

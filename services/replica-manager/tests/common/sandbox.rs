@@ -109,7 +109,10 @@ impl Sandbox {
     }
 
     pub async fn replicas(&mut self) -> Vec<Replica> {
-        let request = ListReplicasRequest::default();
+        let request = ListReplicasRequest {
+            page_size: 1000,
+            ..ListReplicasRequest::default()
+        };
         self.client
             .list_replicas(request)
             .await
