@@ -1,11 +1,13 @@
 //! The two loops of the engine: one folds what the store made durable into the view, in its order; the
 //! other plans the services that something happened to, or whose time has come.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use muster_store::{Revision, Watch};
 use tokio::time::Instant;
 
@@ -13,7 +15,7 @@ use super::duty::Duty;
 use super::{Cause, Engine, Error};
 use crate::domain::time::Time;
 use crate::state::hubs::Hubs;
-use crate::state::view::Touched;
+use crate::state::view::{Touched, Uid};
 
 /// Services planned side by side: enough to fill a group commit, few enough to bound memory.
 const SIDE_BY_SIDE: usize = 64;
@@ -83,6 +85,9 @@ const COUNTED_EVERY: Duration = Duration::from_secs(5);
 /// Plans whatever is to be planned, for as long as this instance leads.
 pub(crate) async fn plan_due(engine: &Engine) {
     let mut last = Time::default();
+    // Woken, and to be planned once nobody plans it and there is room; no service waits for another's plan.
+    let mut waiting = BTreeSet::new();
+    let (mut planned, mut passes) = (BTreeSet::new(), FuturesUnordered::new());
     loop {
         let parts = engine.parts();
         let now = engine.now();
@@ -93,13 +98,24 @@ pub(crate) async fn plan_due(engine: &Engine) {
         }
         last = now;
         let due = parts.wakes.take(now);
-        futures_util::stream::iter(due.now)
-            .for_each_concurrent(SIDE_BY_SIDE, |uid| async move { pass(engine, &uid).await })
-            .await;
+        waiting.extend(due.now);
+        let room = SIDE_BY_SIDE - planned.len();
+        let next = waiting.difference(&planned).take(room).cloned();
+        for uid in next.collect::<Vec<Uid>>() {
+            waiting.remove(&uid);
+            planned.insert(uid.clone());
+            passes.push(async move {
+                pass(engine, &uid).await;
+                uid
+            });
+        }
         let until = due
             .next
             .map_or(PERIOD, |at| engine.now().until(at).min(PERIOD));
         tokio::select! {
+            Some(uid) = passes.next() => {
+                planned.remove(&uid);
+            }
             () = parts.wakes.rung() => {}
             () = tokio::time::sleep_until(Instant::now() + until) => {}
         }
@@ -115,6 +131,37 @@ async fn pass(engine: &Engine, uid: &Arc<str>) {
             tracing::warn!(service = %uid, %error, "a plan could not be stored");
             let again = engine.now() + AFTER_FAILURE;
             engine.parts().wakes.set(uid, Some(again));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::learning::tests::{UID, engine_of};
+    use super::*;
+
+    #[tokio::test]
+    async fn a_service_that_is_being_changed_holds_up_no_other_plan() {
+        let engine = engine_of(1).await;
+        let turns = engine.turns_of(UID);
+        let _turn = turns.change.lock().await;
+        let (changed, other) = (Uid::from(UID), Uid::from("other"));
+        let (wakes, all) = (&engine.parts().wakes, &engine.0.turns);
+        wakes.wake(&changed);
+        let looks = async {
+            while !wakes.take(engine.now()).now.is_empty() {
+                tokio::task::yield_now().await;
+            }
+            wakes.wake(&other);
+            while !all.lock().unwrap().contains_key(&other) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = plan_due(&engine) => {}
+            () = looks => {}
+            () = tokio::time::sleep(PERIOD) => panic!("not planned"),
         }
     }
 }
