@@ -64,6 +64,7 @@ fn round(draft: &mut Draft<'_>) {
     lost::judge(draft);
     settle::note(draft);
     failures::decide(draft);
+    retries::wait_anew(draft);
     retries::check_limits(draft);
     if draft.service.header.intent == Intent::Run {
         keep_running(draft);

@@ -83,6 +83,9 @@ pub struct Header {
     /// Replicas that had given up before are to be tried anew.
     #[serde(default)]
     pub tried_anew: Option<Time>,
+    /// Retries that were waited for before wait as the policy says now.
+    #[serde(default)]
+    pub waits_anew: Option<Time>,
     /// Changes by callers: what the etag covers.
     pub writes: u64,
     /// How it is.

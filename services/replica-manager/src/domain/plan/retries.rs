@@ -12,6 +12,28 @@ use crate::domain::service::apply::Action;
 use crate::domain::service::{Failure, FailureReason, Intent};
 use crate::domain::time::Time;
 
+/// What was waited for when the policy changed is waited for as it says now.
+pub(super) fn wait_anew(draft: &mut Draft<'_>) {
+    let Some(changed) = draft.service.header.waits_anew else {
+        return;
+    };
+    for ordinal in draft.which(|replica| replica.since <= changed) {
+        if let Some(due) = draft.replica(ordinal).and_then(|r| due_anew(draft, r)) {
+            draft.act(Action::Retime { ordinal, due });
+        }
+    }
+}
+
+/// When its retry is due by the policy, if that is another time than it waits for.
+fn due_anew(draft: &Draft<'_>, replica: &Replica) -> Option<Time> {
+    let retry = draft.service.spec().retry.as_ref()?;
+    let wait = replica.state.backoff()?;
+    let episode = replica.episode.as_ref()?;
+    let id = draft.service.attempt_id(replica.ordinal, replica.attempts);
+    let due = replica.since + episode.delay(retry, wait.class, &id);
+    (due != wait.due).then_some(due)
+}
+
 /// Gives up on replicas whose retry is due and not allowed any more.
 pub(super) fn check_limits(draft: &mut Draft<'_>) {
     let waits = |replica: &Replica| replica.stop.is_none() && replica.state.backoff().is_some();

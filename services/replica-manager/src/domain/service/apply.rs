@@ -70,6 +70,13 @@ pub enum Action {
         /// The replica.
         ordinal: u32,
     },
+    /// It waits for its next attempt until another time.
+    Retime {
+        /// The replica.
+        ordinal: u32,
+        /// That time.
+        due: Time,
+    },
     /// It takes the version of a change in place.
     Renumber {
         /// The replica.
@@ -163,6 +170,7 @@ impl Action {
             | Self::Wait { ordinal, .. }
             | Self::Free { ordinal }
             | Self::SetBack { ordinal }
+            | Self::Retime { ordinal, .. }
             | Self::Renumber { ordinal, .. }
             | Self::Revive { ordinal, .. }
             | Self::Exhaust { ordinal, .. }
@@ -209,6 +217,7 @@ impl Service {
             | Action::Wait { ordinal, .. }
             | Action::Free { ordinal }
             | Action::SetBack { ordinal }
+            | Action::Retime { ordinal, .. }
             | Action::Renumber { ordinal, .. }
             | Action::Revive { ordinal, .. }
             | Action::Exhaust { ordinal, .. }
@@ -280,6 +289,7 @@ impl Replica {
             Action::Wait { .. } => self.wait(action, room, now),
             Action::Free { .. } => self.release_hold(),
             Action::SetBack { .. } => self.set_back(now),
+            Action::Retime { due, .. } => self.retime(*due),
             Action::Renumber { version, .. } => self.renumber(*version),
             Action::Revive { edition, .. } => self.revive(*edition, now),
             Action::Exhaust {
@@ -383,6 +393,12 @@ impl Replica {
         }
         self.since = now;
         self.placeless = self.placeless.map(|since| since.min(now));
+    }
+
+    fn retime(&mut self, due: Time) {
+        if let State::Backoff(wait) = &mut self.state {
+            wait.due = due;
+        }
     }
 
     fn renumber(&mut self, version: u64) {

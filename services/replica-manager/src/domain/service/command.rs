@@ -11,10 +11,7 @@ use crate::domain::spec::{Count, Spec};
 use crate::domain::status::{Counts, ServicePhase, Status};
 use crate::domain::time::Time;
 
-use super::{Header, Intent, Reached, Service, Totals, attempt_id};
-
-/// Replicas that one wish changes at most, beside the service itself.
-const AT_ONCE: usize = 40;
+use super::{Header, Intent, Reached, Service, Totals};
 
 /// Who a service is, for its creation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +66,7 @@ impl Service {
             epoch: String::new(),
             attempts_from: 0,
             tried_anew: None,
+            waits_anew: None,
             writes: 1,
             status: Status {
                 phase: ServicePhase::Pending,
@@ -106,7 +104,7 @@ impl Service {
         let version = before + 1;
         let old = std::mem::replace(&mut self.applied, Arc::new(spec));
         if old.retry != self.applied.retry {
-            self.wait_anew();
+            self.header.waits_anew = Some(now);
         }
         if self.applied.scaling.is_none() {
             self.header.autoscaler = Autoscaler::default();
@@ -132,25 +130,6 @@ impl Service {
         let needed = self.versions_in_use();
         self.earlier.retain(|version, _| needed.contains(version));
         Ok(())
-    }
-
-    /// Those that wait for a retry wait as the policy says now; of very many, as many as fit a transaction.
-    fn wait_anew(&mut self) {
-        let applied = Arc::clone(&self.applied);
-        let Some(retry) = &applied.retry else { return };
-        let uid = &self.header.uid;
-        let waiting = self.replicas.values_mut();
-        let waiting = waiting.filter(|replica| replica.state.backoff().is_some());
-        for replica in waiting.take(AT_ONCE) {
-            let (Some(wait), Some(episode)) = (replica.state.backoff(), &replica.episode) else {
-                continue;
-            };
-            let id = attempt_id(uid, replica.ordinal, replica.attempts);
-            let due = replica.since + episode.delay(retry, wait.class, &id);
-            if let State::Backoff(wait) = &mut Arc::make_mut(replica).state {
-                wait.due = due;
-            }
-        }
     }
 
     /// Gives the version of a change in place to all that need not be replaced for it, but for the replicas,
