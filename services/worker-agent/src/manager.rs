@@ -1,14 +1,13 @@
 //! Talks to the replica-manager: watches what is assigned, and reports what is seen. Two loops that
 //! never wait for each other. They decide when to speak; what an assignment means is the domain's.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use muster_proto::replicas::v1::assignment_change::Change;
 use muster_proto::replicas::v1::assignments_service_client::AssignmentsServiceClient;
 use muster_proto::replicas::v1::{
-    AttemptReport, ReportReplicasRequest, ReportReplicasResponse, WatchAssignmentsRequest,
+    ReportReplicasRequest, ReportReplicasResponse, WatchAssignmentsRequest,
     WatchAssignmentsResponse,
 };
 use muster_runtime::backoff::{self, Backoff};
@@ -25,6 +24,10 @@ use crate::domain::ids::AttemptId;
 use crate::shared::Shared;
 use crate::standing::{Registered, Standing};
 use crate::view::{Seen, View};
+
+mod stored;
+
+use stored::{Message, Stored};
 
 const REPORT_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -146,14 +149,6 @@ pub(crate) struct Reporter {
     pub(crate) connections: watch::Receiver<u64>,
 }
 
-/// What the manager has stored of what we see.
-#[derive(Debug, Default)]
-struct Stored {
-    revisions: BTreeMap<AttemptId, (u64, u64)>,
-    /// The connection on which everything was reported; absent before the first report.
-    connection: Option<u64>,
-}
-
 impl Reporter {
     /// Reports until the loops end.
     pub(crate) async fn run(mut self) -> Result<(), String> {
@@ -165,7 +160,7 @@ impl Reporter {
     }
 
     async fn report(&mut self) {
-        let mut stored = Stored::default();
+        let mut stored: Option<(u64, Stored)> = None;
         let mut trouble = Backoff::new(
             self.shared.config.retry,
             backoff::seed(&self.shared.config.name),
@@ -174,27 +169,22 @@ impl Reporter {
             let registered = until_registered(&self.shared.standing).await;
             let view = Arc::clone(&self.shared.view.borrow_and_update());
             let connection = *self.connections.borrow_and_update();
-            let whole = stored.connection != Some(connection);
-            let due = due(&view, &stored, whole);
-            if due.is_empty() && !whole {
+            // Behind a new connection there may be a manager that knows less.
+            let of_it = stored.take().filter(|(of, _)| *of == connection);
+            let (_, stored) = stored.insert(of_it.unwrap_or((connection, Stored::default())));
+            let Some(message) = stored.next(&view) else {
                 tokio::select! {
                     Ok(()) = self.shared.view.changed() => {}
                     Ok(()) = self.connections.changed() => {}
                     else => return,
                 }
                 continue;
-            }
-            let reports = due.iter().map(|(_, seen)| render(seen, whole)).collect();
-            match self.send(registered.generation, reports, whole).await {
+            };
+            match self.send(registered.generation, &message).await {
                 Ok(answer) => {
                     trouble.reset();
                     self.shared.standing.note_manager();
-                    stored.connection = Some(connection);
-                    let revisions = due.iter().map(|(id, seen)| ((*id).clone(), seen.revision));
-                    stored.revisions.extend(revisions);
-                    stored
-                        .revisions
-                        .retain(|id, _| view.attempts.contains_key(id));
+                    stored.note(&view, &message, &answer);
                     self.settle(&view, answer).await;
                 }
                 Err(status) => {
@@ -210,14 +200,13 @@ impl Reporter {
     async fn send(
         &mut self,
         generation: i64,
-        reports: Vec<AttemptReport>,
-        whole: bool,
+        message: &Message,
     ) -> Result<ReportReplicasResponse, Status> {
         let mut request = Request::new(ReportReplicasRequest {
             worker: self.shared.config.name.clone(),
             generation,
-            reports,
-            whole,
+            reports: message.reports.clone(),
+            whole: message.whole,
         });
         request.set_timeout(REPORT_DEADLINE);
         self.client
@@ -228,32 +217,17 @@ impl Reporter {
 
     /// Stops reporting ends that are stored, and those of attempts that nobody knows.
     async fn settle(&self, view: &View, answer: ReportReplicasResponse) {
-        let ended = |id: &AttemptId| {
-            view.attempts
-                .get(id)
-                .is_some_and(|seen| seen.report.end_time.is_some())
-        };
-        for id in answer
-            .forgotten_attempts
-            .iter()
-            .chain(&answer.unknown_attempts)
-        {
+        let ids = answer.forgotten_attempts.iter();
+        for id in ids.chain(&answer.unknown_attempts) {
             if let Ok(id) = AttemptId::parse(id)
-                && ended(&id)
+                && let Some(seen) = view.attempts.get(&id).filter(|seen| seen.has_ended())
             {
-                if let Some(seen) = view.attempts.get(&id) {
-                    self.note_told(seen);
-                }
+                self.note_told(seen);
                 self.shared.tell(Input::Settled(id)).await;
             }
         }
-        if !answer.unknown_attempts.is_empty() {
-            tracing::warn!(attempts = ?answer.unknown_attempts, "the replica-manager does not know what runs here: it is kept");
-        }
     }
-}
 
-impl Reporter {
     fn note_told(&self, seen: &Seen) {
         let ended = seen
             .report
@@ -262,22 +236,6 @@ impl Reporter {
         let since =
             ended.and_then(|ended| self.shared.context.clock.now().duration_since(ended).ok());
         self.shared.measures.note_told(since.unwrap_or_default());
-    }
-}
-
-/// What has to be reported now.
-fn due<'a>(view: &'a View, stored: &Stored, whole: bool) -> Vec<(&'a AttemptId, &'a Arc<Seen>)> {
-    let changed = |id: &AttemptId, seen: &Seen| stored.revisions.get(id) != Some(&seen.revision);
-    view.attempts
-        .iter()
-        .filter(|(id, seen)| !seen.settled && (whole || changed(id, seen)))
-        .collect()
-}
-
-fn render(seen: &Seen, whole: bool) -> AttemptReport {
-    AttemptReport {
-        assignment: whole.then(|| (*seen.assignment).clone()),
-        ..seen.report.clone()
     }
 }
 

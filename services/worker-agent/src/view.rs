@@ -42,3 +42,10 @@ pub(crate) struct Seen {
     /// What people are told.
     pub(crate) running: RunningAttempt,
 }
+
+impl Seen {
+    /// Whether nothing of it runs, nor will.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.report.end_time.is_some()
+    }
+}

@@ -171,6 +171,32 @@ async fn everyone_away_for_a_while_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_manager_that_does_not_know_what_runs_is_told_what_was_assigned() {
+    let fleet = Fleet::start().await;
+    let ids = ["unknown.0.1", "unknown.1.1"];
+    let _cleared = Cleared(&ids);
+    let agent = Agent::start(fleet.config()).await;
+    for id in ids {
+        fleet.assign(assignment(id, FOREVER));
+        fleet.until_phase(id, AttemptPhase::Ready).await;
+    }
+    let assigned = |id: &str| {
+        let manager = fleet.manager();
+        let all = manager.reports.iter().flat_map(|(_, one)| &one.reports);
+        let of_it = all.filter(|report| report.attempt_id == id && report.assignment.is_some());
+        of_it.count()
+    };
+    fleet.fail_manager(Some(Status::unavailable("away")));
+    pause(500).await;
+    fleet.manager().assignments.remove(ids[0]);
+    fleet.fail_manager(None);
+    until("it is told", || assigned(ids[0]) == 1).await;
+    assert_eq!(assigned(ids[1]), 0, "it knows");
+    agent.stop().await;
+    assert_eq!(assigned(ids[0]), 1, "once is enough");
+}
+
+#[tokio::test]
 async fn a_registry_that_forgot_is_told_what_runs() {
     let fleet = Fleet::start().await;
     let _cleared = Cleared(&["forgot.0.1"]);
