@@ -140,7 +140,7 @@ impl Registry {
             backoff::seed(&self.shared.config.name),
         );
         let mut next = Instant::now();
-        let mut told = 0;
+        let mut told = Some(0);
         loop {
             let leaving = self.wait(next, told, leave).await;
             let view = Arc::clone(&self.shared.view.borrow_and_update());
@@ -161,7 +161,7 @@ impl Registry {
                 Ok(answer) => {
                     trouble.reset();
                     self.check.ok("");
-                    told = view.held_revision;
+                    told = Some(view.held_revision);
                     terms = Terms::parse(answer.terms.as_ref());
                     next = sent.0 + terms.interval;
                     self.renew(sent.1, terms)?;
@@ -171,6 +171,7 @@ impl Registry {
                 }
                 Err(status) => {
                     self.check.failed(status.message());
+                    told = None;
                     match Details::of(&status) {
                         said if said.is(ErrorReason::Fenced) => return Ok(Over::Fenced),
                         said if said.is(ErrorReason::Reregister)
@@ -188,19 +189,23 @@ impl Registry {
         }
     }
 
-    /// Until a beat is due: by time, by a change of what is held since `told`, or to leave.
+    /// Until a beat is due: by time, by a change of what is held since `told`, or to leave. With
+    /// nothing told, because the last beat failed, a change is told in its time.
     async fn wait(
         &mut self,
         next: Instant,
-        told: u64,
+        told: Option<u64>,
         leave: &mut Leave,
     ) -> Option<oneshot::Sender<()>> {
         let mut view = self.shared.view.clone();
         let changed = async move {
-            let different = view
-                .wait_for(|view| view.held_revision != told)
-                .await
-                .is_ok();
+            let different = match told {
+                Some(told) => view
+                    .wait_for(|view| view.held_revision != told)
+                    .await
+                    .is_ok(),
+                None => false,
+            };
             if !different {
                 std::future::pending::<()>().await;
             }

@@ -232,6 +232,29 @@ async fn a_registry_that_forgot_is_told_what_runs() {
 }
 
 #[tokio::test]
+async fn a_registry_that_fails_is_given_time_whatever_is_to_be_told() {
+    let fleet = Fleet::start().await;
+    let _cleared = Cleared(&["press.0.1"]);
+    let agent = Agent::start(fleet.config()).await;
+    fleet.assign(assignment("press.0.1", FOREVER));
+    fleet.until_phase("press.0.1", AttemptPhase::Ready).await;
+    let running = Some(HeldPhase::Running);
+    until("it is told", || fleet.held("a-press.0.1") == running).await;
+    fleet.registry().failing = Some(Status::unavailable("away"));
+    // Until a call that fails is not tried again by itself.
+    pause(3000).await;
+    kill_all("press.0.1");
+    fleet.until_phase("press.0.1", AttemptPhase::Ended).await;
+    let (before, begun) = (fleet.registry().failed, Instant::now());
+    pause(1000).await;
+    let failed = fleet.registry().failed - before;
+    // Ten beats a second are due, and some calls are tried twice.
+    let most = 20.0 + 40.0 * begun.elapsed().as_secs_f64();
+    assert!(f64::from(u32::try_from(failed).unwrap()) < most, "{failed}");
+    agent.stop().await;
+}
+
+#[tokio::test]
 async fn a_superseded_agent_stops_what_runs_and_itself() {
     let fleet = Fleet::start().await;
     let _cleared = Cleared(&["twin.0.1"]);

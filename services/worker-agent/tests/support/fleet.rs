@@ -47,6 +47,8 @@ pub struct RegistryState {
     pub forced: bool,
     /// Every call fails with this.
     pub failing: Option<Status>,
+    /// How many calls have failed so.
+    pub failed: usize,
     /// Calls are taken and never answered.
     pub hanging: bool,
     /// Ended allocations are not forgotten.
@@ -101,7 +103,8 @@ impl Registry {
 
     async fn gate(&self) -> Result<(), Status> {
         let (hanging, failing) = {
-            let state = self.state();
+            let mut state = self.state();
+            state.failed += usize::from(state.failing.is_some());
             (state.hanging, state.failing.clone())
         };
         if hanging {
@@ -422,6 +425,7 @@ impl Fleet {
             notices: vec![],
             forced: false,
             failing: None,
+            failed: 0,
             hanging: false,
             keeps_ended: false,
             unknown: vec![],
