@@ -26,14 +26,16 @@ use crate::data_dir::Identity;
 use crate::domain::holdings::Input;
 use crate::domain::ids::AllocationId;
 use crate::domain::lease::Lease;
-use crate::files::{self, Durability};
 use crate::grpc::convert;
 use crate::shared::Shared;
 use crate::standing::Registered;
 use crate::view::View;
 use crate::{inventory, machine};
 
+pub(crate) mod lease_file;
 mod registration;
+
+use lease_file::LeaseFile;
 
 /// Before the registry has said how to behave.
 const FIRST_INTERVAL: Duration = Duration::from_secs(1);
@@ -56,6 +58,7 @@ pub(crate) struct Registry {
     pub(crate) presented: bool,
     pub(crate) check: Check,
     pub(crate) reached: Reached,
+    pub(crate) lease: LeaseFile,
 }
 
 /// Why a generation is over.
@@ -164,7 +167,7 @@ impl Registry {
                     told = Some(view.held_revision);
                     terms = Terms::parse(answer.terms.as_ref());
                     next = sent.0 + terms.interval;
-                    self.renew(sent.1, terms)?;
+                    self.renew(sent, terms).await;
                     if self.take(&answer, &mut epoch).await {
                         return Ok(Over::Unknown);
                     }
@@ -240,19 +243,12 @@ impl Registry {
     }
 
     /// Counts the lease from when the answered beat was sent.
-    fn renew(&self, sent: Duration, terms: Terms) -> Result<(), String> {
-        let lease = Lease::renewed(self.shared.standing.boot_id(), sent, terms.fence_after);
-        let written = files::replace(
-            &self.shared.data.lease_path(),
-            lease.print().as_bytes(),
-            Durability::Kernel,
-        );
-        // Unwritten, the replicas that need it end in time: that is what it is for.
-        if let Err(error) = written {
-            tracing::error!(%error, "cannot renew the lease");
-        }
+    async fn renew(&mut self, sent: (Instant, Duration), terms: Terms) {
+        let lease = Lease::renewed(self.shared.standing.boot_id(), sent.1, terms.fence_after);
+        self.lease
+            .keep(lease.clone(), sent.0, terms.interval / 2)
+            .await;
         self.shared.standing.note_registry(Some(lease));
-        Ok(())
     }
 
     /// Passes on what an answer says; true if it takes a new registration.

@@ -25,6 +25,7 @@ use crate::machine::nvidia::Nvidia;
 use crate::manager::{Reporter, Watcher};
 use crate::measures::Measures;
 use crate::registry::Registry;
+use crate::registry::lease_file::LeaseFile;
 use crate::sampler::Sampler;
 use crate::shared::Shared;
 use crate::standing::Standing;
@@ -134,6 +135,7 @@ fn talk(shared: &Shared, reached: Reached) -> anyhow::Result<()> {
         presented: true,
         check: check("worker-registry"),
         reached,
+        lease: LeaseFile::new(shared.data.lease_path()),
     };
     context.tasks.critical("registry", registry.run(leaving));
     context.tasks.critical("assignments", watcher.run());

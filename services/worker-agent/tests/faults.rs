@@ -255,6 +255,26 @@ async fn a_registry_that_fails_is_given_time_whatever_is_to_be_told() {
 }
 
 #[tokio::test]
+async fn a_disk_that_stands_still_holds_up_no_heartbeat() {
+    let fleet = Fleet::start().await;
+    let agent = Program::start(&fleet, &[]);
+    let lease = fleet.data().join("lease");
+    until("it has a lease", || lease.exists()).await;
+    // Who writes to a fifo waits for who reads.
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    let fifo = lease.with_extension("new");
+    until("its next lease stands still", || {
+        rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, mode).is_ok()
+    })
+    .await;
+    pause(200).await;
+    let beats = fleet.registry().beats.len();
+    until("it beats on", || fleet.registry().beats.len() > beats + 5).await;
+    assert!(fifo.exists());
+    agent.signal(Signal::KILL);
+}
+
+#[tokio::test]
 async fn a_superseded_agent_stops_what_runs_and_itself() {
     let fleet = Fleet::start().await;
     let _cleared = Cleared(&["twin.0.1"]);
