@@ -136,6 +136,32 @@ impl DataDir {
         )
     }
 
+    /// What the process named itself that registered, if it is not known to have kept what it was given.
+    pub fn boot_id(&self) -> io::Result<Option<String>> {
+        let bytes = files::read(&self.path.join("boot"))?;
+        Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned()))
+    }
+
+    /// Says what the process names itself that is about to register; on disk when it returns.
+    pub fn set_boot_id(&self, boot_id: &str) -> io::Result<()> {
+        if self.boot_id()?.as_deref() == Some(boot_id) {
+            return Ok(());
+        }
+        files::replace(
+            &self.path.join("boot"),
+            boot_id.as_bytes(),
+            Durability::Disk,
+        )
+    }
+
+    /// The process has kept what it was given: the next one is another.
+    pub fn remove_boot_id(&self) -> io::Result<()> {
+        match fs::remove_file(self.path.join("boot")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
     /// Where the lease of replicas that end with their machine's connection stands.
     pub fn lease_path(&self) -> PathBuf {
         self.path.join("lease")

@@ -2,7 +2,6 @@
 //! flight at a time and the lease is counted from when the answered beat was sent. It decides when
 //! to speak; what an answer means for what runs is the domain's.
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +21,6 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until};
 use tonic::{Request, Status};
 
-use crate::data_dir::Identity;
 use crate::domain::holdings::Input;
 use crate::domain::ids::AllocationId;
 use crate::domain::lease::Lease;
@@ -115,10 +113,10 @@ impl Registry {
     }
 
     async fn live(&mut self, leave: &mut Leave) -> Result<(), String> {
-        let boot_id = random_id();
+        let boot_id = self.boot_id();
         let mut trouble = Backoff::new(self.shared.config.retry, backoff::seed(&boot_id));
         loop {
-            let Some((terms, epoch)) = self.register(&boot_id, leave).await? else {
+            let Some((terms, epoch)) = self.register(&boot_id, leave).await else {
                 return Ok(());
             };
             let begun = Instant::now();
@@ -299,15 +297,4 @@ impl Registry {
 /// An id that may stand here; one that may not cannot be of anything that we hold.
 fn allocation(id: &str) -> Option<AllocationId> {
     AllocationId::parse(id).ok()
-}
-
-/// 32 random hexadecimal digits.
-fn random_id() -> String {
-    let word = || {
-        getrandom::u64().unwrap_or_else(|_| {
-            // Without randomness the time since boot still tells two processes of one machine apart.
-            u64::try_from(machine::since_boot().as_nanos()).unwrap_or(0)
-        })
-    };
-    format!("{:016x}{:016x}", word(), word())
 }

@@ -255,6 +255,38 @@ async fn a_registry_that_fails_is_given_time_whatever_is_to_be_told() {
 }
 
 #[tokio::test]
+async fn a_process_that_could_not_keep_its_credential_is_followed_by_the_same() {
+    let fleet = Fleet::start().await;
+    let blocked = fleet.data().join("credential.new");
+    std::fs::create_dir_all(&blocked).unwrap();
+    let boots = || {
+        let state = fleet.registry();
+        let boots = state.registrations.iter().map(|one| one.boot_id.clone());
+        boots.collect::<Vec<_>>()
+    };
+    let mut first = Program::start(&fleet, &[]);
+    until("it registers, and again", || boots().len() > 1).await;
+    assert!(
+        fleet.registry().beats.is_empty(),
+        "it is not registered yet"
+    );
+    first.signal(Signal::KILL);
+    first.exit_code().await;
+    let tries = boots().len();
+    std::fs::remove_dir(&blocked).unwrap();
+    let mut second = Program::start(&fleet, &[]);
+    until("it beats", || !fleet.registry().beats.is_empty()).await;
+    assert_eq!(boots().len(), tries + 1);
+    assert!(boots().iter().all(|boot| *boot == boots()[0]));
+    assert_eq!(fleet.registry().generation, 1);
+    second.signal(Signal::KILL);
+    second.exit_code().await;
+    let _third = Program::start(&fleet, &[]);
+    until("it registers", || boots().len() == tries + 2).await;
+    assert_ne!(boots()[tries + 1], boots()[tries], "another process");
+}
+
+#[tokio::test]
 async fn a_disk_that_stands_still_holds_up_no_heartbeat() {
     let fleet = Fleet::start().await;
     let agent = Program::start(&fleet, &[]);

@@ -1,10 +1,14 @@
 //! Registering: with the join token at first, with the credential ever after, and with all that
 //! runs here, so that a registry that was restored from a backup learns of it.
 
+use std::io;
+
 use muster_proto::types::v1::{CapacityType, Price};
 use muster_proto::workers::v1::{Allocation, AllocationState, HeldAllocation, HeldPhase};
 
 use super::*;
+use crate::data_dir::Identity;
+use crate::machine;
 use crate::view::Seen;
 
 /// Who holds every allocation that an assignment comes with.
@@ -16,18 +20,18 @@ impl Registry {
         &mut self,
         boot_id: &str,
         leave: &mut Leave,
-    ) -> Result<Option<(Terms, String)>, String> {
+    ) -> Option<(Terms, String)> {
         let mut trouble = Backoff::new(self.shared.config.retry, backoff::seed(boot_id));
         loop {
             let outcome = tokio::select! {
                 outcome = self.try_register(boot_id) => outcome,
                 Some(done) = leave.recv() => {
                     let _ = done.send(());
-                    return Ok(None);
+                    return None;
                 }
             };
             match outcome {
-                Ok(answer) => return self.registered(&answer).map(Some),
+                Ok(registered) => return Some(registered),
                 Err(status) => {
                     self.check
                         .failed(format!("cannot register: {}", status.message()));
@@ -43,7 +47,7 @@ impl Registry {
                 () = sleep(trouble.next_delay()) => {}
                 Some(done) = leave.recv() => {
                     let _ = done.send(());
-                    return Ok(None);
+                    return None;
                 }
             }
         }
@@ -62,13 +66,28 @@ impl Registry {
         }
     }
 
-    async fn try_register(&mut self, boot_id: &str) -> Result<RegisterWorkerResponse, Status> {
+    /// What this process names itself: as the last one did if it is not known to have kept what it was
+    /// given. So the two are one to the registry, which takes a token for one use from the same again.
+    pub(super) fn boot_id(&self) -> String {
+        match self.shared.data.boot_id() {
+            Ok(Some(boot_id)) if !boot_id.is_empty() => boot_id,
+            Ok(_) | Err(_) => random_id(),
+        }
+    }
+
+    async fn try_register(&mut self, boot_id: &str) -> Result<(Terms, String), Status> {
+        let failed = |what: &str, error: &io::Error| {
+            Status::internal(format!("cannot keep {what}: {error}"))
+        };
+        if !self.presented || !matches!(self.shared.data.credential(), Ok(Some(_))) {
+            let kept = self.shared.data.set_boot_id(boot_id);
+            kept.map_err(|error| failed("who registers", &error))?;
+        }
         let mut request = Request::new(self.request(boot_id));
         request.set_timeout(REGISTER_DEADLINE);
-        self.client
-            .register_worker(request)
-            .await
-            .map(tonic::Response::into_inner)
+        let answer = self.client.register_worker(request).await?.into_inner();
+        let registered = self.registered(&answer);
+        registered.map_err(|error| failed("the credential", &error))
     }
 
     fn request(&self, boot_id: &str) -> RegisterWorkerRequest {
@@ -164,10 +183,9 @@ impl Registry {
     }
 
     /// Keeps what the registry has given: from now on we are this generation.
-    fn registered(&self, answer: &RegisterWorkerResponse) -> Result<(Terms, String), String> {
+    fn registered(&self, answer: &RegisterWorkerResponse) -> io::Result<(Terms, String)> {
         let worker = answer.worker.clone().unwrap_or_default();
-        self.keep(&answer.credential, worker.generation)
-            .map_err(|error| format!("cannot keep the registration: {error}"))?;
+        self.keep(&answer.credential, worker.generation)?;
         self.shared.standing.set_registered(Some(Registered {
             generation: worker.generation,
             state: worker.state(),
@@ -184,13 +202,35 @@ impl Registry {
     }
 
     fn keep(&self, credential: &str, generation: i64) -> io::Result<()> {
+        let data = &self.shared.data;
         if !credential.is_empty() {
-            self.shared.data.set_credential(credential)?;
+            // Written only if it is another: the disk may take nothing.
+            if data.credential()?.as_deref() != Some(credential) {
+                data.set_credential(credential)?;
+            }
             self.credential.set(credential).map_err(io::Error::other)?;
         }
-        self.shared.data.set_identity(&Identity {
+        let identity = Identity {
             name: self.shared.config.name.clone(),
             generation,
-        })
+        };
+        // What runs here needs an agent more than a registry that was put back needs the number.
+        if let Err(error) = data.set_identity(&identity) {
+            tracing::warn!(%error, generation, "the generation is not kept");
+        }
+        // Left, it makes the next process the same to the registry as this one: nobody is the worse for it.
+        let _ = data.remove_boot_id();
+        Ok(())
     }
+}
+
+/// 32 random hexadecimal digits.
+fn random_id() -> String {
+    let word = || {
+        getrandom::u64().unwrap_or_else(|_| {
+            // Without randomness the time since boot still tells two processes of one machine apart.
+            u64::try_from(machine::since_boot().as_nanos()).unwrap_or(0)
+        })
+    };
+    format!("{:016x}{:016x}", word(), word())
 }
