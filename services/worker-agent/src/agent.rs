@@ -1,5 +1,6 @@
 //! The agent's one loop: hears what comes, has the domain decide, does what it says, and shows
-//! everyone what is held. What has to be on disk is there before it is shown.
+//! everyone what is held. What has to be on disk is there before it is shown; on a disk that takes
+//! nothing it waits, and is not shown.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -33,8 +34,11 @@ use crate::prober::{Prober, Question};
 use crate::view::{Seen, View};
 use crate::{machine, record};
 
+mod books;
 mod recover;
 mod render;
+
+use books::Books;
 
 /// Everything that the agent hears waits here. Each attempt has few events under way, and who sends
 /// waits when it is full.
@@ -100,7 +104,7 @@ pub(crate) struct Agent {
     config: Arc<Config>,
     context: Context,
     data: Arc<DataDir>,
-    ledger: Ledger,
+    books: Books,
     holdings: Holdings,
     locals: BTreeMap<AttemptId, Local>,
     inbox: Inbox,
@@ -125,7 +129,7 @@ impl Agent {
             config: Arc::clone(config),
             context: context.clone(),
             data: Arc::clone(data),
-            ledger,
+            books: Books::new(ledger),
             holdings: Holdings::recalled(facts.ended, facts.tokens),
             locals: BTreeMap::new(),
             inbox,
@@ -158,14 +162,17 @@ impl Agent {
             tokio::select! {
                 () = &mut stop => return Ok(()),
                 heard = self.heard.recv() => match heard {
-                    Some(heard) => self.hear(heard)?,
+                    Some(heard) => self.hear(heard),
                     None => return Ok(()),
                 },
-                () = sleep_until(wake) => self.decide(Input::Tick)?,
+                () = sleep_until(wake) => self.decide(Input::Tick),
+                () = sleep_until(self.books.next_try()), if self.books.is_behind() => {
+                    self.books.keep(&[]);
+                }
             }
             // What has come meanwhile is taken before anyone is shown anything.
             while let Ok(heard) = self.heard.try_recv() {
-                self.hear(heard)?;
+                self.hear(heard);
             }
             let before = Arc::clone(&self.view.borrow());
             self.show();
@@ -192,7 +199,8 @@ impl Agent {
             {
                 self.measures.note_ready(start, ready);
             }
-            if let (false, Some(end)) = (had_ended, attempt.end()) {
+            let end = attempt.end().filter(|_| seen.has_ended());
+            if let (false, Some(end)) = (had_ended, end) {
                 let class = convert::class_name(end.class);
                 self.measures.note_end(class);
                 tracing::info!(attempt = %id, replica = seen.assignment.replica, class, why = end.message, "ended");
@@ -219,7 +227,7 @@ impl Agent {
         Instant::now() + wait.min(far)
     }
 
-    fn hear(&mut self, heard: Heard) -> Result<(), String> {
+    fn hear(&mut self, heard: Heard) {
         match heard {
             Heard::Input(input) => self.decide(input),
             Heard::Assigned(assignment) => self.assigned(*assignment),
@@ -229,9 +237,8 @@ impl Agent {
                     local.running = Some(running);
                     local.revision += 1;
                 }
-                match begun {
-                    Some(time) => self.decide(Input::Runs(id, time)),
-                    None => Ok(()),
+                if let Some(time) = begun {
+                    self.decide(Input::Runs(id, time));
                 }
             }
             Heard::Ended(id, exit, lines) => {
@@ -239,7 +246,7 @@ impl Agent {
                     local.last_lines = lines;
                     local.orders = None;
                 }
-                self.decide(Input::Exited(id, exit))
+                self.decide(Input::Exited(id, exit));
             }
             Heard::Sampled(id, sample) => {
                 if let Some(local) = self.locals.get_mut(&id) {
@@ -247,18 +254,17 @@ impl Agent {
                     // Told at once only where something is decided by it.
                     local.revision += u64::from(local.assignment.scaling.is_some());
                 }
-                Ok(())
             }
         }
     }
 
-    fn assigned(&mut self, assignment: wire::Assignment) -> Result<(), String> {
+    fn assigned(&mut self, assignment: wire::Assignment) {
         let parsed = match convert::parse_assignment(&assignment) {
             Ok(Some(parsed)) => parsed,
-            Ok(None) => return Ok(()),
+            Ok(None) => return,
             Err(error) => {
                 tracing::error!(%error, "an assignment is ignored");
-                return Ok(());
+                return;
             }
         };
         let id = parsed.attempt.clone();
@@ -279,11 +285,11 @@ impl Agent {
                 self.locals.insert(id, Local::new(assignment, Vec::new()));
             }
         }
-        self.decide(Input::Assigned(parsed, misfit))
+        self.decide(Input::Assigned(parsed, misfit));
     }
 
     /// Has the domain decide, and does what it says.
-    fn decide(&mut self, input: Input) -> Result<(), String> {
+    fn decide(&mut self, input: Input) {
         let told = match &input {
             Input::Forgotten(id) => Some(Entry::Told(id.clone())),
             Input::Assigned(..)
@@ -301,28 +307,22 @@ impl Agent {
         let actions = self.holdings.apply(input, self.now());
         let mut entries: Vec<Entry> = told.into_iter().collect();
         entries.extend(actions.iter().filter_map(entry));
-        // Without it on disk nothing may be told or started: better to end than to forget.
-        self.ledger
-            .add(&entries)
-            .map_err(|error| format!("cannot write the ledger: {error}"))?;
+        self.books.keep(&entries);
         for action in actions {
-            self.act(action)?;
+            self.act(action);
         }
         self.probe();
-        Ok(())
     }
 
-    fn act(&mut self, action: Action) -> Result<(), String> {
+    fn act(&mut self, action: Action) {
         match action {
-            Action::RememberEnded(_) | Action::RememberToken(..) => Ok(()),
-            Action::Start(id) => match self.start(&id) {
-                Ok(()) => Ok(()),
-                Err(input) => self.decide(*input),
-            },
-            Action::Stop(id, cause, grace) => {
-                self.stop(&id, cause, grace);
-                Ok(())
+            Action::RememberEnded(_) | Action::RememberToken(..) => {}
+            Action::Start(id) => {
+                if let Err(input) = self.start(&id) {
+                    self.decide(*input);
+                }
             }
+            Action::Stop(id, cause, grace) => self.stop(&id, cause, grace),
             Action::RememberReadiness(id) => {
                 let readiness = self
                     .holdings
@@ -333,18 +333,18 @@ impl Agent {
                 {
                     tracing::warn!(attempt = %id, %error, "readiness is not kept");
                 }
-                Ok(())
             }
-            Action::Forget(id) => {
-                self.forget(&id);
-                Ok(())
-            }
+            Action::Forget(id) => self.forget(&id),
         }
     }
 
     /// Has it started, or says what has come of it instead.
     fn start(&mut self, id: &AttemptId) -> Result<(), Box<Input>> {
         let misfit = |why: String| Box::new(Input::Misfit(id.clone(), why));
+        let not_started = |why: String| {
+            let exit = Exit::not_started(why, self.context.clock.now());
+            Box::new(Input::Exited(id.clone(), exit))
+        };
         let taken: BTreeSet<u16> = self.real_ports();
         let Some(local) = self.locals.get_mut(id) else {
             return Err(misfit("its assignment is gone".to_owned()));
@@ -363,12 +363,11 @@ impl Agent {
             ));
             return Ok(());
         }
+        // What it was started at has to be known ever after, also to another process.
+        self.books.check().map_err(not_started)?;
         let wanted = plan::wanted_ports(&local.assignment).map_err(misfit)?;
         // Another machine may have them.
-        local.ports = choose_ports(&self.config, id, &wanted, &taken).map_err(|why| {
-            let exit = Exit::not_started(why, self.context.clock.now());
-            Box::new(Input::Exited(id.clone(), exit))
-        })?;
+        local.ports = choose_ports(&self.config, id, &wanted, &taken).map_err(not_started)?;
         let spec = spec_of(
             &self.config,
             &self.data,
@@ -469,6 +468,12 @@ impl Agent {
             let Some(local) = self.locals.get(id) else {
                 continue;
             };
+            if self.books.lack(&held.attempt().assignment().allocation) {
+                // Others see what they saw, until its end can be kept.
+                let seen = before.attempts.get(id);
+                attempts.extend(seen.map(|seen| (id.clone(), Arc::clone(seen))));
+                continue;
+            }
             let revision = (held.revision(), local.revision);
             let seen = match before.attempts.get(id) {
                 Some(seen) if seen.revision == revision && seen.settled == held.is_settled() => {
@@ -486,14 +491,16 @@ impl Agent {
                 .get(id)
                 .is_some_and(|other| Arc::ptr_eq(seen, other))
         };
-        let unchanged = before.held_revision == self.holdings.held_revision()
+        // Both only grow.
+        let held_revision = self.holdings.held_revision() + self.books.caught_up();
+        let unchanged = before.held_revision == held_revision
             && before.closed == self.holdings.is_closed()
             && before.attempts.len() == attempts.len()
             && attempts.iter().all(same);
         if !unchanged {
             self.view.send_replace(Arc::new(View {
-                held: render::held(&self.holdings),
-                held_revision: self.holdings.held_revision(),
+                held: render::held(&self.holdings, &self.books),
+                held_revision,
                 running: self.holdings.is_running(),
                 closed: self.holdings.is_closed(),
                 attempts,

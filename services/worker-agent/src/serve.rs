@@ -44,9 +44,10 @@ const IDEMPOTENT: [&str; 4] = [
 pub async fn serve(config: Config, context: Context, listeners: Listeners) -> anyhow::Result<()> {
     let data = DataDir::open(&config.data, &config.name).context("the data directory")?;
     keep_name(&data, &config.name).context("the data directory")?;
-    context
-        .keep_reports(data.path())
-        .context("the data directory")?;
+    // What runs here needs an agent also on a disk that takes nothing.
+    if let Err(error) = context.keep_reports(data.path()) {
+        tracing::warn!(%error, "how this run ends will not be told to the next");
+    }
     let (data, config) = (Arc::new(data), Arc::new(config));
     let reached = Reached::of(
         context.settings.advertise.as_ref(),

@@ -307,6 +307,48 @@ async fn a_disk_that_stands_still_holds_up_no_heartbeat() {
 }
 
 #[tokio::test]
+async fn a_full_disk_ends_no_agent_and_keeps_none_from_starting() {
+    let fleet = Fleet::start().await;
+    let ids = ["disk.0.1", "disk.1.1", "disk.2.1"];
+    let _cleared = Cleared(&ids);
+    let mut first = Program::start_on_small_disk(&fleet, false);
+    for id in &ids[..2] {
+        fleet.assign(assignment(id, FOREVER));
+        fleet.until_phase(id, AttemptPhase::Ready).await;
+    }
+    first.fill_disk(true);
+    kill_all(ids[0]);
+    fleet.until_phase(ids[0], AttemptPhase::Ended).await;
+    until("the registry has heard it", || {
+        fleet.held("a-disk.0.1").is_none()
+    })
+    .await;
+    fleet.assign(assignment(ids[2], FOREVER));
+    let unsaid = || {
+        let told = fleet.phase(ids[2]) == AttemptPhase::Ended;
+        !told && !fleet.named_ended("a-disk.2.1") && !runs(ids[2])
+    };
+    let goes_on = async || {
+        let beats = fleet.registry().beats.len();
+        until("it beats", || fleet.registry().beats.len() > beats + 10).await;
+        assert!(unsaid(), "what it cannot keep it does not say");
+        assert_eq!(fleet.held("a-disk.1.1"), Some(HeldPhase::Running));
+    };
+    goes_on().await;
+    first.signal(Signal::KILL);
+    first.exit_code().await;
+    let second = Program::start_on_small_disk(&fleet, true);
+    fleet.manager().latest.clear();
+    fleet.until_phase(ids[1], AttemptPhase::Ready).await;
+    goes_on().await;
+    second.fill_disk(false);
+    let ended = fleet.until_phase(ids[2], AttemptPhase::Ended).await;
+    assert_eq!(ended.failure_class(), FailureClass::Interruption);
+    until("the registry hears it", || fleet.named_ended("a-disk.2.1")).await;
+    second.signal(Signal::KILL);
+}
+
+#[tokio::test]
 async fn a_superseded_agent_stops_what_runs_and_itself() {
     let fleet = Fleet::start().await;
     let _cleared = Cleared(&["twin.0.1"]);

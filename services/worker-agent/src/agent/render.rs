@@ -7,7 +7,7 @@ use muster_proto::agents::v1::RunningAttempt;
 use muster_proto::replicas::v1::{AttemptReport, PortAddress};
 use muster_proto::workers::v1::HeldAllocation;
 
-use super::Local;
+use super::{Books, Local};
 use crate::attempt_dir::Running;
 use crate::domain::holdings::{Held, Holdings};
 use crate::grpc::convert;
@@ -16,9 +16,11 @@ use crate::view::Seen;
 /// The longest of a failure's last lines, in characters.
 const LONGEST_LINE: usize = 1024;
 
-/// What the registry is told.
-pub(super) fn held(holdings: &Holdings) -> Vec<HeldAllocation> {
+/// What the registry is told. Of an end that could not be kept yet it is told nothing: absence frees
+/// nothing.
+pub(super) fn held(holdings: &Holdings, books: &Books) -> Vec<HeldAllocation> {
     let each = holdings.held().into_iter();
+    let each = each.filter(|(id, _)| !books.lack(id));
     each.map(|(id, phase)| HeldAllocation {
         allocation_id: id.as_str().to_owned(),
         phase: convert::render_held_phase(phase).into(),

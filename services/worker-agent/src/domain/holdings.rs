@@ -19,7 +19,7 @@ mod pass;
 mod tests;
 
 /// Ended allocations beyond this many are forgotten, oldest id first, once they have been told.
-const REMEMBERED: usize = 4096;
+pub(crate) const REMEMBERED: usize = 4096;
 
 /// What is heard.
 #[derive(Debug, Clone, PartialEq, Eq)]

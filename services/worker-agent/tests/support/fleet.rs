@@ -613,12 +613,36 @@ pub struct Program {
 
 impl Program {
     pub fn start(fleet: &Fleet, flags: &[&str]) -> Self {
+        Self::start_by(std::process::Command::new(PROGRAM), fleet, flags)
+    }
+
+    /// One whose disk can be made full, by [`Program::fill_disk`], or is from the start.
+    pub fn start_on_small_disk(fleet: &Fleet, is_full: bool) -> Self {
+        let limit = if is_full { "0" } else { "unlimited" };
+        let script = format!("trap '' XFSZ; ulimit -S -f {limit}; exec \"$0\" \"$@\"");
+        let mut shell = std::process::Command::new("/bin/sh");
+        shell.args(["-c", &script, PROGRAM]);
+        Self::start_by(shell, fleet, &[])
+    }
+
+    /// From now on no file takes anything from this process, or all do again.
+    pub fn fill_disk(&self, is_full: bool) {
+        use rustix::process::{Resource, Rlimit, prlimit};
+        let limit = Rlimit {
+            current: is_full.then_some(0),
+            maximum: None,
+        };
+        let pid = rustix::process::Pid::from_child(&self.child);
+        prlimit(Some(pid), Resource::Fsize, limit).unwrap();
+    }
+
+    fn start_by(mut command: std::process::Command, fleet: &Fleet, flags: &[&str]) -> Self {
         let log = std::fs::File::options()
             .create(true)
             .append(true)
             .open(fleet.folder.path().join("agent.log"))
             .unwrap();
-        let child = std::process::Command::new(PROGRAM)
+        let child = command
             .args([
                 "--name",
                 WORKER,
