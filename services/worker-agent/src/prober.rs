@@ -10,7 +10,7 @@ use muster_proto::health::v1::health_check_response::ServingStatus;
 use muster_proto::health::v1::health_client::HealthClient;
 use muster_runtime::task::{Handle, Tasks};
 use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::Command;
 use tokio::time::{Instant, sleep_until, timeout};
 use tonic::transport::Endpoint;
@@ -26,6 +26,8 @@ use crate::plan::Target;
 
 /// What is told of a command's failure, in characters of its last line.
 const SAID: usize = 200;
+/// What is kept of what a command says, in bytes.
+const KEPT: usize = 64 * 1024;
 /// An engine closes the connections that it cannot pass on within this time.
 const CLOSED_AT_ONCE: Duration = Duration::from_millis(100);
 
@@ -172,7 +174,7 @@ async fn execute(command: &[String], question: &Question, limit: Duration) -> Ou
     let Some((program, args)) = command.split_first() else {
         return Err("the command is empty".to_owned());
     };
-    let child = Command::new(program)
+    let mut child = Command::new(program)
         .args(args)
         .env_clear()
         .envs(question.env.iter().map(|(name, value)| (name, value)))
@@ -185,17 +187,32 @@ async fn execute(command: &[String], question: &Question, limit: Duration) -> Ou
         .spawn()
         .map_err(|error| format!("cannot execute {program:?}: {error}"))?;
     let group = Group(child.id());
-    let output = match timeout(limit, child.wait_with_output()).await {
-        Ok(output) => output.map_err(|error| format!("{program:?}: {error}"))?,
-        Err(_) => return Err(format!("{program:?} did not end within {limit:?}")),
-    };
+    let said = end_of(child.stderr.take());
+    let outcome = timeout(limit, async { tokio::join!(child.wait(), said) }).await;
     drop(group);
-    if output.status.success() {
+    let Ok((status, said)) = outcome else {
+        return Err(format!("{program:?} did not end within {limit:?}"));
+    };
+    let status = status.map_err(|error| format!("{program:?}: {error}"))?;
+    if status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    let said = last_line(&said);
-    Err(format!("{program:?}: {}: {said}", output.status))
+    let said = String::from_utf8_lossy(&said);
+    Err(format!("{program:?}: {status}: {}", last_line(&said)))
+}
+
+/// The last of what is said until its end: it may be without measure.
+async fn end_of(said: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
+    let (mut last, mut bytes) = (Vec::new(), [0; 4096]);
+    let Some(mut said) = said else {
+        return last;
+    };
+    // What cannot be read is no part of the answer, which is the exit code.
+    while let Ok(read @ 1..) = said.read(&mut bytes).await {
+        last.extend_from_slice(&bytes[..read]);
+        last.drain(..last.len().saturating_sub(KEPT));
+    }
+    last
 }
 
 fn last_line(said: &str) -> String {

@@ -163,3 +163,19 @@ async fn a_command_is_well_with_exit_code_0() {
             .contains("cannot execute")
     );
 }
+
+#[tokio::test]
+async fn a_command_may_say_any_amount() {
+    let said = vec![b'x'; 10 * KEPT];
+    let mut all = said.clone();
+    all.extend_from_slice(b"\nthe end");
+    let kept = end_of(Some(all.as_slice())).await;
+    assert_eq!(kept.len(), KEPT);
+    assert!(all.ends_with(&kept));
+    let script = "head -c 1000000 /dev/zero >&2; echo >&2; echo not yet >&2; exit 3";
+    let failed = outcome(Target::Exec {
+        command: vec!["/bin/sh".into(), "-c".into(), script.into()],
+    });
+    let failed = failed.await.unwrap_err();
+    assert!(failed.ends_with("not yet"), "{failed}");
+}
