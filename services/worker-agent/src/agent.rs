@@ -30,7 +30,7 @@ use crate::ledger::{Entry, Ledger};
 use crate::measures::Measures;
 use crate::minder::{Minder, Orders, Start, Task};
 use crate::plan::{self, Port, WantedPort};
-use crate::prober::{Prober, Question};
+use crate::prober::{self, Prober, Question};
 use crate::view::{Seen, View};
 use crate::{machine, record};
 
@@ -138,6 +138,7 @@ impl Agent {
             advertise_host: advertise_host.to_owned(),
             measures: measures.clone(),
         };
+        prober::end_left(&data.attempts()?);
         agent.recover().await?;
         agent.show();
         Ok(agent)

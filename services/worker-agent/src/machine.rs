@@ -39,6 +39,19 @@ pub fn processes_with(variable: &str) -> Vec<Pid> {
         .collect()
 }
 
+/// The processes whose environment has the variable `name`, each with its value, as far as we may look.
+pub fn processes_marked(name: &str) -> Vec<(Pid, String)> {
+    let value = |pid: Pid| {
+        let all = fs::read(format!("/proc/{}/environ", pid.as_raw_pid())).ok()?;
+        all.split(|byte| *byte == 0)
+            .filter_map(|one| std::str::from_utf8(one).ok()?.split_once('='))
+            .find_map(|(found, value)| (found == name).then(|| value.to_owned()))
+    };
+    processes()
+        .filter_map(|pid| Some((pid, value(pid)?)))
+        .collect()
+}
+
 /// The children of this process, those of its descendants that it adopted included.
 pub fn children() -> Vec<Pid> {
     children_where(|_| true)
@@ -214,6 +227,11 @@ mod tests {
             assert!(processes_of_session(session, of_session).contains(&pid));
             assert_eq!(processes_of_session(session, of_session + 1), []);
         }
+        assert_eq!(
+            processes_marked("MUSTER_TEST_MARK"),
+            [(pid, "a b=c".into())]
+        );
+        assert_eq!(processes_marked("MUSTER_TEST"), []);
         child.kill().unwrap();
         while runs(pid, start) {}
         child.wait().unwrap();

@@ -9,10 +9,10 @@ use muster_proto::health::v1::HealthCheckRequest;
 use muster_proto::health::v1::health_check_response::ServingStatus;
 use muster_proto::health::v1::health_client::HealthClient;
 use muster_runtime::task::{Handle, Tasks};
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, kill_process_group, waitpgid};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
-use tokio::process::Command;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tonic::transport::Endpoint;
 
 use crate::agent::{Heard, Inbox};
@@ -22,10 +22,18 @@ use crate::domain::ids::AttemptId;
 use crate::domain::probe::{Counter, Kind, Outcome, Terms, Verdict};
 use crate::engine::Engine;
 use crate::http;
+use crate::machine;
 use crate::plan::Target;
 
 /// What is told of a command's failure, in characters of its last line.
 const SAID: usize = 200;
+/// Stands in the environment of a command, and in no replica's: the attempt that it asks.
+const MARK: &str = "MUSTER_PROBE";
+/// For the first process of a group to end once it was killed; then looks at the others, and the time
+/// between.
+const BURIAL_TIME: Duration = Duration::from_secs(1);
+const BURIALS: usize = 100;
+const BURIAL_PAUSE: Duration = Duration::from_millis(10);
 /// What is kept of what a command says, in bytes.
 const KEPT: usize = 64 * 1024;
 /// An engine closes the connections that it cannot pass on within this time.
@@ -178,6 +186,7 @@ async fn execute(command: &[String], question: &Question, limit: Duration) -> Ou
         .args(args)
         .env_clear()
         .envs(question.env.iter().map(|(name, value)| (name, value)))
+        .env(MARK, question.attempt.as_str())
         .current_dir(&question.working_dir)
         .process_group(0)
         .kill_on_drop(true)
@@ -189,7 +198,7 @@ async fn execute(command: &[String], question: &Question, limit: Duration) -> Ou
     let group = Group(child.id());
     let said = end_of(child.stderr.take());
     let outcome = timeout(limit, async { tokio::join!(child.wait(), said) }).await;
-    drop(group);
+    group.end(&mut child).await;
     let Ok((status, said)) = outcome else {
         return Err(format!("{program:?} did not end within {limit:?}"));
     };
@@ -199,6 +208,15 @@ async fn execute(command: &[String], question: &Question, limit: Duration) -> Ou
     }
     let said = String::from_utf8_lossy(&said);
     Err(format!("{program:?}: {status}: {}", last_line(&said)))
+}
+
+/// Ends commands that an earlier process of the agent has left behind. Nobody waits for what they find.
+pub(crate) fn end_left(attempts: &[AttemptId]) {
+    for (pid, attempt) in machine::processes_marked(MARK) {
+        if attempts.iter().any(|one| one.as_str() == attempt) {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
 }
 
 /// The last of what is said until its end: it may be without measure.
@@ -223,13 +241,36 @@ fn last_line(said: &str) -> String {
 /// Kills what is left of a command's process group when it is given up.
 struct Group(Option<u32>);
 
+impl Group {
+    fn pid(&self) -> Option<Pid> {
+        let pid = self.0.and_then(|pid| i32::try_from(pid).ok());
+        pid.and_then(Pid::from_raw)
+    }
+
+    /// Kills it, and takes the statuses of those that lost their parent: in a container the agent may be
+    /// the first process, whose children they are then.
+    async fn end(self, first: &mut Child) {
+        let Some(pid) = self.pid() else {
+            return;
+        };
+        drop(self);
+        if timeout(BURIAL_TIME, first.wait()).await.is_err() {
+            // Not even that ends it: it is left to who waits for it next.
+            return;
+        }
+        for _ in 0..BURIALS {
+            match waitpgid(pid, WaitOptions::NOHANG) {
+                Ok(Some(_)) => {}
+                Ok(None) => sleep(BURIAL_PAUSE).await,
+                Err(_) => return,
+            }
+        }
+    }
+}
+
 impl Drop for Group {
     fn drop(&mut self) {
-        let pid = self
-            .0
-            .and_then(|pid| i32::try_from(pid).ok())
-            .and_then(Pid::from_raw);
-        if let Some(pid) = pid {
+        if let Some(pid) = self.pid() {
             let _ = kill_process_group(pid, Signal::KILL);
         }
     }

@@ -179,3 +179,36 @@ async fn a_command_may_say_any_amount() {
     let failed = failed.await.unwrap_err();
     assert!(failed.ends_with("not yet"), "{failed}");
 }
+
+#[tokio::test]
+async fn nothing_of_a_command_that_is_given_up_is_left_to_us() {
+    // As the first process of a container is.
+    let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
+    let folder = tempfile::tempdir().unwrap();
+    let first = folder.path().join("first");
+    for script in ["sleep 60; true", "sleep 60 & exit 3"] {
+        let script = format!("echo $$ > {}; {script}", first.display());
+        let command = vec!["/bin/sh".into(), "-c".into(), script];
+        outcome(Target::Exec { command }).await.unwrap_err();
+        let group = std::fs::read_to_string(&first).unwrap();
+        let group = Pid::from_raw(group.trim().parse().unwrap()).unwrap();
+        let left = waitpgid(group, WaitOptions::NOHANG);
+        assert_eq!(left.map(|_| ()), Err(rustix::io::Errno::CHILD));
+    }
+}
+
+#[tokio::test]
+async fn what_an_earlier_process_has_left_is_ended() {
+    let spawn = |attempt: &str| {
+        let mut command = std::process::Command::new("sleep");
+        command.arg("60").env(MARK, attempt).spawn().unwrap()
+    };
+    let (mut ours, mut other) = (spawn("left.0.1"), spawn("left.1.1"));
+    // The kernel lets the parent go on shortly before the child's environment can be read.
+    while machine::processes_with("MUSTER_PROBE=left.0.1").is_empty() {}
+    end_left(&[AttemptId::parse("left.0.1").unwrap()]);
+    assert!(!ours.wait().unwrap().success());
+    assert!(other.try_wait().unwrap().is_none());
+    other.kill().unwrap();
+    other.wait().unwrap();
+}
