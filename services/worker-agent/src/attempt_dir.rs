@@ -118,6 +118,9 @@ pub struct Running {
     pub process_start: Option<u64>,
     /// When it began to run.
     pub start_time: Option<SystemTime>,
+    /// The same, since the machine's boot: the wall clock may be set.
+    #[serde(default)]
+    pub started: Option<Duration>,
 }
 
 impl Running {

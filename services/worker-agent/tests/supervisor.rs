@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use rustix::fs::{CWD, Mode, mkfifoat};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use worker_agent::attempt_dir::{AttemptDir, Fence, LogLimits, Spec, Stop};
 use worker_agent::domain::end::{Exit, ExitCause, StopCause};
@@ -361,6 +362,38 @@ fn an_exit_that_the_disk_does_not_take_is_kept_until_it_does() {
     assert_eq!(attempt.supervisor.try_wait().unwrap(), None, "it waits");
     std::fs::remove_dir(&blocked).unwrap();
     assert_eq!(attempt.exit().code, Some(7));
+}
+
+#[test]
+fn what_cannot_be_told_to_run_is_ended_and_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = AttemptDir::new(folder.path().join("attempt"));
+    dir.make().unwrap();
+    dir.set_spec(&spec(folder.path(), "while :; do sleep 0.05; done"))
+        .unwrap();
+    let [spec, fresh] = ["spec.json", "running.new"].map(|name| dir.path().join(name));
+    let text = std::fs::read(&spec).unwrap();
+    // Who opens a fifo waits for who opens its other end: so every step waits for us.
+    let fifo = |path: &Path| mkfifoat(CWD, path, Mode::RUSR | Mode::WUSR).unwrap();
+    fifo(&fresh);
+    let mut supervisor = supervise(&dir);
+    until("it has read its spec", || dir.life().unwrap().is_some());
+    std::fs::remove_file(&spec).unwrap();
+    fifo(&spec);
+    std::fs::read(&fresh).unwrap();
+    until("the first is in its place", || {
+        std::fs::create_dir(&fresh).is_ok()
+    });
+    std::fs::write(&spec, text).unwrap();
+    until("it ends", || supervisor.try_wait().unwrap().is_some());
+    let exit = dir.exit().unwrap().unwrap();
+    assert_eq!(exit.cause, ExitCause::NotStarted);
+    assert!(
+        exit.message.contains("cannot write down that it runs"),
+        "{exit:?}"
+    );
+    let variable = format!("MUSTER_ATTEMPT={}", mark(folder.path()));
+    assert_eq!(machine::processes_with(&variable), []);
 }
 
 #[test]

@@ -17,6 +17,7 @@ use crate::domain::ids::AttemptId;
 use crate::files;
 use crate::grpc::convert;
 use crate::log::reader;
+use crate::machine;
 use crate::minder::Task;
 use crate::record;
 
@@ -65,11 +66,11 @@ impl Agent {
     ) {
         let mut local = Local::new(Arc::new(wire), record::ports(dir));
         local.running = dir.running().ok().flatten();
+        let running = local.running.as_ref();
+        let in_this_boot = running.filter(|running| running.boot_id == machine::boot_id());
         let past = Past {
-            start_time: local
-                .running
-                .as_ref()
-                .and_then(|running| running.start_time),
+            start_time: running.and_then(|running| running.start_time),
+            started: in_this_boot.and_then(|running| running.started),
             ready: record::readiness(dir),
             stop: dir.stop().ok().flatten().map(|stop| stop.cause),
         };

@@ -90,9 +90,8 @@ impl Attempt {
     /// An attempt that an earlier process of the agent knew.
     pub fn known(assignment: Assignment, past: Past, now: Now) -> Self {
         let ago = |time: SystemTime| now.wall.duration_since(time).unwrap_or_default();
-        let started = past
-            .start_time
-            .map(|time| now.boot.saturating_sub(ago(time)));
+        let by_wall = |time| now.boot.saturating_sub(ago(time));
+        let started = past.started.or_else(|| past.start_time.map(by_wall));
         let timeout = assignment.terms.start_timeout;
         let ready_by = started.unwrap_or(now.boot).saturating_add(timeout);
         let phase = match (past.stop, past.ready) {
@@ -337,6 +336,8 @@ impl Attempt {
 pub struct Past {
     /// When it began to run.
     pub start_time: Option<SystemTime>,
+    /// The same on the boot's clock, if it was in this boot.
+    pub started: Option<Duration>,
     /// How ready it was, if it ever was.
     pub ready: Option<Readiness>,
     /// That it was being stopped, and why.

@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 
 use super::launch::Failure;
 use super::orders::{Due, End, Shared};
-use super::run::{close_stdout, finish};
+use super::run::{close_stdout, finish, unsaid};
 use crate::attempt_dir::{AttemptDir, Container, Running, Spec};
 use crate::domain::end::{Exit, ExitCause};
 use crate::engine::{self, Engine, Frames, Output, State};
@@ -99,12 +99,14 @@ impl Run<'_> {
             }
         };
         let (state, failure) = match up {
-            Some(Ok(id)) => {
-                let state = self.until_ended(&id).await;
-                may_run.set(state.is_none());
-                let failure = state.as_ref().and_then(|state| self.init_failure(state));
-                (state.filter(|_| failure.is_none()), failure)
-            }
+            Some(Ok(id)) => match self.until_ended(&id).await {
+                Ok(state) => {
+                    may_run.set(state.is_none());
+                    let failure = state.as_ref().and_then(|state| self.init_failure(state));
+                    (state.filter(|_| failure.is_none()), failure)
+                }
+                Err(failure) => (None, Some(failure)),
+            },
             Some(Err(failure)) => (None, Some(failure)),
             None => (None, None),
         };
@@ -113,21 +115,21 @@ impl Run<'_> {
     }
 
     /// Says that it runs; `pid` is its first process, as the engine says.
-    fn note_running(&mut self, pid: i32) {
+    fn note_running(&mut self, pid: i32) -> io::Result<()> {
         // Where the engine counts processes in a world of its own, this is a stranger's number.
         let ours = Pid::from_raw(pid.max(0))
             .filter(|pid| machine::environment_has(*pid, &self.variable()));
         self.running.process = Some(pid);
         self.running.process_start = ours.and_then(machine::start_of);
         self.running.start_time = Some(machine::wall_time());
-        if let Err(error) = self.dir.set_running(&self.running) {
-            super::complain(&format!("cannot say that it runs: {error}"));
-        }
+        self.running.started = Some(machine::since_boot());
+        let written = self.dir.set_running(&self.running);
         close_stdout();
+        written
     }
 
-    /// Until nothing of it runs; how it was then, if the engine knows.
-    async fn until_ended(&mut self, id: &str) -> Option<State> {
+    /// Until nothing of it runs; how it was then, if the engine knows. Or why it must not run.
+    async fn until_ended(&mut self, id: &str) -> Result<Option<State>, Failure> {
         let (engine, dir, limits) = (self.engine.clone(), self.dir.clone(), self.spec.log);
         let mut begun = pin!(timeout(NOTE_TIME, engine.state(id)));
         let mut ended = pin!(ended(&engine, id));
@@ -138,7 +140,8 @@ impl Run<'_> {
                 state = &mut ended => break state,
                 state = &mut begun, if !noted => {
                     noted = true;
-                    self.note_running(state.ok().and_then(Result::ok).map_or(0, |state| state.pid));
+                    let pid = state.ok().and_then(Result::ok).map_or(0, |state| state.pid);
+                    self.note_running(pid).map_err(|error| unsaid(&error))?;
                 }
                 () = &mut output, if !kept => kept = true,
                 () = self.until_due() => if self.act(id).await {
@@ -147,12 +150,13 @@ impl Run<'_> {
             }
         };
         if !noted {
-            self.note_running(0);
+            // It has ended, which will say so as well.
+            let _ = self.note_running(0);
         }
         if !kept {
             let _ = timeout(OUTPUT_TIME, output).await;
         }
-        state
+        Ok(state)
     }
 
     /// Until an order has come or its time has; notes what it asks for.

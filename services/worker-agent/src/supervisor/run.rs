@@ -65,6 +65,7 @@ fn supervise(dir: &AttemptDir) -> io::Result<()> {
         process: None,
         process_start: None,
         start_time: None,
+        started: None,
     };
     let (orders, changed) = orders::begin(dir, &spec)?;
     dir.set_running(&running)?;
@@ -243,8 +244,10 @@ impl<'a> Run<'a> {
                 self.running.process = Some(process.pid().as_raw_pid());
                 self.running.process_start = machine::start_of(process.pid());
                 self.running.start_time = Some(machine::wall_time());
+                self.running.started = Some(machine::since_boot());
                 if let Err(error) = self.dir.set_running(&self.running) {
-                    complain(&format!("cannot say that it runs: {error}"));
+                    self.failure = Some(unsaid(&error));
+                    process.kill(self.spec.cgroup.as_deref());
                 }
             }
             Err(failure) => self.failure = Some(failure),
@@ -311,6 +314,14 @@ impl<'a> Run<'a> {
             out_of_memory: self.spec.cgroup.as_deref().is_some_and(was_out_of_memory),
             ..finish(self.ending.map(|end| end.why), self.failure, String::new())
         }
+    }
+}
+
+/// Nobody can be told that it runs: the agent would wait for its start until the time for that is over.
+pub(super) fn unsaid(error: &io::Error) -> Failure {
+    Failure {
+        cause: ExitCause::NotStarted,
+        message: format!("cannot write down that it runs: {error}"),
     }
 }
 

@@ -255,9 +255,24 @@ fn an_earlier_agent_is_believed() {
     let past = Past {
         start_time: Some(at(0).wall),
         ready: Some(ready),
-        stop: None,
+        ..Past::default()
     };
     let attempt = Attempt::known(assignment(Some(PROBE)), past, at(20));
     assert_eq!(attempt.phase_time(), at(4).wall);
     assert_eq!(attempt.readiness(), Some(ready));
+}
+
+#[test]
+fn a_wall_clock_that_is_set_ends_no_start() {
+    let started = at(18);
+    for wall in [at(0).wall, started.wall, at(3600).wall] {
+        let past = Past {
+            start_time: Some(wall),
+            started: Some(started.boot),
+            ..Past::default()
+        };
+        let attempt = Attempt::known(assignment(Some(PROBE)), past, at(20));
+        assert_eq!(*attempt.phase(), Phase::Running(started.boot));
+        assert_eq!(attempt.wake_at(), Some(at(28).boot));
+    }
 }
