@@ -33,8 +33,10 @@ use crate::record;
 
 /// A supervisor that ends before it has begun is started this many times.
 const STARTS: u32 = 3;
-/// Between looks at a supervisor that is just beginning, and was started by another agent.
+/// Between looks at a supervisor that is beginning, and was started by another agent, at first, and
+/// at last: it may have an image to wait for.
 const BEGIN_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_BEGIN_PAUSE: Duration = Duration::from_millis(500);
 /// Between looks at processes that were killed, at first, and at last: some cannot be killed.
 const KILL_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_KILL_PAUSE: Duration = Duration::from_secs(1);
@@ -203,6 +205,7 @@ impl Minder {
 
     /// Starts a supervisor at most `starts` times.
     async fn until_the_end(&self, mut starts: u32) -> Exit {
+        let mut pause = BEGIN_PAUSE;
         loop {
             let standing = match self.look().await {
                 Ok(standing) => standing,
@@ -215,8 +218,12 @@ impl Minder {
             };
             match standing {
                 Standing::Ended(exit) => return exit,
-                Standing::Supervised(None) => sleep(BEGIN_PAUSE).await,
-                Standing::Supervised(Some(running)) => self.watch(&running).await,
+                Standing::Supervised(running) => {
+                    self.watch(running.as_ref()).await;
+                    // It has ended, or is beginning or ending.
+                    sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_BEGIN_PAUSE);
+                }
                 Standing::Unstarted if starts == 0 => {
                     return self
                         .conclude_failure("its supervisor ends before it begins")
@@ -256,14 +263,12 @@ impl Minder {
         Ok(())
     }
 
-    /// Waits for the end of a supervisor that another agent has started.
-    async fn watch(&self, running: &Running) {
-        if running.process.is_some() {
+    /// Waits for the end of a supervisor that another agent has started, once what it runs has begun.
+    async fn watch(&self, running: Option<&Running>) {
+        if running.is_some_and(|running| running.process.is_some()) {
             self.tell_launch().await;
             self.until_it_dies().await;
         }
-        // It has ended, or is just beginning or ending.
-        sleep(BEGIN_PAUSE).await;
     }
 
     async fn until_it_dies(&self) {
