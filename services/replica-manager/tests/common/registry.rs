@@ -446,12 +446,12 @@ impl WorkersService for Registry {
             }));
         }
         state.check_term(asked.owner_term.as_ref())?;
-        let allocation = state.allocate(&spec, &asked)?;
+        let answer = state.allocate(&spec, &asked);
         if state.lose_answers {
             return Err(Status::unavailable("played: the answer is lost"));
         }
         Ok(Response::new(AllocateResponse {
-            allocation: Some(allocation),
+            allocation: Some(answer?),
             ..AllocateResponse::default()
         }))
     }
