@@ -3,9 +3,10 @@
 use std::{
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener},
+    ops::Range,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::atomic::{AtomicU16, Ordering},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -228,18 +229,53 @@ pub fn channel_for_streams(address: SocketAddr) -> Channel {
 
 /// A port of the loopback interface that nobody uses now, nor will: it stays this component's when it is
 /// down. So it is none of those that the kernel gives to connections, nor of those that agents give to
-/// replicas, and never given twice by one process.
+/// replicas, and never given twice, also not by the processes of two tests that run side by side.
 pub fn free_port() -> SocketAddr {
-    static GIVEN: AtomicU16 = AtomicU16::new(0);
-    let first = std::process::id() % 800 * 12;
+    static PORTS: Mutex<Ports> = Mutex::new(Ports {
+        rest: 0..0,
+        held: Vec::new(),
+    });
+    let mut ports = PORTS.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
-        let given = GIVEN.fetch_add(1, Ordering::Relaxed);
-        let port = 10_000 + (u16::try_from(first).unwrap() + given) % 9_600;
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let address = loopback(ports.next());
         if TcpListener::bind(address).is_ok() {
             return address;
         }
     }
+}
+
+/// Ports that come in blocks.
+const FIRST_PORT: u16 = 10_000;
+const PORTS_OF_A_BLOCK: u16 = 64;
+const BLOCKS: u16 = 150;
+
+/// What a process may give: the blocks whose first ports it holds, which no other process gets meanwhile.
+struct Ports {
+    rest: Range<u16>,
+    held: Vec<TcpListener>,
+}
+
+impl Ports {
+    fn next(&mut self) -> u16 {
+        if let Some(port) = self.rest.next() {
+            return port;
+        }
+        let own = std::process::id() % u32::from(BLOCKS);
+        let own = u16::try_from(own).unwrap();
+        for block in (0..BLOCKS).map(|next| (own + next) % BLOCKS) {
+            let first = FIRST_PORT + block * PORTS_OF_A_BLOCK;
+            if let Ok(held) = TcpListener::bind(loopback(first)) {
+                self.held.push(held);
+                self.rest = first + 2..first + PORTS_OF_A_BLOCK;
+                return first + 1;
+            }
+        }
+        panic!("other tests hold all ports");
+    }
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
 }
 
 /// Kills a process as a crash would end it.
