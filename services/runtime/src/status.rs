@@ -67,6 +67,12 @@ pub fn unavailable(
     error(Code::Unavailable, reason, message).retry_after(retry_after)
 }
 
+/// DEADLINE_EXCEEDED, of what was not done in time.
+pub fn deadline_exceeded(message: impl Into<String>) -> Status {
+    let (code, reason) = (Code::DeadlineExceeded, ErrorReason::DeadlineExceeded);
+    error(code, reason, message).into_status()
+}
+
 /// INVALID_ARGUMENT about a single field; a handler that checks several uses [`Violations`].
 pub fn invalid_field(field: impl Into<String>, description: impl Into<String>) -> Status {
     let mut violations = Violations::new();

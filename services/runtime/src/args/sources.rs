@@ -204,19 +204,13 @@ fn without_user(text: &str) -> Option<String> {
 /// A URL without its user and with nothing of its query: either may be a secret. None for what has
 /// neither.
 fn without_secrets(text: &str) -> Option<String> {
-    let (scheme, rest) = text.split_once("://")?;
-    let (before, query) = match rest.split_once('?') {
-        Some((before, _)) => (before, "?***"),
-        None => (rest, ""),
+    let (_, rest) = text.split_once("://")?;
+    let Some((_, query)) = rest.split_once('?') else {
+        return without_user(text);
     };
-    let end = before.find('/').unwrap_or(before.len());
-    let (authority, path) = before.split_at(end);
-    let host = authority.rsplit_once('@').map(|(_, host)| host);
-    if query.is_empty() && host.is_none() {
-        return None;
-    }
-    let host = host.map_or_else(|| authority.to_owned(), |host| format!("***@{host}"));
-    Some(format!("{scheme}://{host}{path}{query}"))
+    let before = &text[..text.len() - query.len() - 1];
+    let before = without_user(before).unwrap_or_else(|| before.to_owned());
+    Some(format!("{before}?***"))
 }
 
 fn shown_value(arg: &Arg, matches: &ArgMatches) -> Value {

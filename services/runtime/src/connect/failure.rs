@@ -77,13 +77,7 @@ fn causes<'a>(
 
 /// The status of a call whose time has passed.
 pub(super) fn out_of_time(waited: &str) -> Status {
-    let message = format!("the deadline has passed {waited}");
-    status::error(
-        Code::DeadlineExceeded,
-        ErrorReason::DeadlineExceeded,
-        message,
-    )
-    .into()
+    status::deadline_exceeded(format!("the deadline has passed {waited}"))
 }
 
 /// The status of a watch that has been silent for too long.

@@ -13,10 +13,10 @@ use http::header::HeaderValue;
 use http::{Request, Response, Uri};
 use muster_proto::types::v1::ErrorReason;
 use tokio::time::{Sleep, sleep};
+use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::BoxFuture;
 use tonic::server::NamedService;
-use tonic::{Code, Status};
 use tower::Service;
 
 use crate::server::routes::GrpcService;
@@ -168,13 +168,7 @@ fn crowded() -> Status {
 }
 
 fn late() -> Status {
-    const MESSAGE: &str = "the request did not come in time";
-    status::error(
-        Code::DeadlineExceeded,
-        ErrorReason::DeadlineExceeded,
-        MESSAGE,
-    )
-    .into_status()
+    status::deadline_exceeded("the request did not come in time")
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use muster_proto::types::v1::ErrorReason;
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::WaitForCancellationFutureOwned;
-use tonic::{Code, Status};
+use tonic::Status;
 use tower::Service;
 
 use super::{Inbound, Peer, trailers};
@@ -272,13 +272,7 @@ impl<B: HttpBody<Data = Bytes> + Default> HttpBody for TimedBody<B> {
 }
 
 fn exceeded() -> Status {
-    const MESSAGE: &str = "not done by the deadline";
-    status::error(
-        Code::DeadlineExceeded,
-        ErrorReason::DeadlineExceeded,
-        MESSAGE,
-    )
-    .into_status()
+    status::deadline_exceeded("not done by the deadline")
 }
 
 fn stopping() -> Status {

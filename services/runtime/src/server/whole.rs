@@ -18,10 +18,9 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use muster_proto::types::v1::ErrorReason;
 use tokio::time::{Sleep, sleep};
+use tonic::Status;
 use tonic::codegen::StdError;
-use tonic::{Code, Status};
 
 use crate::layers::shed::overloaded;
 use crate::{status, task};
@@ -173,13 +172,7 @@ impl Drop for Kept {
 }
 
 fn late() -> Status {
-    let message = format!("the request was not whole within {WITHIN:?}");
-    status::error(
-        Code::DeadlineExceeded,
-        ErrorReason::DeadlineExceeded,
-        message,
-    )
-    .into_status()
+    status::deadline_exceeded(format!("the request was not whole within {WITHIN:?}"))
 }
 
 impl Drop for Whole {
@@ -208,6 +201,8 @@ async fn read_off(mut body: impl HttpBody<Data = Bytes> + Unpin) {
 #[cfg(test)]
 mod tests {
     use http_body_util::StreamBody;
+
+    use tonic::Code;
 
     use super::*;
     use crate::status::Details;

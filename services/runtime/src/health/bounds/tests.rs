@@ -2,6 +2,7 @@ use http_body_util::{BodyExt as _, Full, StreamBody};
 use muster_proto::health::v1::HealthCheckRequest;
 use prost::Message as _;
 use tokio::time::Instant;
+use tonic::Code;
 
 use super::*;
 use crate::clock::Clock;
