@@ -216,8 +216,8 @@ fn backends(
     catalogs: Option<Vec<Spec>>,
     workers: Option<Endpoints>,
 ) -> Result<Vec<Spec>, String> {
-    let folders = catalogs.iter().flatten();
-    if workers.is_some() && folders.into_iter().any(|spec| spec.name == FLEET) {
+    let is_displaced = catalogs.iter().flatten().any(|spec| spec.name == FLEET);
+    if workers.is_some() && is_displaced {
         // Whoever names one of many folders so hardly means to have no offers of their own machines.
         return Err(format!(
             "a folder of --catalog is called {FLEET:?}, which is the backend of our own workers: \

@@ -40,14 +40,15 @@ pub enum Severity {
 pub fn between(before: Option<&Service>, after: &Service) -> Vec<Happening> {
     let mut told = Vec::new();
     services::tell(before, after, &mut told);
+    let mut gone = Vec::new();
     for (was, is) in differing(before, Some(after)) {
-        if let Some(replica) = is {
-            replicas::tell(after, was.map(AsRef::as_ref), replica, &mut told);
+        match is {
+            Some(replica) => replicas::tell(after, was.map(AsRef::as_ref), replica, &mut told),
+            None => gone.extend(was),
         }
     }
     if let Some(before) = before {
-        let gone = differing(Some(before), Some(after)).filter(|(_, is)| is.is_none());
-        for replica in gone.filter_map(|(was, _)| was) {
+        for replica in gone {
             replicas::tell_removed(before, replica, &mut told);
         }
     }

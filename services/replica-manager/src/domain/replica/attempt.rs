@@ -52,6 +52,24 @@ pub struct Allocation {
     pub at: Time,
 }
 
+impl Allocation {
+    /// One on w1 with this id, of which nothing else is known.
+    #[cfg(test)]
+    pub(crate) fn on_w1(id: &str) -> Self {
+        Self {
+            id: id.to_owned(),
+            worker: "w1".to_owned(),
+            generation: 1,
+            region: String::new(),
+            gpu_uuids: Vec::new(),
+            fencing_token: String::new(),
+            replaces: String::new(),
+            host_ports: Vec::new(),
+            at: Time::default(),
+        }
+    }
+}
+
 /// Where a port is reached.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Address {

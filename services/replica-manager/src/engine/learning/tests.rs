@@ -61,7 +61,7 @@ pub(in crate::engine) async fn engine_of(replicas: u32) -> Engine {
                 let edition = service.header.edition;
                 let mut replica = Replica::new(*ordinal, Role::Member, edition, now);
                 let mut attempt = Attempt::new(1, 1);
-                attempt.allocation = Some(room(*ordinal));
+                attempt.allocation = Some(Allocation::on_w1(&format!("room-{ordinal}")));
                 (replica.attempts, replica.attempt) = (1, Some(attempt));
                 replica.state = State::Running(Phase::Ready);
                 service.replicas.insert(*ordinal, replica.into());
@@ -71,20 +71,6 @@ pub(in crate::engine) async fn engine_of(replicas: u32) -> Engine {
         engine.change(UID, &cause, add).await.unwrap();
     }
     engine
-}
-
-fn room(ordinal: u32) -> Allocation {
-    Allocation {
-        id: format!("room-{ordinal}"),
-        worker: "w1".to_owned(),
-        generation: 1,
-        region: String::new(),
-        gpu_uuids: Vec::new(),
-        fencing_token: String::new(),
-        replaces: String::new(),
-        host_ports: Vec::new(),
-        at: Time::default(),
-    }
 }
 
 fn end(ordinal: u32, message: &str) -> Vec<Learnt> {

@@ -14,17 +14,7 @@ fn running(service: &Service) -> Replica {
     let edition = service.header.edition;
     let mut replica = Replica::new(0, Role::Member, edition, Time::default());
     let mut attempt = Attempt::new(1, edition.version);
-    attempt.allocation = Some(Allocation {
-        id: "a-1".to_owned(),
-        worker: "w1".to_owned(),
-        generation: 1,
-        region: String::new(),
-        gpu_uuids: Vec::new(),
-        fencing_token: String::new(),
-        replaces: String::new(),
-        host_ports: Vec::new(),
-        at: Time::default(),
-    });
+    attempt.allocation = Some(Allocation::on_w1("a-1"));
     replica.attempt = Some(attempt);
     replica.state = State::Running(Phase::Ready);
     replica

@@ -16,17 +16,7 @@ fn orphan(ordinal: u32, number: u32) -> Orphan {
         ordinal,
         number,
         version: 1,
-        room: Allocation {
-            id: "a-1".to_owned(),
-            worker: "w1".to_owned(),
-            generation: 1,
-            region: String::new(),
-            gpu_uuids: Vec::new(),
-            fencing_token: String::new(),
-            replaces: String::new(),
-            host_ports: Vec::new(),
-            at: Time::default(),
-        },
+        room: Allocation::on_w1("a-1"),
         report: Report {
             phase: ReportedPhase::Ready,
             started: None,
