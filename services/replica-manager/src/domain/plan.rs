@@ -16,6 +16,7 @@ mod retries;
 mod scale;
 mod settle;
 mod spares;
+mod tally;
 mod update;
 mod wind_down;
 

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use rustc_hash::FxHashSet;
 
+use super::tally::Tally;
 use super::{Plan, Reason};
-use crate::domain::replica::{Replica, StopWhy};
+use crate::domain::replica::{Replica, Role, StopWhy};
 use crate::domain::service::Service;
 use crate::domain::service::apply::Action;
 use crate::domain::time::Time;
@@ -15,6 +16,7 @@ pub(super) struct Draft<'a> {
     pub(super) now: Time,
     pub(super) world: &'a World<'a>,
     pub(super) service: Service,
+    tally: Tally,
     actions: Vec<Action>,
     reasons: Vec<Reason>,
     explained: FxHashSet<Reason>,
@@ -28,6 +30,7 @@ impl<'a> Draft<'a> {
             now,
             world,
             service: service.clone(),
+            tally: Tally::of(service),
             actions: Vec::new(),
             reasons: Vec::new(),
             explained: FxHashSet::default(),
@@ -52,9 +55,18 @@ impl<'a> Draft<'a> {
             }
             self.touched.insert(ordinal);
         }
+        self.recount(ordinal, Tally::remove);
         self.service.apply(&action, self.world.room, self.now);
+        self.recount(ordinal, Tally::add);
         self.actions.push(action);
         true
+    }
+
+    fn recount(&mut self, ordinal: Option<u32>, count: impl Fn(&mut Tally, &Replica)) {
+        let replica = ordinal.and_then(|ordinal| self.service.replicas.get(&ordinal));
+        if let Some(replica) = replica {
+            count(&mut self.tally, replica);
+        }
     }
 
     /// Stops a replica: if it is ready and the service goes on, after it has left the endpoints.
@@ -103,10 +115,31 @@ impl<'a> Draft<'a> {
 
     /// Whether stopping this replica keeps the service at its floor, or does not lower it.
     pub(super) fn spares(&self, replica: &Replica) -> bool {
-        !replica.ready() || self.service.ready() > self.service.floor()
+        !replica.ready() || self.ready() > self.service.floor()
+    }
+
+    /// How many replicas are ready and meant to stay.
+    pub(super) fn ready(&self) -> u32 {
+        self.tally.ready
+    }
+
+    /// How many replicas hold one of the wanted places.
+    pub(super) fn members(&self) -> u32 {
+        self.tally.members
+    }
+
+    /// Everything that runs, may run, or will.
+    pub(super) fn copies(&self) -> u32 {
+        self.tally.copies
+    }
+
+    /// Whether a copy that is meant to stay stands for another in this way.
+    pub(super) fn has(&self, role: Role) -> bool {
+        self.tally.has(role)
     }
 
     pub(super) fn finish(self) -> Plan {
+        debug_assert_eq!(self.tally, Tally::of(&self.service), "counted act by act");
         Plan {
             actions: self.actions,
             wake_at: self.wake_at,

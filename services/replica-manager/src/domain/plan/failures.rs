@@ -137,8 +137,7 @@ fn retry(draft: &mut Draft<'_>, ordinal: u32, class: Class) {
     let Some(replica) = draft.replica(ordinal) else {
         return;
     };
-    let taken_over = draft.service.companion(Role::Move { of: ordinal });
-    if taken_over.is_some() {
+    if draft.has(Role::Move { of: ordinal }) {
         draft.act(Action::Stop {
             ordinal,
             why: StopWhy::Moved,

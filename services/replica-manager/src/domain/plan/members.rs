@@ -12,15 +12,11 @@ use crate::domain::service::count;
 pub(super) fn keep(draft: &mut Draft<'_>) {
     promote(draft);
     let wanted = draft.service.wanted();
-    while count(draft.service.members()) > wanted {
-        if !stop_one(draft) {
-            return;
-        }
+    if draft.members() > wanted {
+        stop_some(draft, draft.members() - wanted);
     }
-    while count(draft.service.members()) < wanted {
-        if !create(draft) {
-            return;
-        }
+    if draft.members() < wanted {
+        create(draft, wanted - draft.members());
     }
 }
 
@@ -45,7 +41,7 @@ fn promote(draft: &mut Draft<'_>) {
     }
     extra.sort_unstable();
     for (_, ordinal) in extra {
-        let short = count(draft.service.members()) < draft.service.wanted();
+        let short = draft.members() < draft.service.wanted();
         let Some(replica) = draft.replica(ordinal) else {
             continue;
         };
@@ -86,6 +82,7 @@ fn is_gone(draft: &Draft<'_>, replica: &Replica, updating: bool) -> bool {
 pub(super) fn revive(draft: &mut Draft<'_>) {
     let edition = draft.service.aim();
     let tried_anew = draft.service.header.tried_anew;
+    let most = draft.service.most_copies();
     let stopped = |replica: &Replica| replica.stop.is_some_and(|stop| !stop.why.removes());
     let gave_up = |replica: &Replica| {
         let failed = matches!(replica.state, State::Failed { .. }) && replica.stop.is_none();
@@ -99,7 +96,7 @@ pub(super) fn revive(draft: &mut Draft<'_>) {
             continue;
         }
         let member = replica.role == Role::Member;
-        let (copies, most) = (draft.service.copies(), draft.service.most_copies());
+        let copies = draft.copies();
         if member && copies >= most {
             draft.explain(Reason::TooManyCopies { copies, most });
         } else if member {
@@ -110,14 +107,13 @@ pub(super) fn revive(draft: &mut Draft<'_>) {
     }
 }
 
-/// Stops the member that is missed least. False if that has to wait.
-fn stop_one(draft: &mut Draft<'_>) -> bool {
+/// Stops so many members, those first that are missed least, until one has to wait.
+fn stop_some(draft: &mut Draft<'_>, surplus: u32) {
     let aim = draft.service.aim();
-    let roles = draft.service.roles();
     let rank = |replica: &Replica| {
-        let companion = replica.ordinal;
-        let attended = [Role::Surge { of: companion }, Role::Move { of: companion }];
-        let attended = attended.iter().any(|role| roles.contains(role));
+        let of = replica.ordinal;
+        let attended = [Role::Surge { of }, Role::Move { of }];
+        let attended = attended.into_iter().any(|role| draft.has(role));
         let draining = replica
             .worker()
             .is_some_and(|w| draft.world.draining(w).is_some());
@@ -127,18 +123,19 @@ fn stop_one(draft: &mut Draft<'_>) -> bool {
             replica.edition.same(&aim),
             attended,
             !draining,
-            Reverse(replica.ordinal),
+            Reverse(of),
         )
     };
-    let Some(ordinal) = draft
-        .service
-        .members()
-        .min_by_key(|r| rank(r))
-        .map(|r| r.ordinal)
-    else {
-        return false;
-    };
-    stop_if_spared(draft, ordinal, StopWhy::ScaleDown)
+    let mut ranked: Vec<_> = draft.service.members().map(rank).collect();
+    ranked.sort_unstable();
+    let missed_least = ranked
+        .into_iter()
+        .take(usize::try_from(surplus).unwrap_or(usize::MAX));
+    for (.., Reverse(ordinal)) in missed_least {
+        if !stop_if_spared(draft, ordinal, StopWhy::ScaleDown) {
+            return;
+        }
+    }
 }
 
 fn stop_if_spared(draft: &mut Draft<'_>, ordinal: u32, why: StopWhy) -> bool {
@@ -149,7 +146,7 @@ fn stop_if_spared(draft: &mut Draft<'_>, ordinal: u32, why: StopWhy) -> bool {
         draft.explain(Reason::Stops { ordinal, why });
         return draft.stop(ordinal, why);
     }
-    let (ready, floor) = (draft.service.ready(), draft.service.floor());
+    let (ready, floor) = (draft.ready(), draft.service.floor());
     draft.explain(Reason::KeepsReady {
         ordinal,
         ready,
@@ -158,15 +155,18 @@ fn stop_if_spared(draft: &mut Draft<'_>, ordinal: u32, why: StopWhy) -> bool {
     false
 }
 
-fn create(draft: &mut Draft<'_>) -> bool {
-    let (copies, most) = (draft.service.copies(), draft.service.most_copies());
-    if copies >= most {
-        draft.explain(Reason::TooManyCopies { copies, most });
-        return false;
-    }
+fn create(draft: &mut Draft<'_>, missing: u32) {
     let edition = draft.service.aim();
-    draft.act(Action::Create {
-        role: Role::Member,
-        edition,
-    })
+    let most = draft.service.most_copies();
+    for _ in 0..missing {
+        let copies = draft.copies();
+        if copies >= most {
+            draft.explain(Reason::TooManyCopies { copies, most });
+            return;
+        }
+        let role = Role::Member;
+        if !draft.act(Action::Create { role, edition }) {
+            return;
+        }
+    }
 }

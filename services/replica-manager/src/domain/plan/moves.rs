@@ -54,7 +54,7 @@ fn finish(draft: &mut Draft<'_>) {
                 draft.act(Action::Promote { ordinal, role });
             }
         } else {
-            let (ready, floor) = (draft.service.ready(), draft.service.floor());
+            let (ready, floor) = (draft.ready(), draft.service.floor());
             draft.explain(Reason::KeepsReady {
                 ordinal: of,
                 ready,
@@ -76,6 +76,8 @@ fn leave_draining(draft: &mut Draft<'_>) {
 fn begin(draft: &mut Draft<'_>) {
     let begun = begun(&draft.service);
     let mut unfinished = unfinished(&draft.service);
+    // A move may be beside all others, but not beside what is above that still.
+    let mut most = draft.service.most_copies() + 1;
     for ordinal in draft.which(|r| moves(r) && r.stop.is_none()) {
         let Some(replica) = draft.replica(ordinal) else {
             continue;
@@ -100,8 +102,7 @@ fn begin(draft: &mut Draft<'_>) {
             continue;
         }
         let edition = replica.edition;
-        // A move may be beside all others, but not beside what is above that still.
-        let (copies, most) = (draft.service.copies(), draft.service.most_copies() + 1);
+        let copies = draft.copies();
         if copies >= most {
             draft.explain(Reason::TooManyCopies { copies, most });
             continue;
@@ -109,6 +110,7 @@ fn begin(draft: &mut Draft<'_>) {
         let role = Role::Move { of: ordinal };
         if draft.act(Action::Create { role, edition }) {
             *unfinished.entry(worker).or_default() += 1;
+            most += 1;
         }
     }
 }

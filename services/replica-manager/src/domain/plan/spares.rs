@@ -14,20 +14,14 @@ pub(super) fn keep(draft: &mut Draft<'_>) {
         let missed = draft
             .replica(ordinal)
             .is_some_and(|replica| missed(draft, replica));
-        if !missed
-            || draft
-                .service
-                .companion(Role::Spare { of: ordinal })
-                .is_some()
-        {
+        if !missed || draft.has(Role::Spare { of: ordinal }) {
             continue;
         }
         // Those of an update will be members.
         if staying(draft) >= draft.service.bounds().max {
             return;
         }
-        let (copies, most) = (draft.service.copies(), draft.service.most_copies());
-        if copies >= most {
+        if draft.copies() >= draft.service.most_copies() {
             return;
         }
         let Some(edition) = draft.replica(ordinal).map(|replica| replica.edition) else {

@@ -1,8 +1,6 @@
 //! Rolling updates: one edition is put in the place of another, never below the floor and never above
 //! `max_surge`; and they are taken back when the new one fails.
 
-use std::collections::BTreeSet;
-
 use super::Reason;
 use super::draft::Draft;
 use crate::domain::failure::Class;
@@ -194,13 +192,12 @@ fn retire_old(draft: &mut Draft<'_>, rollout: &Rollout) {
         .header
         .proven
         .is_some_and(|proven| proven.same(&aim));
-    let roles = draft.service.roles();
     let mut old: Vec<(bool, bool, bool, u32)> = draft
         .service
         .replicas
         .values()
         .filter(|replica| !replica.edition.same(&aim) && !replica.leaving())
-        .filter(|replica| !is_moving(&roles, replica))
+        .filter(|replica| !is_moving(draft, replica))
         .map(|replica| {
             let draining = replica
                 .worker()
@@ -223,7 +220,7 @@ fn retire_old(draft: &mut Draft<'_>, rollout: &Rollout) {
         if may {
             draft.explain(Reason::Stops { ordinal, why });
             if draft.stop(ordinal, why) {
-                standing = Standing::of(draft);
+                standing.stopped(ready);
             }
         } else {
             wait_for_ready(draft, &standing, ordinal, ready);
@@ -231,8 +228,7 @@ fn retire_old(draft: &mut Draft<'_>, rollout: &Rollout) {
     }
 }
 
-/// What decides for each old replica whether it may go: looked at once, and again after each stop, of which a
-/// plan makes only so many, rather than for each of thousands.
+/// What decides for each old replica whether it may go: looked at once, not for each of thousands.
 struct Standing {
     available: u32,
     needs_room: bool,
@@ -248,6 +244,13 @@ impl Standing {
             proven_next: proven_next(draft),
         }
     }
+
+    /// One more of the old ones goes.
+    fn stopped(&mut self, ready: bool) {
+        self.available -= u32::from(ready);
+        // There is room as soon as it is gone.
+        self.needs_room = false;
+    }
 }
 
 fn proven_next(draft: &Draft<'_>) -> Option<(Time, u32)> {
@@ -261,9 +264,9 @@ fn proven_next(draft: &Draft<'_>) -> Option<(Time, u32)> {
 }
 
 /// Moves come to their end first: what they leave behind is replaced afterwards.
-fn is_moving(roles: &BTreeSet<Role>, replica: &Replica) -> bool {
+fn is_moving(draft: &Draft<'_>, replica: &Replica) -> bool {
     let of = replica.ordinal;
-    roles.contains(&Role::Move { of }) || matches!(replica.role, Role::Move { .. })
+    draft.has(Role::Move { of }) || matches!(replica.role, Role::Move { .. })
 }
 
 /// No copy of the new edition is there, and none may be added before another is gone.
@@ -272,7 +275,7 @@ fn needs_room(draft: &Draft<'_>) -> bool {
     let aim = service.aim();
     let mut replicas = service.replicas.values();
     let none = !replicas.any(|r| r.edition.same(&aim) || r.leaving());
-    none && service.copies() >= most_copies(service)
+    none && draft.copies() >= most_copies(service)
 }
 
 fn wait_for_ready(draft: &mut Draft<'_>, standing: &Standing, ordinal: u32, ready: bool) {
@@ -315,27 +318,20 @@ fn free_room(draft: &mut Draft<'_>) {
 
 /// Adds copies of the new edition, each for an old one, up to `max_surge` above the wanted number.
 fn add_new(draft: &mut Draft<'_>) {
-    let aim = draft.service.aim();
-    loop {
-        let service = &draft.service;
-        let members = service.members();
-        let roles = service.roles();
-        let unattended = members
-            .filter(|r| !r.edition.same(&aim) && r.stop.is_none())
-            .find(|r| !roles.contains(&Role::Surge { of: r.ordinal }));
-        let Some(of) = unattended.map(|replica| replica.ordinal) else {
-            return;
-        };
-        let (copies, most) = (service.copies(), most_copies(service));
+    let edition = draft.service.aim();
+    let most = most_copies(&draft.service);
+    let old = |r: &Replica| !r.edition.same(&edition) && r.stop.is_none();
+    for of in draft.which(|r| r.role == Role::Member && old(r)) {
+        let role = Role::Surge { of };
+        if draft.has(role) {
+            continue;
+        }
+        let copies = draft.copies();
         if copies >= most {
             draft.explain(Reason::TooManyCopies { copies, most });
             return;
         }
-        let created = draft.act(Action::Create {
-            role: Role::Surge { of },
-            edition: aim,
-        });
-        if !created {
+        if !draft.act(Action::Create { role, edition }) {
             return;
         }
     }

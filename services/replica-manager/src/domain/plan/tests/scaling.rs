@@ -1,12 +1,15 @@
 //! Scaling by load, spares, and what users ask for.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::harness::{Birth, Life, Sim, secs};
 use super::retrying::retrying;
 use crate::domain::failure::Class;
-use crate::domain::replica::{Replica, Role, StopWhy};
-use crate::domain::service::Intent;
+use crate::domain::plan::plan;
+use crate::domain::replica::{Phase, Replica, Role, State, Stop, StopWhy};
+use crate::domain::service::apply::Action;
+use crate::domain::service::{Intent, Service};
 use crate::domain::spec::{Count, Metric, Scaling, Spec, defaults};
 use crate::domain::status::ServicePhase;
 
@@ -277,4 +280,66 @@ fn a_restarted_replica_stays_on_its_worker_and_its_room() {
         sim.replica(0).episode.is_none(),
         "what we did ourselves is no failure"
     );
+}
+
+/// A service of so many ready replicas.
+pub(super) fn large(count: u32) -> (Sim, Service) {
+    let mut sim = Sim::new(retrying(1, |_| ()), &[("w1", 1)]);
+    sim.run_to_phase(secs(10), ServicePhase::Healthy);
+    let mut service = sim.service.clone();
+    for ordinal in 1..count {
+        let mut replica = (*service.replicas[&0]).clone();
+        replica.ordinal = ordinal;
+        service.replicas.insert(ordinal, Arc::new(replica));
+    }
+    service.header.next_ordinal = count;
+    service.header.scale = Some(count);
+    (sim, service)
+}
+
+/// Acts on one replica after the other that a plan makes; which replicas, in order.
+fn acts(sim: &Sim, service: &Service, wanted: fn(&Action) -> bool) -> Vec<u32> {
+    let planned = plan(sim.now.into(), service, &sim.world());
+    let acts = planned.actions.iter().filter(|action| wanted(action));
+    acts.filter_map(Action::ordinal).collect()
+}
+
+#[test]
+fn of_thousands_those_that_are_missed_least_are_stopped_first() {
+    // Looked at for each of the others, these would be hundreds of millions of looks.
+    const COUNT: u32 = 20_000;
+    let (sim, mut service) = large(COUNT);
+    for starting in [7, 9_000] {
+        service.replica_mut(starting).unwrap().state = State::Running(Phase::Starting);
+    }
+    service.header.scale = Some(10);
+    let stopped = acts(&sim, &service, |action| {
+        matches!(action, Action::Stop { .. })
+    });
+    let batch = u32::try_from(sim.terms.batch).unwrap();
+    let highest = (COUNT + 2 - batch..COUNT).rev();
+    assert_eq!(
+        stopped,
+        [9_000, 7].into_iter().chain(highest).collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn thousands_that_were_stopped_are_started_in_order() {
+    let (sim, mut service) = large(20_000);
+    for ordinal in 0..20_000 {
+        let replica = service.replica_mut(ordinal).unwrap();
+        replica.attempt = None;
+        replica.state = State::Stopped;
+        replica.stop = Some(Stop {
+            why: StopWhy::ServiceStopped,
+            at: sim.now,
+            told: true,
+        });
+    }
+    let revived = acts(&sim, &service, |action| {
+        matches!(action, Action::Revive { .. })
+    });
+    let batch = u32::try_from(sim.terms.batch).unwrap();
+    assert_eq!(revived, (0..batch).collect::<Vec<_>>());
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::harness::{Birth, Life, Sim, secs};
 use super::retrying::retrying;
+use super::scaling;
 use crate::domain::failure::Class;
 use crate::domain::plan::{Reason, plan};
 use crate::domain::replica::{Role, StopWhy};
@@ -12,7 +13,7 @@ use crate::domain::rollout::Stage;
 use crate::domain::service::apply::Action;
 use crate::domain::service::{Intent, Service};
 use crate::domain::spec::diff::{self, Effect};
-use crate::domain::spec::{Spec, Update};
+use crate::domain::spec::{Count, Spec, Update};
 use crate::domain::status::ServicePhase;
 
 fn new_command(spec: &mut Spec) {
@@ -450,19 +451,13 @@ fn scaling_goes_on_during_an_update() {
 
 /// A service of so many ready replicas that is about to be updated.
 fn large(count: u32) -> (Sim, Service) {
-    let sim = three();
-    let mut service = sim.service.clone();
-    for ordinal in 3..count {
-        let mut replica = (*service.replicas[&0]).clone();
-        replica.ordinal = ordinal;
-        service.replicas.insert(ordinal, Arc::new(replica));
-    }
-    service.header.next_ordinal = count;
-    service.header.scale = Some(count);
+    let (sim, mut service) = scaling::large(count);
     let mut spec = service.spec().clone();
     new_command(&mut spec);
-    spec.replicas.min = count;
-    spec.replicas.max = count;
+    spec.replicas = Count {
+        min: count,
+        max: count,
+    };
     let difference = diff::diff(service.spec(), &spec);
     service.update(spec, &difference, sim.now).unwrap();
     (sim, service)
