@@ -15,6 +15,7 @@ mod convert;
 mod demo;
 mod failure;
 mod output;
+mod pages;
 mod probe;
 mod session;
 mod spec;

@@ -13,6 +13,7 @@ use crate::{
     args::{Endpoints as Args, Format},
     failure::Failure,
     output::table::{Cell, Table},
+    pages::{self, PAGE},
     session::{Component, Session},
 };
 
@@ -27,28 +28,17 @@ pub(crate) async fn run(session: &Session, args: &Args) -> Result<(), Failure> {
         )
         .await;
     }
-    let mut request = ListEndpointsRequest {
-        service: args.service.clone(),
-        page_size: 1000,
-        ..ListEndpointsRequest::default()
-    };
-    let mut joined = ListEndpointsResponse::default();
-    loop {
-        let page = session
-            .call(
-                Component::Manager,
-                session.replicas().list_endpoints(request.clone()),
-            )
-            .await?;
-        joined.endpoints.extend(page.endpoints);
-        if joined.resume_token.is_empty() {
-            joined.resume_token = page.resume_token;
-        }
-        if page.next_page_token.is_empty() {
-            break;
-        }
-        request.page_token = page.next_page_token;
-    }
+    let joined: ListEndpointsResponse = pages::joined(async |page_token| {
+        let mut manager = session.replicas();
+        let asked = manager.list_endpoints(ListEndpointsRequest {
+            service: args.service.clone(),
+            page_size: PAGE,
+            page_token,
+            ..ListEndpointsRequest::default()
+        });
+        session.call(Component::Manager, asked).await
+    })
+    .await?;
     match session.format {
         Format::Json | Format::Yaml => session.print_message(&joined).map(drop),
         Format::Name => {

@@ -3,11 +3,13 @@
 use std::{cell::RefCell, collections::VecDeque, future::Future};
 
 use muster_proto::{
-    replicas::v1::{EventFilter, ListEventsRequest, WatchEventsRequest, WatchEventsResponse},
+    replicas::v1::{
+        EventFilter, ListEventsRequest, ListEventsResponse, WatchEventsRequest, WatchEventsResponse,
+    },
     types::v1::{Event, EventSeverity, event_change::Change},
     workers::v1::{
-        ListWorkerEventsRequest, WatchWorkerEventsRequest, WatchWorkerEventsResponse,
-        WorkerEventFilter,
+        ListWorkerEventsRequest, ListWorkerEventsResponse, WatchWorkerEventsRequest,
+        WatchWorkerEventsResponse, WorkerEventFilter,
     },
 };
 use prost_types::Timestamp;
@@ -21,6 +23,7 @@ use crate::{
         style::Style,
         table::{Cell, Table},
     },
+    pages::{self, PAGE},
     session::{Component, Session},
     text,
 };
@@ -84,25 +87,19 @@ async fn last_of_services(
     filter: EventFilter,
     limit: usize,
 ) -> Result<VecDeque<Event>, Failure> {
-    let mut request = ListEventsRequest {
-        filter: Some(filter),
-        page_size: 1000,
-        ..Default::default()
-    };
     let mut last = VecDeque::new();
-    loop {
-        let page = session
-            .call(
-                Component::Manager,
-                session.replicas().list_events(request.clone()),
-            )
-            .await?;
-        keep_last(&mut last, page.events, limit);
-        if page.next_page_token.is_empty() {
-            return Ok(last);
-        }
-        request.page_token = page.next_page_token;
-    }
+    let ask = async |page_token| {
+        let mut manager = session.replicas();
+        let asked = manager.list_events(ListEventsRequest {
+            filter: Some(filter.clone()),
+            page_size: PAGE,
+            page_token,
+            ..Default::default()
+        });
+        session.call(Component::Manager, asked).await
+    };
+    let take = |page: ListEventsResponse| keep_last(&mut last, page.events, limit);
+    pages::each(ask, take).await.map(|()| last)
 }
 
 async fn last_of_workers(
@@ -110,25 +107,19 @@ async fn last_of_workers(
     filter: WorkerEventFilter,
     limit: usize,
 ) -> Result<VecDeque<Event>, Failure> {
-    let mut request = ListWorkerEventsRequest {
-        filter: Some(filter),
-        page_size: 1000,
-        ..Default::default()
-    };
     let mut last = VecDeque::new();
-    loop {
-        let page = session
-            .call(
-                Component::Registry,
-                session.workers().list_worker_events(request.clone()),
-            )
-            .await?;
-        keep_last(&mut last, page.events, limit);
-        if page.next_page_token.is_empty() {
-            return Ok(last);
-        }
-        request.page_token = page.next_page_token;
-    }
+    let ask = async |page_token| {
+        let mut registry = session.workers();
+        let asked = registry.list_worker_events(ListWorkerEventsRequest {
+            filter: Some(filter.clone()),
+            page_size: PAGE,
+            page_token,
+            ..Default::default()
+        });
+        session.call(Component::Registry, asked).await
+    };
+    let take = |page: ListWorkerEventsResponse| keep_last(&mut last, page.events, limit);
+    pages::each(ask, take).await.map(|()| last)
 }
 
 fn keep_last(last: &mut VecDeque<Event>, events: Vec<Event>, limit: usize) {

@@ -9,6 +9,7 @@ use crate::{
     args::{Format, OrphanAct, Orphans},
     failure::Failure,
     output::table::Table,
+    pages::{self, PAGE},
     session::{Component, Session},
     text,
 };
@@ -35,22 +36,16 @@ async fn show(session: &Session) -> Result<(), Failure> {
 }
 
 async fn list(session: &Session) -> Result<ListOrphansResponse, Failure> {
-    let mut joined = ListOrphansResponse::default();
-    let mut request = ListOrphansRequest {
-        page_size: 1000,
-        ..ListOrphansRequest::default()
-    };
-    loop {
+    pages::joined(async |page_token| {
         let mut manager = session.replicas();
-        let asked = manager.list_orphans(request.clone());
-        let page = session.call(Component::Manager, asked).await?;
-        joined.orphans.extend(page.orphans);
-        joined.resume_token = page.resume_token;
-        if page.next_page_token.is_empty() {
-            return Ok(joined);
-        }
-        request.page_token = page.next_page_token;
-    }
+        let asked = manager.list_orphans(ListOrphansRequest {
+            page_size: PAGE,
+            page_token,
+            ..Default::default()
+        });
+        session.call(Component::Manager, asked).await
+    })
+    .await
 }
 
 fn table(session: &Session, orphans: &[Orphan]) -> Table {

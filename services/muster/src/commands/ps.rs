@@ -16,6 +16,7 @@ use crate::{
     args::{Format, Ps},
     failure::Failure,
     output::table::{Cell, Table},
+    pages::{self, PAGE},
     session::{Component, Session},
     text,
 };
@@ -62,29 +63,17 @@ pub(crate) async fn list(
         services,
         ..Default::default()
     };
-    let mut request = ListReplicasRequest {
-        filter: Some(filter),
-        page_size: 1000,
-        ..Default::default()
-    };
-    let mut joined = ListReplicasResponse::default();
-    loop {
-        let page = session
-            .call(
-                Component::Manager,
-                session.replicas().list_replicas(request.clone()),
-            )
-            .await?;
-        joined.replicas.extend(page.replicas);
-        joined.total_size = page.total_size;
-        if joined.resume_token.is_empty() {
-            joined.resume_token = page.resume_token;
-        }
-        if page.next_page_token.is_empty() {
-            return Ok(joined);
-        }
-        request.page_token = page.next_page_token;
-    }
+    pages::joined(async |page_token| {
+        let mut manager = session.replicas();
+        let asked = manager.list_replicas(ListReplicasRequest {
+            filter: Some(filter.clone()),
+            page_size: PAGE,
+            page_token,
+            ..Default::default()
+        });
+        session.call(Component::Manager, asked).await
+    })
+    .await
 }
 
 /// Whether something of a replica in this phase runs.

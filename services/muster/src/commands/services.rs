@@ -14,6 +14,7 @@ use crate::{
     args::{Format, Named},
     failure::Failure,
     output::table::{Cell, Table},
+    pages::{self, PAGE},
     session::{Component, Session},
     text,
 };
@@ -150,28 +151,16 @@ pub(crate) fn phase(service: &Service) -> &'static str {
 }
 
 async fn list(session: &Session) -> Result<(), Failure> {
-    let mut joined = ListServicesResponse::default();
-    let mut request = ListServicesRequest {
-        page_size: 1000,
-        ..Default::default()
-    };
-    loop {
-        let page = session
-            .call(
-                Component::Manager,
-                session.replicas().list_services(request.clone()),
-            )
-            .await?;
-        joined.services.extend(page.services);
-        joined.total_size = page.total_size;
-        if joined.resume_token.is_empty() {
-            joined.resume_token = page.resume_token;
-        }
-        if page.next_page_token.is_empty() {
-            break;
-        }
-        request.page_token = page.next_page_token;
-    }
+    let joined: ListServicesResponse = pages::joined(async |page_token| {
+        let mut manager = session.replicas();
+        let asked = manager.list_services(ListServicesRequest {
+            page_size: PAGE,
+            page_token,
+            ..Default::default()
+        });
+        session.call(Component::Manager, asked).await
+    })
+    .await?;
     match session.format {
         Format::Json | Format::Yaml => session.print_message(&joined).map(drop),
         Format::Name => {

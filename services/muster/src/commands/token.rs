@@ -9,6 +9,7 @@ use crate::{
     args::{Format, Token},
     failure::Failure,
     output::table::Table,
+    pages::{self, PAGE},
     session::{Component, Session},
     text,
 };
@@ -63,24 +64,16 @@ async fn list(session: &Session) -> Result<(), Failure> {
 
 /// Every token, as one page.
 async fn all(session: &Session) -> Result<ListJoinTokensResponse, Failure> {
-    let mut joined = ListJoinTokensResponse::default();
-    let mut request = ListJoinTokensRequest {
-        page_size: 1000,
-        ..Default::default()
-    };
-    loop {
+    pages::joined(async |page_token| {
         let mut registry = session.workers();
-        let asked = registry.list_join_tokens(request.clone());
-        let page = session.call(Component::Registry, asked).await?;
-        joined.join_tokens.extend(page.join_tokens);
-        if joined.resume_token.is_empty() {
-            joined.resume_token = page.resume_token;
-        }
-        if page.next_page_token.is_empty() {
-            return Ok(joined);
-        }
-        request.page_token = page.next_page_token;
-    }
+        let asked = registry.list_join_tokens(ListJoinTokensRequest {
+            page_size: PAGE,
+            page_token,
+            ..Default::default()
+        });
+        session.call(Component::Registry, asked).await
+    })
+    .await
 }
 
 fn table(session: &Session, tokens: &[JoinToken]) -> Table {

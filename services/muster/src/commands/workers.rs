@@ -17,6 +17,7 @@ use crate::{
     args::{Format, Workers as Args},
     failure::Failure,
     output::table::{Cell, Table},
+    pages::{self, PAGE},
     session::{Component, Session},
     text,
 };
@@ -281,29 +282,17 @@ pub(crate) fn groups(gpus: &[Gpu]) -> Vec<GpuGroup> {
 
 async fn list(session: &Session, filter: WorkerFilter) -> Result<(), Failure> {
     let none = none(&filter);
-    let mut joined = ListWorkersResponse::default();
-    let mut request = ListWorkersRequest {
-        filter: Some(filter),
-        page_size: 1000,
-        ..Default::default()
-    };
-    loop {
-        let page = session
-            .call(
-                Component::Registry,
-                session.workers().list_workers(request.clone()),
-            )
-            .await?;
-        joined.workers.extend(page.workers);
-        joined.total_size = page.total_size;
-        if joined.resume_token.is_empty() {
-            joined.resume_token = page.resume_token;
-        }
-        if page.next_page_token.is_empty() {
-            break;
-        }
-        request.page_token = page.next_page_token;
-    }
+    let joined: ListWorkersResponse = pages::joined(async |page_token| {
+        let mut registry = session.workers();
+        let asked = registry.list_workers(ListWorkersRequest {
+            filter: Some(filter.clone()),
+            page_size: PAGE,
+            page_token,
+            ..Default::default()
+        });
+        session.call(Component::Registry, asked).await
+    })
+    .await?;
     match session.format {
         Format::Json | Format::Yaml => session.print_message(&joined).map(drop),
         Format::Name => {
