@@ -32,6 +32,7 @@ use crate::metrics::Metrics;
 use crate::registry::credentials::Credentials;
 use crate::registry::watching::Follower;
 use crate::state::hubs::Hubs;
+use crate::state::keys;
 use crate::state::record::Unreadable;
 use crate::state::view::View;
 use crate::wakes::Wakes;
@@ -110,8 +111,11 @@ pub async fn serve(
         "pass on samples",
         peer::pass_on(api.clone(), to_pass_on),
     );
-    let credentials = Credentials::new(api.engine.parts().fleet.clone());
-    let following = credentials.clone().follow(api.registry.clone());
+    let mut records = listing.records.iter();
+    let keys = records.find(|record| *record.key == *keys::CREDENTIAL_KEYS);
+    let keys = keys.map_or(&[][..], |record| &record.value);
+    let credentials = Credentials::new(api.engine.parts().fleet.clone(), keys);
+    let following = credentials.clone().follow(api.registry.clone(), store);
     run_loop(&context, "credential keys", following);
     let server = Server::new(&context)
         .operations(&operations)

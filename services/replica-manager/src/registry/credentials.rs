@@ -1,6 +1,6 @@
 //! Which worker a credential names: verified with the registry's public keys, which are fetched and kept
-//! fresh. It never asks the registry while a call waits: what cannot be verified yet is refused, and the
-//! agent comes again.
+//! fresh, and kept in the store for a start while the registry is away. It never asks the registry while a call
+//! waits: what cannot be verified yet is refused, and the agent comes again.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,14 +10,19 @@ use std::time::Duration;
 use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use muster_proto::workers::v1::GetCredentialKeysRequest;
 use muster_proto::workers::v1::workers_service_client::WorkersServiceClient;
+use muster_proto::workers::v1::{
+    CredentialKey, GetCredentialKeysRequest, GetCredentialKeysResponse,
+};
 use muster_runtime::auth::{Principal, Role, Verify};
 use muster_runtime::backoff::{Backoff, Policy};
 use muster_runtime::connect::Channel;
+use muster_store::{Store, Transaction};
+use prost::Message as _;
 use tokio::sync::Notify;
 
 use crate::fleet::Fleet;
+use crate::state::keys;
 
 /// The first word of a credential: its layout.
 const LAYOUT: &str = "mw1";
@@ -48,26 +53,33 @@ struct Inner {
     unknown_key: Notify,
 }
 
-#[derive(Default)]
+/// Public keys by id.
+type Keys = BTreeMap<String, Vec<u8>>;
+
 struct Known {
-    /// Public keys by id.
-    keys: BTreeMap<String, Vec<u8>>,
+    keys: Keys,
     /// Verified credentials, with the worker that each names.
     verified: BTreeMap<String, Principal>,
 }
 
 impl Credentials {
-    /// None is known yet. A credential of a worker that is deleted does not speak for its namesake in `fleet`.
-    pub(crate) fn new(fleet: Fleet) -> Self {
+    /// Those that the store has are known. A credential of a worker that is deleted does not speak for its
+    /// namesake in `fleet`.
+    pub(crate) fn new(fleet: Fleet, stored: &[u8]) -> Self {
+        let stored = GetCredentialKeysResponse::decode(stored).unwrap_or_default();
+        let known = Known {
+            keys: by_id(stored),
+            verified: BTreeMap::new(),
+        };
         Self(Arc::new(Inner {
             fleet,
-            known: Mutex::default(),
-            unknown_key: Notify::default(),
+            known: Mutex::new(known),
+            unknown_key: Notify::new(),
         }))
     }
 
     /// Fetches the keys, and again for ever.
-    pub(crate) async fn follow(self, mut registry: WorkersServiceClient<Channel>) {
+    pub(crate) async fn follow(self, mut registry: WorkersServiceClient<Channel>, store: Store) {
         let mut backoff = Backoff::new(AGAIN, 3);
         loop {
             match registry
@@ -75,8 +87,7 @@ impl Credentials {
                 .await
             {
                 Ok(answer) => {
-                    let keys = answer.into_inner().keys.into_iter();
-                    self.replace(keys.map(|key| (key.id, key.public_key)).collect());
+                    self.learn(by_id(answer.into_inner()), &store).await;
                     backoff.reset();
                     tokio::time::sleep(PAUSE).await;
                     tokio::select! {
@@ -89,13 +100,48 @@ impl Credentials {
         }
     }
 
-    fn replace(&self, keys: BTreeMap<String, Vec<u8>>) {
+    /// Goes by these keys from now on, and after the next start.
+    async fn learn(&self, keys: Keys, store: &Store) {
+        let record = in_bytes(&keys);
+        self.replace(keys);
+        if let Err(error) = keep(record, store).await {
+            tracing::debug!(%error, "the registry's public keys are not kept; they will be asked for again");
+        }
+    }
+
+    fn replace(&self, keys: Keys) {
         let mut known = self.0.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.keys != keys {
             known.verified.clear();
             known.keys = keys;
         }
     }
+}
+
+/// Writes the record if it says something else; every instance tries.
+async fn keep(record: Vec<u8>, store: &Store) -> Result<(), muster_store::Error> {
+    let stored = store.get(keys::CREDENTIAL_KEYS).await?;
+    if stored.is_none_or(|stored| stored.value != record) {
+        let transaction = Transaction::new().put(keys::CREDENTIAL_KEYS, record);
+        // Without conditions there is no conflict.
+        let _ = store.commit(transaction).await?;
+    }
+    Ok(())
+}
+
+fn by_id(answer: GetCredentialKeysResponse) -> Keys {
+    let keys = answer.keys.into_iter();
+    keys.map(|key| (key.id, key.public_key)).collect()
+}
+
+fn in_bytes(keys: &Keys) -> Vec<u8> {
+    let key = |(id, public_key): (&String, &Vec<u8>)| CredentialKey {
+        id: id.clone(),
+        public_key: public_key.clone(),
+        ..CredentialKey::default()
+    };
+    let keys = keys.iter().map(key).collect();
+    GetCredentialKeysResponse { keys }.encode_to_vec()
 }
 
 impl Verify for Credentials {
@@ -181,7 +227,7 @@ mod tests {
     }
 
     fn knowing(pair: &Ed25519KeyPair) -> Credentials {
-        let credentials = Credentials::new(Fleet::new(Time::default()));
+        let credentials = Credentials::new(Fleet::new(Time::default()), &[]);
         let key = pair.public_key().as_ref().to_vec();
         credentials.replace(BTreeMap::from([("k1".to_owned(), key)]));
         credentials
@@ -244,5 +290,24 @@ mod tests {
         assert!(credentials.verify(&token).is_some());
         credentials.replace(BTreeMap::new());
         assert_eq!(credentials.verify(&token), None);
+    }
+
+    #[tokio::test]
+    async fn keys_outlive_a_start_without_the_registry() {
+        let store = Store::memory();
+        let (one, two) = (pair(1), pair(2));
+        let learn = async |id: &str, pair: &Ed25519KeyPair| {
+            let key = pair.public_key().as_ref().to_vec();
+            let keys = BTreeMap::from([(id.to_owned(), key)]);
+            knowing(pair).learn(keys, &store).await;
+            store.get(keys::CREDENTIAL_KEYS).await.unwrap().unwrap()
+        };
+        let first = learn("k1", &one).await;
+        assert_eq!(learn("k1", &one).await.modified, first.modified);
+        let after = |record: &[u8]| Credentials::new(Fleet::new(Time::default()), record);
+        let token = signed(&one, "mw1.k1.w7.uid");
+        assert!(after(&first.value).verify(&token).is_some());
+        assert_eq!(after(&learn("k2", &two).await.value).verify(&token), None);
+        assert_eq!(after(b"nonsense").verify(&token), None);
     }
 }

@@ -12,6 +12,9 @@ pub(crate) const EVENTS: &str = "event/";
 /// Request ids that were used.
 pub(crate) const REQUESTS: &str = "request/";
 
+/// The registry's public keys, as it told them last.
+pub(crate) const CREDENTIAL_KEYS: &str = "credential-keys";
+
 /// What agents run that no other record knows.
 pub(crate) const ORPHANS: &str = "orphan/";
 
