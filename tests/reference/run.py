@@ -160,7 +160,7 @@ def kinds(component: str) -> list[str]:
         path = ROOT / name
         for source in [path] if path.is_file() else sorted(path.rglob("*.rs")):
             if "tests" not in source.parts and source.name != "tests.rs":
-                found |= set(re.findall(r'"((?:Worker|Drain|Allocation|Service|Replica|Update)(?:[A-Z][a-z]+)+)"', source.read_text()))
+                found |= set(re.findall(r'"((?:Worker|Accelerators|Drain|Allocation|Service|Replica|Update)(?:[A-Z][a-z]+)+)"', source.read_text()))
     return sorted(found)
 
 

@@ -1,6 +1,8 @@
 """What the reference says in words that stand nowhere else. Whatever is missing or too much here is an error."""
 
 EVENTS = {
+    "AcceleratorsFound": "a worker has accelerators that it did not have before",
+    "AcceleratorsGone": "a worker no longer has accelerators that it had, or cannot use them",
     "AllocationRevoked": "room was taken back on a worker that was lost or disabled by force",
     "DrainChanged": "a drain got other terms",
     "DrainForced": "a drain's deadline has passed: what is left is stopped",

@@ -4,10 +4,12 @@
 //! (their history, their presence), so telling them costs no write and survives a restart.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::allocation::{Allocation, Life};
 use super::fleet::Tombstone;
+use super::gpus::Gpu;
 use super::state::State;
 use super::text::{SYSTEM, Text};
 use super::worker::{Presence, Transition, Worker};
@@ -105,6 +107,10 @@ pub fn of_change(before: Option<&Worker>, after: &Worker) -> Vec<Event> {
         events.extend(of_presence(same, after));
     }
     events.extend(of_forced(same, after));
+    events.extend(
+        same.into_iter()
+            .flat_map(|before| of_accelerators(before, after)),
+    );
     events
 }
 
@@ -253,6 +259,50 @@ fn of_forced(before: Option<&Worker>, after: &Worker) -> Option<Event> {
             SYSTEM.into(),
         )
     })
+}
+
+/// A machine has registered with other accelerators than before: its agent asks the driver for them.
+fn of_accelerators(before: &Worker, after: &Worker) -> Vec<Event> {
+    // Before its first registration nothing was known of it.
+    if before.generation == 0 || Arc::ptr_eq(&before.machine, &after.machine) {
+        return Vec::new();
+    }
+    let (then, now) = (&before.machine.gpus, &after.machine.gpus);
+    let tell = |kind, severity, gpus: Vec<Gpu<'_>>, message: String| {
+        let mut event = Event::of_worker(
+            after,
+            after.updated,
+            kind,
+            severity,
+            message,
+            "agent".into(),
+        );
+        let uuids: Vec<&str> = gpus.iter().map(|gpu| gpu.uuid).collect();
+        event.attributes.push(("gpus".into(), uuids.join(",")));
+        (!gpus.is_empty()).then_some(event)
+    };
+    let gone: Vec<_> = then.without(now).collect();
+    let left = now.uuids().count();
+    let words = format!("gone: {}; left: {left}", named(&gone));
+    let gone = tell("AcceleratorsGone", Severity::Warning, gone, words);
+    let come: Vec<_> = now.without(then).collect();
+    let words = format!("found: {}", named(&come));
+    let come = tell("AcceleratorsFound", Severity::Info, come, words);
+    gone.into_iter().chain(come).collect()
+}
+
+/// Some accelerators, as many as a line holds.
+fn named(gpus: &[Gpu<'_>]) -> String {
+    const NAMED: usize = 8;
+    let each = gpus.iter().take(NAMED);
+    let each: Vec<_> = each
+        .map(|gpu| format!("{} ({})", gpu.uuid, gpu.kind.name.as_str()))
+        .collect();
+    let mut named = each.join(", ");
+    if let Some(more) = gpus.len().checked_sub(NAMED).filter(|more| *more > 0) {
+        named.push_str(&format!(" and {more} more"));
+    }
+    named
 }
 
 fn id(at: SystemTime, subject: &str, kind: &str) -> Text {

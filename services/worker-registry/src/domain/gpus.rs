@@ -1,6 +1,7 @@
 //! The accelerators of a machine. Nearly all that a registry holds of a large fleet is their uuids, so
 //! they are held in one piece, and what they are is shared with every machine that has the same.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::iter;
 use std::sync::Arc;
@@ -86,6 +87,18 @@ impl Gpus {
         self.runs.iter().map(|run| (run.count, &*run.kind))
     }
 
+    /// Whether these are the same accelerators, in whatever order.
+    pub fn are_the_same_as(&self, others: &Self) -> bool {
+        let sorted = |gpus: &Self| gpus.uuids().map(str::to_owned).collect::<BTreeSet<_>>();
+        self.uuids == others.uuids || sorted(self) == sorted(others)
+    }
+
+    /// Those that are not among `others`.
+    pub fn without<'a>(&'a self, others: &'a Self) -> impl Iterator<Item = Gpu<'a>> {
+        let others: BTreeSet<&str> = others.uuids().collect();
+        self.iter().filter(move |gpu| !others.contains(gpu.uuid))
+    }
+
     /// Their uuids.
     pub fn uuids(&self) -> impl Iterator<Item = &str> {
         let mut rest = &*self.uuids;
@@ -153,6 +166,21 @@ mod tests {
             .collect();
         assert_eq!(read, made);
         assert_eq!(gpus.kinds().count(), 3);
+    }
+
+    #[test]
+    fn the_same_ones_are_known_in_any_order() {
+        let h100 = kind("H100");
+        let of = |uuids: &[&str]| -> Gpus { uuids.iter().map(|uuid| (*uuid, &h100)).collect() };
+        let all = of(&["a", "b", "c"]);
+        assert!(all.are_the_same_as(&of(&["c", "a", "b"])));
+        assert!(!all.are_the_same_as(&of(&["a", "b"])) && !of(&[]).are_the_same_as(&all));
+        let without = |one: &Gpus, other: &Gpus| -> Vec<String> {
+            one.without(other).map(|gpu| gpu.uuid.to_owned()).collect()
+        };
+        assert_eq!(without(&all, &of(&["b", "d"])), ["a", "c"]);
+        assert_eq!(without(&all, &all), [""; 0]);
+        assert_eq!(without(&of(&["d"]), &all), ["d"]);
     }
 
     #[test]

@@ -39,7 +39,7 @@ fn with_token(name: &str, boot: &str, token: &str) -> proto::RegisterWorkerReque
     }
 }
 
-fn as_agent<T>(message: T, credential: &str) -> Request<T> {
+pub(crate) fn as_agent<T>(message: T, credential: &str) -> Request<T> {
     let mut request = Request::new(message);
     let bearer = format!("Bearer {credential}").parse().unwrap();
     request.metadata_mut().insert("authorization", bearer);

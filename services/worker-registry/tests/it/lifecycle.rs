@@ -9,6 +9,7 @@ use muster_proto::workers::v1::HeldPhase::{Ended, Running};
 use muster_proto::workers::v1::{AllocationState, WorkerLiveness, WorkerState};
 use muster_store::{Options, Store};
 
+use crate::joining::as_agent;
 use crate::support::{Agent, Registry, allocate, config, get, reason, registration, release};
 
 #[tokio::test]
@@ -86,6 +87,56 @@ async fn room_is_freed_once_it_is_released_and_its_agent_has_ended_it() {
             .is_none()
     );
     registry.stop().await;
+}
+
+/// The accelerators of `worker` as it is shown.
+fn gpus(worker: &proto::Worker) -> Vec<&str> {
+    let gpus = worker.capacity.iter().flat_map(|capacity| &capacity.gpus);
+    gpus.map(|gpu| gpu.uuid.as_str()).collect()
+}
+
+#[tokio::test]
+async fn a_gpu_that_an_allocation_holds_is_gone_when_its_agent_registers_again() {
+    for boot in ["boot-1", "boot-2"] {
+        let registry = Registry::start().await;
+        let mut client = registry.client().await;
+        let answer = client.register_worker(registration("w1", "boot-1")).await;
+        let credential = answer.unwrap().into_inner().credential;
+        let mut agent = Agent::new("w1", 1);
+        agent.activate(&mut client).await.unwrap();
+        let lost = allocate(&mut client, "r1", 2).await.unwrap();
+        let other = allocate(&mut client, "r2", 5).await.unwrap();
+        let mut less = registration("w1", boot);
+        less.last_generation = 1;
+        let left = &mut less.capacity.as_mut().unwrap().gpus;
+        left.retain(|gpu| gpu.uuid != lost.gpu_uuids[1]);
+        let answer = client.register_worker(as_agent(less, &credential)).await;
+        let worker = answer.unwrap().into_inner().worker.unwrap();
+        assert_eq!((worker.generation, gpus(&worker).len()), (2, 7), "{boot}");
+        assert!(!gpus(&worker).contains(&lost.gpu_uuids[1].as_str()));
+        assert_eq!(worker.usage.unwrap().allocations, 2, "they are kept");
+        agent.generation = 2;
+        agent.activate(&mut client).await.unwrap();
+
+        // Absence frees nothing: the agent has to name what held it.
+        assert_eq!(reason(allocate(&mut client, "r3", 2).await), "NO_CAPACITY");
+        let held = [(&*lost.id, Ended), (&*other.id, Running)];
+        agent.beat(&mut client, &held).await.unwrap();
+        assert_eq!(reason(allocate(&mut client, "r3", 2).await), "NO_CAPACITY");
+        release(&mut client, &lost.id).await.unwrap();
+        assert_eq!(reason(allocate(&mut client, "r3", 3).await), "NO_CAPACITY");
+        let next = allocate(&mut client, "r3", 2).await.unwrap();
+        assert!(!next.gpu_uuids.contains(&lost.gpu_uuids[1]), "{next:?}");
+
+        let request = proto::ListWorkerEventsRequest::default();
+        let events = client.list_worker_events(request).await.unwrap();
+        let events = events.into_inner().events;
+        let gone = events.iter().find(|event| event.kind == "AcceleratorsGone");
+        let gone = gone.unwrap();
+        assert_eq!(gone.attributes["gpus"], lost.gpu_uuids[1]);
+        assert!(gone.message.ends_with("left: 7"));
+        registry.stop().await;
+    }
 }
 
 /// The store that a registry keeps in a folder.

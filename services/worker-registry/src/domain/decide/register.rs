@@ -62,7 +62,7 @@ pub struct Registered {
 }
 
 /// Registers a machine: makes its record, raises its generation, or, for a repeated call of the same
-/// process, answers what the first one did.
+/// process, answers what the first one did. A process whose accelerators have changed since raises it too.
 ///
 /// # Errors
 /// `NameTaken`, `TokenNeeded`, `UnknownToken`, `TokenUnfit`, `BadCredential`.
@@ -97,8 +97,10 @@ fn again(
     if !proved {
         return Err(Refused::NameTaken(arrival.name.clone()));
     }
-    // The same process in the same history is the same incarnation, however often it registers.
-    let is_same = repeated && known.epoch == *book.epoch();
+    // The same process in the same history is the same incarnation, however often it registers, for as long
+    // as it has the same accelerators.
+    let is_same =
+        repeated && known.epoch == *book.epoch() && !brings_other_accelerators(known, arrival);
     let mut worker = Worker::clone(known);
     let mut state = match is_same {
         true => known.state,
@@ -117,6 +119,7 @@ fn again(
     }
     if !is_same {
         worker.generation = next_generation(book, known.generation, arrival);
+        worker.set_machine(Arc::clone(&arrival.machine));
     }
     if state != State::Draining {
         worker.end_drain(entry.usage().allocations, now);
@@ -131,6 +134,13 @@ fn again(
         had_credential,
         now,
     ))
+}
+
+/// Whether the process of the present generation says, of that generation, that its accelerators are others.
+/// A call that it made before, and that comes late, names an earlier one, and must not bring back what is gone.
+fn brings_other_accelerators(known: &Worker, arrival: &Arrival) -> bool {
+    arrival.last_generation == known.generation
+        && !arrival.machine.gpus.are_the_same_as(&known.machine.gpus)
 }
 
 /// A record that no machine has used yet, or none at all.
@@ -174,6 +184,7 @@ fn first(
         worker.san = san.clone();
     }
     worker.generation = next_generation(book, 0, arrival);
+    worker.set_machine(Arc::clone(&arrival.machine));
     // Whoever disabled what was made ahead is not overruled.
     let state = match ahead {
         Some(entry) => next_state(entry, Event::Register)?,
@@ -267,7 +278,6 @@ fn arrive(
     worker.checks = Arc::default();
     worker.unconfirmed &= arrival.runs;
     worker.epoch = book.epoch().clone();
-    worker.set_machine(Arc::clone(&arrival.machine));
     worker.enter(state, By::new("agent", "registered"), now);
     if is_new && let Some(only) = Arc::make_mut(&mut worker.history).first_mut() {
         only.from = None;

@@ -1,10 +1,11 @@
 //! Random lives of a small fleet against what must hold at every moment: no replica is placed on a worker
-//! that is not ACTIVE, no accelerator is given twice, a worker is DISABLED only when it is empty, nothing
+//! that is not ACTIVE, no accelerator is given twice or when it is gone, a worker is DISABLED only when it is empty, nothing
 //! that was acknowledged is lost by a crash, and nobody who beats is declared lost.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use muster_proto::types::v1 as types;
 use muster_proto::workers::v1 as proto;
 use muster_proto::workers::v1::{AllocationState, HeldPhase, WorkerLiveness, WorkerState};
 use muster_store::{MemoryCluster, Options, Store};
@@ -20,9 +21,20 @@ const GPUS: usize = 4;
 
 #[derive(Clone, Debug)]
 enum Step {
+    /// With the accelerators that it has now.
     Register {
         worker: usize,
         restarted: bool,
+    },
+    /// One of its accelerators is gone, or comes back; it says so when it registers.
+    Card {
+        worker: usize,
+        which: usize,
+    },
+    /// A call of an earlier registration comes late.
+    Late {
+        worker: usize,
+        which: usize,
     },
     Activate {
         worker: usize,
@@ -77,6 +89,8 @@ fn step() -> impl Strategy<Value = Step> {
     let worker = 0..WORKERS;
     prop_oneof![
         3 => (worker.clone(), any::<bool>()).prop_map(|(worker, restarted)| Step::Register { worker, restarted }),
+        3 => (worker.clone(), 0_usize..GPUS).prop_map(|(worker, which)| Step::Card { worker, which }),
+        1 => (worker.clone(), 0_usize..8).prop_map(|(worker, which)| Step::Late { worker, which }),
         4 => worker.clone().prop_map(|worker| Step::Activate { worker }),
         6 => worker.clone().prop_map(|worker| Step::Beat { worker }),
         2 => (worker.clone(), 0_usize..4).prop_map(|(worker, which)| Step::Exit { worker, which }),
@@ -100,6 +114,10 @@ struct Agent {
     boot: u32,
     generation: i64,
     credential: String,
+    /// The places of accelerators that are gone.
+    gone: BTreeSet<usize>,
+    /// Every registration of this process, as it was sent.
+    sent: Vec<proto::RegisterWorkerRequest>,
     /// What it runs or has to end.
     held: BTreeMap<String, HeldPhase>,
     silent: bool,
@@ -182,6 +200,13 @@ impl World {
     async fn take(&mut self, step: Step) {
         match step {
             Step::Register { worker, restarted } => self.register(worker, restarted).await,
+            Step::Card { worker, which } => {
+                let gone = &mut self.agents[worker].gone;
+                if !gone.remove(&which) {
+                    gone.insert(which);
+                }
+            }
+            Step::Late { worker, which } => self.late(worker, which).await,
             Step::Activate { worker } => self.activate(worker).await,
             Step::Beat { worker } => {
                 self.agents[worker].silent = false;
@@ -215,16 +240,18 @@ impl World {
         if restarted || agent.stopped {
             agent.boot += 1;
             agent.stopped = false;
+            agent.sent.clear();
         }
         let mut request = registration(&name(worker), &format!("boot-{}", agent.boot), GPUS);
+        let mut place = 0..;
+        let has = |_: &types::Gpu| !agent.gone.contains(&place.next().unwrap());
+        request.capacity.as_mut().unwrap().gpus.retain(has);
         request.last_generation = agent.generation;
         request.held = held(agent);
-        let mut request = call(request);
-        if !agent.credential.is_empty() {
-            let header = format!("Bearer {}", agent.credential).parse().unwrap();
-            request.metadata_mut().insert("authorization", header);
-        }
+        agent.sent.push(request.clone());
+        let request = credited(agent, request);
         let named = ended(&self.agents[worker]);
+        let known = self.worker(worker).map_or(0, |known| known.generation);
         let answer = calls::register(&registry, request).await;
         let agent = &mut self.agents[worker];
         match answer {
@@ -237,12 +264,53 @@ impl World {
                 if !answer.rest.credential.is_empty() {
                     agent.credential = answer.rest.credential;
                 }
+                let has: BTreeSet<String> = answer
+                    .seen
+                    .worker
+                    .machine
+                    .gpus
+                    .uuids()
+                    .map(str::to_owned)
+                    .collect();
+                let said = agent.sent.last().unwrap();
+                if has != gpus(said) {
+                    assert_ne!(
+                        said.last_generation, known,
+                        "the registry does not take what it is told"
+                    );
+                    Box::pin(self.register(worker, false)).await;
+                }
             }
             Err(status) => {
                 // Deleted meanwhile: it comes as a new machine next time.
                 agent.credential.clear();
                 tolerated(Err(status));
             }
+        }
+    }
+
+    /// What comes late changes nothing of the incarnation that is there.
+    async fn late(&mut self, worker: usize, which: usize) {
+        let agent = &self.agents[worker];
+        // Of what it said first of this incarnation nobody can say that it is late.
+        let sent = agent.sent.iter().rev().skip(1);
+        let mut late = sent.filter(|sent| sent.last_generation < agent.generation);
+        let Some(sent) = late.nth(which).cloned() else {
+            return;
+        };
+        let named = sent.held.iter();
+        let named = named.filter(|held| held.phase() == HeldPhase::Ended);
+        self.ended
+            .extend(named.map(|held| held.allocation_id.clone()));
+        let request = credited(agent, sent);
+        let before = self.worker(worker);
+        if calls::register(&self.registry(), request).await.is_ok()
+            && let Some(before) = before
+            && before.generation == self.agents[worker].generation
+        {
+            let after = self.worker(worker).unwrap();
+            assert_eq!(after.capacity, before.capacity, "what was gone is back");
+            assert_eq!(after.generation, before.generation);
         }
     }
 
@@ -354,6 +422,8 @@ impl World {
                 calls::delete(&registry, call(request)).await.map(drop)
             }
             Step::Register { .. }
+            | Step::Card { .. }
+            | Step::Late { .. }
             | Step::Activate { .. }
             | Step::Beat { .. }
             | Step::Exit { .. }
@@ -409,6 +479,12 @@ impl World {
                 WorkerLiveness::Alive | WorkerLiveness::Unknown
             ),
             "{worker:?}"
+        );
+        let capacity = worker.capacity.as_ref().unwrap();
+        let has = |uuid: &String| capacity.gpus.iter().any(|gpu| gpu.uuid == *uuid);
+        assert!(
+            allocation.gpu_uuids.iter().all(has),
+            "given what is not there: {allocation:?}"
         );
         let place = self
             .agents
@@ -501,6 +577,11 @@ impl World {
         let render =
             |entry| crate::grpc::convert::render_worker(&registry.seen(entry), &registry.epoch);
         view.workers().map(render).collect()
+    }
+
+    fn worker(&self, worker: usize) -> Option<proto::Worker> {
+        let mut all = self.workers().into_iter();
+        all.find(|one| one.name == name(worker))
     }
 
     fn allocations(&self) -> Vec<proto::Allocation> {
@@ -597,6 +678,24 @@ fn check_gpus(workers: &[proto::Worker], allocations: &[proto::Allocation]) {
         }
         assert!(holders.len() <= 2, "{uuid} has {} holders", holders.len());
     }
+}
+
+/// A call with the credential of its agent, if it has one.
+fn credited(
+    agent: &Agent,
+    request: proto::RegisterWorkerRequest,
+) -> tonic::Request<proto::RegisterWorkerRequest> {
+    let mut request = call(request);
+    if !agent.credential.is_empty() {
+        let header = format!("Bearer {}", agent.credential).parse().unwrap();
+        request.metadata_mut().insert("authorization", header);
+    }
+    request
+}
+
+fn gpus(request: &proto::RegisterWorkerRequest) -> BTreeSet<String> {
+    let gpus = request.capacity.iter().flat_map(|capacity| &capacity.gpus);
+    gpus.map(|gpu| gpu.uuid.clone()).collect()
 }
 
 fn held(agent: &Agent) -> Vec<proto::HeldAllocation> {

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use crate::domain::book::Book;
 use crate::domain::decide::{self, Arrival, NewToken, Proof, Refused};
 use crate::domain::drain::Cause;
+use crate::domain::event;
 use crate::domain::fixture::*;
 use crate::domain::machine::common_labels;
 use crate::domain::state::State;
 use crate::domain::text::Text;
 use crate::domain::token::{JoinToken, Unfit};
-use crate::domain::worker::{CheckStatus, Presence};
+use crate::domain::worker::{CheckStatus, Presence, Worker};
 
 fn with_proof(name: &str, boot: &str, proof: Proof) -> Arrival {
     Arrival {
@@ -75,6 +76,112 @@ fn a_repeated_registration_gets_the_same_generation() {
         (again.worker.generation, again.worker.state),
         (2, State::Provisioning)
     );
+}
+
+/// The agent of `join`, once more, with other accelerators; it had `last` before.
+fn with_gpus(gpus: &[(&str, usize)], last: u64) -> Arrival {
+    Arrival {
+        last_generation: last,
+        proof: credential("w1"),
+        ..arrival("w1", machine("w1", gpus))
+    }
+}
+
+fn register(book: &mut Book, arrival: &Arrival, second: u64) -> Arc<Worker> {
+    let decision = decide::register(book, arrival, at(second)).unwrap();
+    take(decision, book).worker
+}
+
+fn uuids(worker: &Worker) -> Vec<&str> {
+    worker.machine.gpus.uuids().collect()
+}
+
+#[test]
+fn a_process_whose_accelerators_change_is_a_new_incarnation_that_keeps_its_allocations() {
+    let mut book = book();
+    join(&mut book, "w1", &[("A100", 1), ("H100", 2)]);
+    let held = allocate(&mut book, &item("r1", ask("H100", 2))).unwrap();
+    let less = register(&mut book, &with_gpus(&[("A100", 1), ("H100", 1)], 1), 2);
+    assert_eq!((less.generation, less.state), (2, State::Provisioning));
+    assert_eq!(uuids(&less), ["w1-A100-0", "w1-H100-0"]);
+    assert_eq!(entry(&book, "w1").allocations()[0].id, held.id);
+    take(
+        decide::activate(&book, checked("w1", 2), at(3)).unwrap(),
+        &mut book,
+    );
+    // The one that is there is taken, and the one that is free is gone.
+    let refused = |book: &mut Book, id, count| allocate(book, &item(id, ask("H100", count)));
+    assert_eq!(refused(&mut book, "r2", 1), Err(Refused::NoCapacity));
+    // Its owner gives it back, its agent names it ended: only what is there is free.
+    release(&mut book, &held.id).unwrap();
+    end(&mut book, "w1", &held.id).unwrap();
+    assert_eq!(refused(&mut book, "r3", 2), Err(Refused::NoCapacity));
+    let one = allocate(&mut book, &item("r4", ask("H100", 1))).unwrap();
+    assert_eq!(&*one.gpus[0], "w1-H100-0");
+    let more = register(&mut book, &with_gpus(&[("A100", 1), ("H100", 2)], 2), 4);
+    assert_eq!((more.generation, more.state), (3, State::Provisioning));
+    take(
+        decide::activate(&book, checked("w1", 3), at(5)).unwrap(),
+        &mut book,
+    );
+    let other = allocate(&mut book, &item("r5", ask("H100", 1))).unwrap();
+    assert_eq!(&*other.gpus[0], "w1-H100-1", "it has come back");
+}
+
+#[test]
+fn a_late_call_brings_back_nothing_that_is_gone() {
+    let mut book = book();
+    join(&mut book, "w1", &[("H100", 2)]);
+    let less = register(&mut book, &with_gpus(&[("H100", 1)], 1), 2);
+    assert_eq!(less.generation, 2);
+    // Those of before it was known to be gone, and the same call again.
+    for late in [
+        with_gpus(&[("H100", 2)], 0),
+        with_gpus(&[("H100", 2)], 1),
+        with_gpus(&[("H100", 1)], 1),
+        with_gpus(&[("H100", 1)], 2),
+    ] {
+        assert_eq!(register(&mut book, &late, 3), less);
+    }
+}
+
+#[test]
+fn a_worker_that_is_emptied_goes_on_being_emptied_with_other_accelerators() {
+    let mut book = book();
+    join(&mut book, "w1", &[("H100", 2)]);
+    let held = allocate(&mut book, &item("r1", ask("H100", 2))).unwrap();
+    drain(&mut book, "w1", drain_terms(Cause::Operator)).unwrap();
+    let less = register(&mut book, &with_gpus(&[("H100", 1)], 1), 7);
+    assert_eq!((less.generation, less.state), (2, State::Draining));
+    release(&mut book, &held.id).unwrap();
+    end(&mut book, "w1", &held.id).unwrap();
+    assert_eq!(worker(&book, "w1").state, State::Disabled);
+}
+
+#[test]
+fn that_accelerators_are_gone_or_have_come_is_told() {
+    let mut book = book();
+    join(&mut book, "w1", &[("H100", 12)]);
+    let before = worker(&book, "w1");
+    assert_eq!(event::of_change(None, &before).len(), 2, "nothing is gone");
+    let less = register(&mut book, &with_gpus(&[("A10", 1), ("H100", 2)], 1), 2);
+    let told = event::of_change(Some(&before), &less);
+    let told: Vec<_> = told
+        .iter()
+        .map(|event| (&*event.kind, &*event.message))
+        .collect();
+    let gone = "gone: w1-H100-2 (H100), w1-H100-3 (H100), \
+        w1-H100-4 (H100), w1-H100-5 (H100), w1-H100-6 (H100), w1-H100-7 (H100), w1-H100-8 (H100), \
+        w1-H100-9 (H100) and 2 more; left: 3";
+    let expected = [
+        ("WorkerRegistered", "ACTIVE to PROVISIONING: registered"),
+        ("AcceleratorsGone", gone),
+        ("AcceleratorsFound", "found: w1-A10-0 (A10)"),
+    ];
+    assert_eq!(told, expected);
+    let same = register(&mut book, &with_proof("w1", "boot-2", credential("w1")), 3);
+    let again = register(&mut book, &with_proof("w1", "boot-3", credential("w1")), 4);
+    assert_eq!(event::of_change(Some(&same), &again).len(), 1);
 }
 
 #[test]
@@ -364,7 +471,7 @@ fn history_tells_who_why_and_when_and_stays_bounded() {
 fn an_etag_is_required_to_be_current() {
     let mut book = book();
     join(&mut book, "w1", &[("H100", 8)]);
-    let stale = |_: &crate::domain::worker::Worker| Err(Refused::StaleEtag);
+    let stale = |_: &Worker| Err(Refused::StaleEtag);
     let edit = decide::Edit {
         labels: Some([("a".to_owned(), "b".to_owned())].into()),
         ..Default::default()
