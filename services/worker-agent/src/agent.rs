@@ -15,6 +15,7 @@ use muster_runtime::shutdown::Phase as ShutdownPhase;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
+use crate::accelerators::Looks;
 use crate::attempt_dir::{AttemptDir, Container, Fence, Running, Spec};
 use crate::config::Config;
 use crate::data_dir::DataDir;
@@ -35,6 +36,7 @@ use crate::view::{Seen, View};
 use crate::{machine, record};
 
 mod books;
+mod judge;
 mod recover;
 mod render;
 
@@ -73,6 +75,8 @@ struct Local {
     running: Option<Running>,
     last_lines: Vec<String>,
     sample: Option<wire::AttemptSample>,
+    /// Nothing of it runs; why is not yet known.
+    exited: bool,
     /// Grows with each change of what is told that the domain does not know.
     revision: u64,
 }
@@ -88,6 +92,7 @@ impl Local {
             running: None,
             last_lines: Vec::new(),
             sample: None,
+            exited: false,
             revision: 0,
         }
     }
@@ -112,6 +117,7 @@ pub(crate) struct Agent {
     view: watch::Sender<Arc<View>>,
     advertise_host: String,
     measures: Measures,
+    looks: Looks,
 }
 
 impl Agent {
@@ -122,6 +128,7 @@ impl Agent {
         data: &Arc<DataDir>,
         advertise_host: &str,
         measures: &Measures,
+        looks: Looks,
     ) -> io::Result<Self> {
         let (ledger, facts) = Ledger::open(&data.ledger_path())?;
         let (inbox, heard) = mpsc::channel(INBOX);
@@ -137,6 +144,7 @@ impl Agent {
             view: watch::Sender::new(Arc::default()),
             advertise_host: advertise_host.to_owned(),
             measures: measures.clone(),
+            looks,
         };
         prober::end_left(&data.attempts()?);
         agent.recover().await?;
@@ -242,13 +250,7 @@ impl Agent {
                     self.decide(Input::Runs(id, time));
                 }
             }
-            Heard::Ended(id, exit, lines) => {
-                if let Some(local) = self.locals.get_mut(&id) {
-                    local.last_lines = lines;
-                    local.orders = None;
-                }
-                self.decide(Input::Exited(id, exit));
-            }
+            Heard::Ended(id, exit, lines) => self.ended(id, exit, lines),
             Heard::Sampled(id, sample) => {
                 if let Some(local) = self.locals.get_mut(&id) {
                     local.sample = Some(sample);
@@ -297,6 +299,7 @@ impl Agent {
             | Input::Settled(_)
             | Input::Ending(..)
             | Input::Forced(_)
+            | Input::Accelerators(_)
             | Input::Superseded
             | Input::Closing
             | Input::Runs(..)
@@ -441,6 +444,10 @@ impl Agent {
                     (None, None)
                 }
             };
+            let (ready, alive) = (
+                ready.filter(|_| !local.exited),
+                alive.filter(|_| !local.exited),
+            );
             let was_well = attempt.ready_time().is_some();
             let dir = self.data.attempt(id);
             let begin = |kind, terms: Terms, local: &Local| {

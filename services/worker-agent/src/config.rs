@@ -17,6 +17,7 @@ use muster_runtime::process::Component;
 
 use crate::attempt_dir::LogLimits;
 use crate::domain::ports;
+use crate::machine::nvidia;
 use crate::supervisor;
 
 /// The flags of the agent's program.
@@ -151,6 +152,13 @@ pub struct Config {
     pub log_retention: LogRetention,
     /// The time from one measurement of what replicas use to the next.
     pub sample_interval: Duration,
+    /// The time from one look at which accelerators there are to the next; where something differs, a tenth
+    /// of it.
+    pub gpu_interval: Duration,
+    /// How long a look may take: a driver that is started by it takes seconds.
+    pub gpu_timeout: Duration,
+    /// The library of NVIDIA's driver.
+    pub nvidia_library: PathBuf,
     /// The time from one try of failed start-up checks to the next.
     pub check_interval: Duration,
     /// The delays between tries to reach the registry and the manager.
@@ -192,6 +200,9 @@ impl Config {
                 age: Duration::from_secs(24 * 3600),
             },
             sample_interval: Duration::from_secs(5),
+            gpu_interval: Duration::from_secs(30),
+            gpu_timeout: Duration::from_secs(30),
+            nvidia_library: nvidia::LIBRARY.into(),
             check_interval: Duration::from_secs(5),
             retry: backoff::Policy::doubling(Duration::from_millis(50), Duration::from_secs(2)),
         }

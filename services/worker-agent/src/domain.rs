@@ -4,6 +4,7 @@
 
 use std::time::{Duration, SystemTime};
 
+pub mod accelerators;
 pub mod assignment;
 pub mod attempt;
 pub mod end;

@@ -9,18 +9,17 @@ use muster_model::requirements::GpuRequest;
 use muster_proto::types::v1::{CpuArchitecture, Gpu, GpuVendor, MachineCapacity};
 
 use crate::config::Config;
-use crate::machine::nvidia::Nvidia;
 
 /// What the identifiers of accelerators begin with that are not there.
 pub const SIMULATED: &str = "GPU-simulated-";
 
-/// Reads what the machine has; its data folder is on the disk that replicas use.
-pub(crate) fn read(config: &Config, nvidia: &Nvidia) -> MachineCapacity {
+/// Reads what the machine has beside `gpus`; its data folder is on the disk that replicas use.
+pub(crate) fn read(config: &Config, gpus: Vec<Gpu>) -> MachineCapacity {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     MachineCapacity {
         gpus: match &config.simulated_gpus {
             Some(declared) => simulated(&config.name, declared),
-            None => nvidia.gpus(),
+            None => gpus,
         },
         cpu_milli: i32::try_from(cpus.saturating_mul(1000)).unwrap_or(i32::MAX),
         memory_mib: memory_mib(),

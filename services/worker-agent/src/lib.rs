@@ -2,6 +2,7 @@
 //! and says truthfully how they are. It never decides what should run, and no loss of it, or of
 //! whom it talks to, stops a replica.
 
+mod accelerators;
 mod agent;
 pub mod attempt_dir;
 mod checks;

@@ -46,6 +46,8 @@ struct Inner {
     ended: Family<EndLabel, Counter>,
     heartbeats: Family<OutcomeLabel, Counter>,
     registrations: Counter,
+    gpus: Gauge,
+    gpus_gone: Counter,
     ready: Histogram,
     told: Histogram,
 }
@@ -72,6 +74,16 @@ impl Measures {
             registrations: metrics.register(
                 "muster_agent_registrations",
                 "Registrations that the registry has taken",
+                Counter::default(),
+            ),
+            gpus: metrics.register(
+                "muster_agent_gpus",
+                "Accelerators that this machine offers, without those that are merely declared",
+                Gauge::default(),
+            ),
+            gpus_gone: metrics.register(
+                "muster_agent_gpus_gone",
+                "Times that the driver said that an accelerator is gone",
                 Counter::default(),
             ),
             ready: metrics.register_seconds(
@@ -135,6 +147,16 @@ impl Measures {
             .inc();
     }
 
+    /// Notes how many accelerators are offered.
+    pub(crate) fn set_gpus(&self, count: usize) {
+        self.0.gpus.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Notes that an accelerator is gone.
+    pub(crate) fn note_gpu_gone(&self) {
+        self.0.gpus_gone.inc();
+    }
+
     /// Notes a registration.
     pub(crate) fn note_registration(&self) {
         self.0.registrations.inc();
@@ -153,6 +175,8 @@ mod tests {
         measures.note_end("stopped");
         measures.note_heartbeat(true);
         measures.note_registration();
+        measures.set_gpus(7);
+        measures.note_gpu_gone();
         measures.note_told(Duration::from_millis(3));
         measures.note_ready(
             SystemTime::UNIX_EPOCH,
@@ -165,6 +189,8 @@ mod tests {
             "muster_agent_attempts_ended_total{class=\"stopped\"} 1",
             "muster_agent_heartbeats_total{outcome=\"answered\"} 1",
             "muster_agent_registrations_total 1",
+            "muster_agent_gpus 7",
+            "muster_agent_gpus_gone_total 1",
             "muster_agent_end_told_duration_seconds_bucket{le=\"0.005\"} 1",
             "muster_agent_attempt_ready_duration_seconds_sum 3.0",
         ] {

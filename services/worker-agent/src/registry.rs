@@ -2,10 +2,11 @@
 //! flight at a time and the lease is counted from when the answered beat was sent. It decides when
 //! to speak; what an answer means for what runs is the domain's.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use muster_proto::types::v1::ErrorReason;
+use muster_proto::types::v1::{ErrorReason, MachineCapacity};
 use muster_proto::workers::v1::workers_service_client::WorkersServiceClient;
 use muster_proto::workers::v1::{
     HeartbeatRequest, HeartbeatResponse, HeartbeatTerms, RegisterWorkerRequest,
@@ -61,12 +62,30 @@ pub(crate) struct Registry {
 
 /// Why a generation is over.
 enum Over {
-    /// The registry does not know it, or is another one than before.
+    /// The registry does not know it, or is another one than before, or has other accelerators of this machine.
     Unknown,
     /// A later one has registered.
     Fenced,
     /// The agent has left.
     Left,
+}
+
+/// Why the loop speaks.
+enum Woken {
+    /// A beat is due.
+    Beat,
+    /// The agent leaves.
+    Leave(oneshot::Sender<()>),
+    /// The machine has other accelerators than the registry knows.
+    Capacity,
+}
+
+/// A registration that was taken.
+struct Taken {
+    terms: Terms,
+    epoch: String,
+    /// What the registry has of the machine's accelerators, by uuid.
+    gpus: BTreeSet<String>,
 }
 
 /// How the registry wants the agent to behave.
@@ -116,11 +135,11 @@ impl Registry {
         let boot_id = self.boot_id();
         let mut trouble = Backoff::new(self.shared.config.retry, backoff::seed(&boot_id));
         loop {
-            let Some((terms, epoch)) = self.register(&boot_id, leave).await else {
+            let Some(taken) = self.register(&boot_id, leave).await else {
                 return Ok(());
             };
             let begun = Instant::now();
-            match self.beat_on(terms, epoch, leave).await? {
+            match self.beat_on(taken, leave).await? {
                 Over::Unknown if begun.elapsed() > CALM => trouble.reset(),
                 Over::Unknown => sleep(trouble.next_delay()).await,
                 Over::Left => return Ok(()),
@@ -130,12 +149,12 @@ impl Registry {
     }
 
     /// Beats while this generation lasts.
-    async fn beat_on(
-        &mut self,
-        mut terms: Terms,
-        mut epoch: String,
-        leave: &mut Leave,
-    ) -> Result<Over, String> {
+    async fn beat_on(&mut self, taken: Taken, leave: &mut Leave) -> Result<Over, String> {
+        let Taken {
+            mut terms,
+            mut epoch,
+            gpus,
+        } = taken;
         let mut trouble = Backoff::new(
             self.shared.config.retry,
             backoff::seed(&self.shared.config.name),
@@ -143,7 +162,14 @@ impl Registry {
         let mut next = Instant::now();
         let mut told = Some(0);
         loop {
-            let leaving = self.wait(next, told, leave).await;
+            let leaving = match self.wait(next, told, &gpus, leave).await {
+                Woken::Beat => None,
+                Woken::Leave(done) => Some(done),
+                Woken::Capacity => {
+                    tracing::info!("the machine has other accelerators: registering again");
+                    return Ok(Over::Unknown);
+                }
+            };
             let view = Arc::clone(&self.shared.view.borrow_and_update());
             let sent = (Instant::now(), machine::since_boot());
             let answer = self.beat(&view, terms, leaving.is_some()).await;
@@ -171,33 +197,47 @@ impl Registry {
                     }
                 }
                 Err(status) => {
-                    self.check.failed(status.message());
                     told = None;
-                    match Details::of(&status) {
-                        said if said.is(ErrorReason::Fenced) => return Ok(Over::Fenced),
-                        said if said.is(ErrorReason::Reregister)
-                            || said.is(ErrorReason::CredentialInvalid) =>
-                        {
-                            return Ok(Over::Unknown);
-                        }
-                        _ => next = Instant::now() + trouble.next_delay().min(terms.interval),
+                    if let Some(over) = self.refused(&status, trouble.failures() == 0) {
+                        return Ok(over);
                     }
-                    if trouble.failures() == 1 {
-                        tracing::warn!(code = ?status.code(), error = status.message(), "the registry does not answer");
-                    }
+                    next = Instant::now() + trouble.next_delay().min(terms.interval);
                 }
             }
         }
     }
 
-    /// Until a beat is due: by time, by a change of what is held since `told`, or to leave. With
-    /// nothing told, because the last beat failed, a change is told in its time.
+    /// A beat has failed: whether the generation is over by it.
+    fn refused(&self, status: &Status, is_first: bool) -> Option<Over> {
+        self.check.failed(status.message());
+        match Details::of(status) {
+            said if said.is(ErrorReason::Fenced) => return Some(Over::Fenced),
+            said if said.is(ErrorReason::Reregister) || said.is(ErrorReason::CredentialInvalid) => {
+                return Some(Over::Unknown);
+            }
+            _ => {}
+        }
+        if is_first {
+            tracing::warn!(code = ?status.code(), error = status.message(), "the registry does not answer");
+        }
+        None
+    }
+
+    /// Until a beat is due: by time, by a change of what is held since `told`, or to leave; or until the
+    /// machine has other accelerators than `gpus`. With nothing told, because the last beat failed, a change
+    /// is told in its time.
     async fn wait(
         &mut self,
         next: Instant,
         told: Option<u64>,
+        gpus: &BTreeSet<String>,
         leave: &mut Leave,
-    ) -> Option<oneshot::Sender<()>> {
+    ) -> Woken {
+        let mut capacity = self.shared.standing.watch_capacity();
+        // An agent that ends is leaving what it has: it would begin anew by registering.
+        let shutdown = self.shared.context.shutdown.clone();
+        let is_other = |now: &Arc<MachineCapacity>| uuids(now) != *gpus && !shutdown.is_begun();
+        let other = async move { capacity.wait_for(is_other).await.is_ok() };
         let mut view = self.shared.view.clone();
         let changed = async move {
             let different = match told {
@@ -212,9 +252,10 @@ impl Registry {
             }
         };
         tokio::select! {
-            () = sleep_until(next) => None,
-            () = changed => None,
-            Some(done) = leave.recv() => Some(done),
+            Some(done) = leave.recv() => Woken::Leave(done),
+            true = other => Woken::Capacity,
+            () = sleep_until(next) => Woken::Beat,
+            () = changed => Woken::Beat,
         }
     }
 
@@ -292,6 +333,10 @@ impl Registry {
         self.shared.context.shutdown.begin(Cause::failed(why));
         Ok(())
     }
+}
+
+fn uuids(capacity: &MachineCapacity) -> BTreeSet<String> {
+    capacity.gpus.iter().map(|gpu| gpu.uuid.clone()).collect()
 }
 
 /// An id that may stand here; one that may not cannot be of anything that we hold.

@@ -14,6 +14,7 @@ use muster_runtime::operations::{File, Operations};
 use muster_runtime::server::{Listeners, Server};
 use tokio::sync::{mpsc, watch};
 
+use crate::accelerators::Lookout;
 use crate::agent::Agent;
 use crate::checks::Activation;
 use crate::config::Config;
@@ -54,12 +55,14 @@ pub async fn serve(config: Config, context: Context, listeners: Listeners) -> an
         listeners.grpc_address(),
     );
     let measures = Measures::new(&context.metrics);
-    let agent = Agent::open(&config, &context, &data, &reached.host, &measures)
+    let (lookout, looks) = Lookout::open(&config).await;
+    let agent = Agent::open(&config, &context, &data, &reached.host, &measures, looks)
         .await
         .context("the data directory")?;
-    let nvidia = Nvidia::open().await;
+    let gpus = lookout.iter().flat_map(Lookout::gpus).cloned().collect();
+    let nvidia = Nvidia::new(&config.nvidia_library);
     let shared = Shared {
-        standing: Standing::new(inventory::read(&config, &nvidia)),
+        standing: Standing::new(inventory::read(&config, gpus)),
         view: agent.view(),
         inbox: agent.inbox(),
         measures,
@@ -69,6 +72,11 @@ pub async fn serve(config: Config, context: Context, listeners: Listeners) -> an
     };
     let context = &shared.context;
     context.tasks.critical("agent", agent.run());
+    if let Some(lookout) = lookout {
+        let check = context.health.check("accelerators", Tier::Auxiliary);
+        let looking = lookout.run(shared.clone(), nvidia.clone(), check);
+        context.tasks.critical("accelerators", looking);
+    }
     let sampler = Sampler {
         shared: shared.clone(),
         nvidia,

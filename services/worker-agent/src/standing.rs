@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use muster_proto::types::v1::MachineCapacity;
+use muster_proto::types::v1::{Gpu, MachineCapacity};
 use muster_proto::workers::v1::WorkerState;
 use tokio::sync::watch;
 
@@ -29,7 +29,7 @@ pub(crate) struct Standing(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     boot_id: String,
-    capacity: MachineCapacity,
+    capacity: watch::Sender<Arc<MachineCapacity>>,
     registered: watch::Sender<Option<Registered>>,
     heard: Mutex<Heard>,
 }
@@ -47,7 +47,7 @@ impl Standing {
     pub(crate) fn new(capacity: MachineCapacity) -> Self {
         Self(Arc::new(Inner {
             boot_id: machine::boot_id(),
-            capacity,
+            capacity: watch::Sender::new(Arc::new(capacity)),
             registered: watch::Sender::new(None),
             heard: Mutex::default(),
         }))
@@ -59,8 +59,20 @@ impl Standing {
     }
 
     /// What the machine has.
-    pub(crate) fn capacity(&self) -> &MachineCapacity {
-        &self.0.capacity
+    pub(crate) fn capacity(&self) -> Arc<MachineCapacity> {
+        Arc::clone(&self.0.capacity.borrow())
+    }
+
+    /// The same, as it changes.
+    pub(crate) fn watch_capacity(&self) -> watch::Receiver<Arc<MachineCapacity>> {
+        self.0.capacity.subscribe()
+    }
+
+    /// Notes the accelerators that the machine has now.
+    pub(crate) fn set_gpus(&self, gpus: Vec<Gpu>) {
+        self.0.capacity.send_modify(|capacity| {
+            Arc::make_mut(capacity).gpus = gpus;
+        });
     }
 
     /// What the registry knows this agent as, as it changes.

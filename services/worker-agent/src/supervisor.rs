@@ -3,7 +3,9 @@
 //! agent may be killed, hang, or be replaced. It never restarts anything, and talks to no network.
 //!
 //! The agent starts it as `PROGRAM SUBCOMMAND run FOLDER`; it starts the replica through
-//! `PROGRAM SUBCOMMAND launch FOLDER PID`, which prepares itself and becomes the replica.
+//! `PROGRAM SUBCOMMAND launch FOLDER PID`, which prepares itself and becomes the replica. Behind the same
+//! subcommand is also what the agent has looked at by a process of its own: the kernel (`check`), the
+//! accelerators (`look`).
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
@@ -11,6 +13,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
+
+use crate::machine::nvidia;
 
 mod container;
 mod launch;
@@ -34,8 +38,9 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         ("run", Some(folder)) => run::main(Path::new(folder)),
         ("launch", Some(folder)) => launch::main(Path::new(folder), word(2)),
         ("check", None) => check(),
+        ("look", Some(library)) => nvidia::tell(library),
         _ => {
-            complain("usage: run FOLDER | launch FOLDER PID | check");
+            complain("usage: run FOLDER | launch FOLDER PID | check | look LIBRARY");
             ExitCode::from(2)
         }
     }

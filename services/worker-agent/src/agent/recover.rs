@@ -68,16 +68,27 @@ impl Agent {
         local.running = dir.running().ok().flatten();
         let running = local.running.as_ref();
         let in_this_boot = running.filter(|running| running.boot_id == machine::boot_id());
+        let stop = dir.stop().ok().flatten().map(|stop| stop.cause);
         let past = Past {
             start_time: running.and_then(|running| running.start_time),
             started: in_this_boot.and_then(|running| running.started),
             ready: record::readiness(dir),
-            stop: dir.stop().ok().flatten().map(|stop| stop.cause),
+            stop: stop.clone(),
         };
         let now = self.now();
         if let Ok(Some(exit)) = dir.exit() {
             let lines = reader::last(dir.path(), 20).unwrap_or_default();
             local.last_lines = lines.into_iter().map(|line| line.text).collect();
+            // Who was asked when it ended, if anyone was, is gone.
+            let unexplained = exit.may_be_for_want_of_accelerator(stop.as_ref());
+            let exit = match self
+                .looks
+                .gone_at_start(&parsed.gpus)
+                .filter(|_| unexplained)
+            {
+                Some(gpu) => exit.for_want_of(gpu),
+                None => exit,
+            };
             self.holdings.adopt_ended(parsed, past, exit, now);
             tracing::info!(attempt = %id, "had ended");
         } else {

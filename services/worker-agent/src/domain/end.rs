@@ -20,6 +20,8 @@ pub enum StopCause {
     AgentEnds,
     /// Its accelerators were given to a later attempt.
     Outranked,
+    /// The machine does not have this one of its accelerators any more.
+    AcceleratorGone(String),
     /// Its liveness probe failed; what it said.
     NotAlive(String),
     /// It was not ready in time; what its probe said last.
@@ -68,6 +70,9 @@ pub enum ExitCause {
     MachineRestarted,
     /// Its folder was removed while it ran, and the agent ended what was left.
     FolderGone,
+    /// It ended by itself, and the machine had lost an accelerator of its: not known to its supervisor, but to
+    /// the agent, which has asked the driver.
+    AcceleratorGone,
 }
 
 impl ExitCause {
@@ -106,6 +111,38 @@ impl Exit {
             message,
         }
     }
+
+    /// Whether the want of an accelerator may have brought it about, where it was being stopped for `stop`.
+    pub fn may_be_for_want_of_accelerator(&self, stop: Option<&StopCause>) -> bool {
+        let unexplained = match stop {
+            None => self.cause == ExitCause::Exited,
+            Some(StopCause::NotAlive(_) | StopCause::NotReadyInTime(_)) => true,
+            Some(
+                StopCause::Assigned(_)
+                | StopCause::Released
+                | StopCause::ForcedDrain
+                | StopCause::Superseded
+                | StopCause::AgentEnds
+                | StopCause::Outranked
+                | StopCause::AcceleratorGone(_),
+            ) => false,
+        };
+        unexplained && !self.out_of_memory
+    }
+
+    /// The same, where the driver has said that `gpu` is gone.
+    #[must_use]
+    pub fn for_want_of(self, gpu: &str) -> Self {
+        Self {
+            cause: ExitCause::AcceleratorGone,
+            message: gone(gpu),
+            ..self
+        }
+    }
+}
+
+fn gone(gpu: &str) -> String {
+    format!("its accelerator {gpu} is gone from the machine")
 }
 
 /// An attempt's end.
@@ -140,6 +177,19 @@ impl End {
                 Verdict::told("its supervisor was told to end".to_owned(), true)
             }
             (ExitCause::Stopped, None) => Verdict::told(String::new(), false),
+            // It is why it did not answer.
+            (
+                ExitCause::AcceleratorGone,
+                Some(StopCause::NotAlive(_) | StopCause::NotReadyInTime(_)),
+            ) => Verdict::failed(FailureClass::Interruption, words(exit)),
+            // It noticed first, and what it said of that is worth keeping.
+            (
+                ExitCause::Exited | ExitCause::AcceleratorGone,
+                Some(StopCause::AcceleratorGone(gpu)),
+            ) => {
+                let said = words(&exit.clone().for_want_of(gpu));
+                Verdict::failed(FailureClass::Interruption, said)
+            }
             (_, Some(cause)) => Verdict::of_stop(cause),
             (cause, None) => Verdict::failed(class_of(cause, exit.out_of_memory), words(exit)),
         };
@@ -209,6 +259,7 @@ impl Verdict {
             StopCause::Superseded => interrupted("this worker has registered on another machine"),
             StopCause::AgentEnds => interrupted("its agent was told to end"),
             StopCause::Outranked => interrupted("its accelerators were given to a later attempt"),
+            StopCause::AcceleratorGone(gpu) => Self::failed(FailureClass::Interruption, gone(gpu)),
             StopCause::NotAlive(said) => {
                 Self::failed(FailureClass::Probe, format!("not alive: {said}"))
             }
@@ -244,7 +295,8 @@ fn class_of(cause: ExitCause, out_of_memory: bool) -> FailureClass {
         | ExitCause::Interrupted
         | ExitCause::Abandoned
         | ExitCause::MachineRestarted
-        | ExitCause::FolderGone => FailureClass::Interruption,
+        | ExitCause::FolderGone
+        | ExitCause::AcceleratorGone => FailureClass::Interruption,
         ExitCause::Exited | ExitCause::Stopped | ExitCause::Fenced if out_of_memory => {
             FailureClass::OutOfMemory
         }
@@ -318,6 +370,7 @@ mod tests {
             (ExitCause::Abandoned, FailureClass::Interruption),
             (ExitCause::MachineRestarted, FailureClass::Interruption),
             (ExitCause::FolderGone, FailureClass::Interruption),
+            (ExitCause::AcceleratorGone, FailureClass::Interruption),
         ] {
             let (found, stopped, interrupted, _) = check(&exit(cause), None);
             assert_eq!(
@@ -377,6 +430,55 @@ mod tests {
         assert_eq!((asked.2, asked.3.as_str()), (false, "scaled down"));
         let untold = check(&stopped, None);
         assert_eq!((untold.0, untold.1, untold.2), (None, true, false));
+    }
+
+    #[test]
+    fn a_gone_accelerator_is_an_interruption_whoever_noticed_first() {
+        let gpu = || "GPU-7".to_owned();
+        let stopped = check(
+            &exit(ExitCause::Stopped),
+            Some(&StopCause::AcceleratorGone(gpu())),
+        );
+        let words = "its accelerator GPU-7 is gone from the machine";
+        let interruption = Some(FailureClass::Interruption);
+        assert_eq!(stopped, (interruption, false, false, words.into()));
+        let crashed = Exit {
+            code: Some(1),
+            ..exit(ExitCause::Exited)
+        };
+        assert!(crashed.may_be_for_want_of_accelerator(None));
+        let said = format!("exited with code 1: {words}");
+        let noticed = (interruption, false, false, said);
+        let cause = StopCause::AcceleratorGone(gpu());
+        assert_eq!(check(&crashed, Some(&cause)), noticed);
+        let crashed = crashed.for_want_of("GPU-7");
+        assert_eq!(check(&crashed, Some(&cause)), noticed);
+        assert_eq!(check(&crashed, None), noticed);
+        let probed = [
+            StopCause::NotAlive("refused".into()),
+            StopCause::NotReadyInTime(String::new()),
+        ];
+        for cause in probed {
+            let killed = exit(ExitCause::Stopped);
+            assert!(killed.may_be_for_want_of_accelerator(Some(&cause)));
+            let killed = check(&killed.for_want_of("GPU-7"), Some(&cause));
+            assert_eq!(killed, (interruption, false, false, words.into()));
+        }
+    }
+
+    #[test]
+    fn what_has_another_reason_needs_no_look_at_accelerators() {
+        let may = |exit: &Exit, stop| exit.may_be_for_want_of_accelerator(stop);
+        let memory = Exit {
+            out_of_memory: true,
+            ..exit(ExitCause::Exited)
+        };
+        assert!(!may(&memory, None));
+        assert!(!may(&exit(ExitCause::MachineRestarted), None));
+        let asked = StopCause::Assigned("scaled down".into());
+        assert!(!may(&exit(ExitCause::Exited), Some(&asked)));
+        let told = check(&exit(ExitCause::Exited).for_want_of("GPU-7"), Some(&asked));
+        assert_eq!((told.0, told.3.as_str()), (None, "scaled down"));
     }
 
     #[test]

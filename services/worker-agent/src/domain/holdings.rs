@@ -1,9 +1,9 @@
 //! Everything that this machine holds, and what is to be done about what is heard: assignments of
 //! the replica-manager, notices of the registry, and what becomes of attempts. It decides who runs
-//! when: never two on one accelerator, never an allocation that has been named ended, and nothing
-//! before what it replaces has ended. Absence never means stop.
+//! when: never two on one accelerator, none on one that is gone, never an allocation that has been named ended,
+//! and nothing before what it replaces has ended. Absence never means stop.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::Now;
@@ -34,6 +34,8 @@ pub enum Input {
     Forgotten(AllocationId),
     /// A drain's deadline has passed with force, or that is over.
     Forced(bool),
+    /// These are all the accelerators of the machine: any other is gone.
+    Accelerators(BTreeSet<String>),
     /// A later incarnation of this worker has registered elsewhere.
     Superseded,
     /// The agent ends, and nothing runs on without it.
@@ -120,6 +122,8 @@ pub struct Holdings {
     /// registry needs no more to be told.
     ended: BTreeMap<AllocationId, bool>,
     tokens: BTreeMap<String, FencingToken>,
+    /// All of the machine's accelerators; none while that is not certain.
+    accelerators: Option<BTreeSet<String>>,
     forced: bool,
     /// Nothing runs here any more, for good.
     closed: Option<StopCause>,
@@ -218,6 +222,7 @@ impl Holdings {
             Input::Ending(id, grace) => self.ending(id, grace, now, &mut actions),
             Input::Forgotten(id) => self.forgotten(&id),
             Input::Forced(forced) => self.forced = forced,
+            Input::Accelerators(all) => self.accelerators = Some(all),
             Input::Superseded => self.closed = Some(StopCause::Superseded),
             Input::Closing if self.closed.is_none() => self.closed = Some(StopCause::AgentEnds),
             Input::Closing => {}

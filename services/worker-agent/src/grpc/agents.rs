@@ -10,7 +10,7 @@ use muster_proto::agents::v1::agents_service_server::AgentsService;
 use muster_proto::agents::v1::{
     GetAgentRequest, GetAgentResponse, LogLine, LogStream, StreamLogsRequest, StreamLogsResponse,
 };
-use muster_proto::types::v1::ErrorReason;
+use muster_proto::types::v1::{ErrorReason, MachineCapacity};
 use muster_runtime::auth::Roles;
 use muster_runtime::server::Method;
 use muster_runtime::shutdown::Phase;
@@ -96,7 +96,7 @@ impl AgentsService for Agents {
             worker: self.shared.config.name.clone(),
             generation: self.shared.standing.generation(),
             version: self.shared.context.identity.version.to_owned(),
-            capacity: Some(self.shared.standing.capacity().clone()),
+            capacity: Some(MachineCapacity::clone(&self.shared.standing.capacity())),
             attempts: view
                 .attempts
                 .values()

@@ -16,11 +16,7 @@ const OWNER: &str = "replica-manager";
 
 impl Registry {
     /// Registers, however long it takes; nothing if the agent is to leave before.
-    pub(super) async fn register(
-        &mut self,
-        boot_id: &str,
-        leave: &mut Leave,
-    ) -> Option<(Terms, String)> {
+    pub(super) async fn register(&mut self, boot_id: &str, leave: &mut Leave) -> Option<Taken> {
         let mut trouble = Backoff::new(self.shared.config.retry, backoff::seed(boot_id));
         loop {
             let outcome = tokio::select! {
@@ -75,7 +71,7 @@ impl Registry {
         }
     }
 
-    async fn try_register(&mut self, boot_id: &str) -> Result<(Terms, String), Status> {
+    async fn try_register(&mut self, boot_id: &str) -> Result<Taken, Status> {
         let failed = |what: &str, error: &io::Error| {
             Status::internal(format!("cannot keep {what}: {error}"))
         };
@@ -83,10 +79,12 @@ impl Registry {
             let kept = self.shared.data.set_boot_id(boot_id);
             kept.map_err(|error| failed("who registers", &error))?;
         }
-        let mut request = Request::new(self.request(boot_id));
+        let request = self.request(boot_id);
+        let said = request.capacity.clone().unwrap_or_default();
+        let mut request = Request::new(request);
         request.set_timeout(REGISTER_DEADLINE);
         let answer = self.client.register_worker(request).await?.into_inner();
-        let registered = self.registered(&answer);
+        let registered = self.registered(&answer, &said);
         registered.map_err(|error| failed("the credential", &error))
     }
 
@@ -103,7 +101,7 @@ impl Registry {
             boot_id: boot_id.to_owned(),
             join_token: self.join_token(),
             last_generation,
-            capacity: Some(self.shared.standing.capacity().clone()),
+            capacity: Some(MachineCapacity::clone(&self.shared.standing.capacity())),
             agent_labels: config.labels.clone(),
             capacity_type: capacity_type.into(),
             price: config.price.map(|price| Price {
@@ -183,7 +181,11 @@ impl Registry {
     }
 
     /// Keeps what the registry has given: from now on we are this generation.
-    fn registered(&self, answer: &RegisterWorkerResponse) -> io::Result<(Terms, String)> {
+    fn registered(
+        &self,
+        answer: &RegisterWorkerResponse,
+        said: &MachineCapacity,
+    ) -> io::Result<Taken> {
         let worker = answer.worker.clone().unwrap_or_default();
         self.keep(&answer.credential, worker.generation)?;
         self.shared.standing.set_registered(Some(Registered {
@@ -198,7 +200,13 @@ impl Registry {
             state = worker.state().as_str_name(),
             "registered"
         );
-        Ok((Terms::parse(answer.terms.as_ref()), answer.epoch.clone()))
+        // It keeps what a call said that it took for a repeated one: then it is told once more.
+        let gpus = worker.capacity.as_ref().map_or_else(|| uuids(said), uuids);
+        Ok(Taken {
+            terms: Terms::parse(answer.terms.as_ref()),
+            epoch: answer.epoch.clone(),
+            gpus,
+        })
     }
 
     fn keep(&self, credential: &str, generation: i64) -> io::Result<()> {

@@ -132,6 +132,10 @@ impl RegistryState {
             name: WORKER.into(),
             generation: self.generation,
             state: self.state.into(),
+            capacity: self
+                .registrations
+                .last()
+                .and_then(|last| last.capacity.clone()),
             ..Default::default()
         }
     }
@@ -191,10 +195,9 @@ impl WorkersService for Registry {
             let token = token.map(|token| token.to_str().unwrap().to_owned());
             let mut state = self.state();
             let request = request.into_inner();
-            let again = state
-                .registrations
-                .last()
-                .is_some_and(|last| last.boot_id == request.boot_id);
+            let again = state.registrations.last().is_some_and(|last| {
+                last.boot_id == request.boot_id && gpus(last) == gpus(&request)
+            });
             if !again {
                 state.generation = state.generation.max(request.last_generation) + 1;
                 state.state = WorkerState::Provisioning;
@@ -298,6 +301,14 @@ impl WorkersService for Registry {
         list_worker_events(ListWorkerEventsRequest) -> ListWorkerEventsResponse;
         watch_worker_events(WatchWorkerEventsRequest) -> Self::WatchWorkerEventsStream;
     }
+}
+
+/// The accelerators that a machine registers with, by uuid.
+pub fn gpus(request: &RegisterWorkerRequest) -> Vec<&str> {
+    let capacity = request.capacity.iter();
+    capacity
+        .flat_map(|capacity| capacity.gpus.iter().map(|gpu| gpu.uuid.as_str()))
+        .collect()
 }
 
 pub fn fenced() -> Status {

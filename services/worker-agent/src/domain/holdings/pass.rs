@@ -19,6 +19,9 @@ impl Holdings {
                 self.stop(&id, cause.clone(), None, now, actions);
             }
         }
+        for (id, gpu) in self.without_accelerator() {
+            self.stop(&id, StopCause::AcceleratorGone(gpu), None, now, actions);
+        }
         // What one of them does may close another's way, or show that it is in it. Each round but the
         // last starts, refuses or stops an attempt, so there is a last.
         loop {
@@ -49,6 +52,21 @@ impl Holdings {
     fn closed(&self) -> Option<StopCause> {
         let forced = || self.forced.then_some(StopCause::ForcedDrain);
         self.closed.clone().or_else(forced)
+    }
+
+    /// What is to run, or does, on accelerators of which one is gone, with that one.
+    fn without_accelerator(&self) -> Vec<(AttemptId, String)> {
+        let Some(there) = &self.accelerators else {
+            return Vec::new();
+        };
+        let is_gone = |gpu: &&String| !there.contains(*gpu);
+        let live = self.attempts.iter();
+        let live = live.filter(|(_, held)| !held.attempt.is_ended() && !is_stopping(held));
+        live.filter_map(|(id, held)| {
+            let gone = held.attempt.assignment().gpus.iter().find(is_gone)?;
+            Some((id.clone(), gone.clone()))
+        })
+        .collect()
     }
 
     fn ids(&self, wanted: impl Fn(&Held) -> bool) -> Vec<AttemptId> {

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::domain::assignment::Terms;
 use crate::domain::end::ExitCause;
+use crate::domain::end::FailureClass::Interruption;
 use crate::domain::probe;
 
 const PROBE: probe::Terms = probe::Terms {
@@ -304,6 +305,67 @@ fn a_superseded_machine_stops_everything_for_good() {
     assert_eq!(holdings.apply(run("x2"), at(1)), [remember("a-x2")]);
 }
 
+/// These are the machine's accelerators.
+fn there(gpus: &[&str]) -> Input {
+    Input::Accelerators(gpus.iter().map(|gpu| (*gpu).to_owned()).collect())
+}
+
+fn gone() -> StopCause {
+    StopCause::AcceleratorGone("GPU-0".into())
+}
+
+#[test]
+fn a_gone_accelerator_ends_what_holds_it_and_nothing_else() {
+    let inputs = [
+        there(&["GPU-0", "GPU-1"]),
+        on_gpu("x1", "e-1"),
+        runs("x1"),
+        run("x2"),
+    ];
+    let mut holdings = after(inputs);
+    // It waits for the one before it to end.
+    assert_eq!(
+        holdings.apply(on_gpu("x3", "e-2"), at(1)),
+        [stopping("x1", StopCause::Outranked)]
+    );
+    assert_eq!(holdings.apply(there(&["GPU-0"]), at(2)), []);
+    assert_eq!(holdings.apply(there(&["GPU-1"]), at(3)), [remember("a-x3")]);
+    let end = holdings.get(&attempt("x3")).unwrap().end().unwrap();
+    assert_eq!((end.class, end.stopped), (Some(Interruption), false));
+    assert!(end.message.contains("GPU-0"), "{}", end.message);
+    assert_eq!(
+        held(&holdings),
+        [
+            ("a-x1", HeldPhase::Stopping),
+            ("a-x2", HeldPhase::Running),
+            ("a-x3", HeldPhase::Ended)
+        ]
+    );
+
+    let mut holdings = after([on_gpu("x1", "e-1"), runs("x1"), run("x2")]);
+    assert_eq!(holdings.apply(there(&[]), at(2)), [stopping("x1", gone())]);
+    assert_eq!(holdings.apply(there(&[]), at(3)), []);
+    holdings.apply(exited_by(ExitCause::Stopped, "x1"), at(4));
+    let end = holdings.get(&attempt("x1")).unwrap().end().unwrap();
+    assert_eq!((end.class, end.stopped), (Some(Interruption), false));
+}
+
+#[test]
+fn nothing_is_started_on_an_accelerator_that_is_gone_until_it_is_back() {
+    let mut holdings = after([there(&["GPU-1"])]);
+    assert_eq!(
+        holdings.apply(on_gpu("x1", "e-1"), at(1)),
+        [remember("a-x1")]
+    );
+    holdings.apply(there(&["GPU-0", "GPU-1"]), at(2));
+    assert_eq!(holdings.apply(on_gpu("x1", "e-1"), at(3)), []);
+    let token = Action::RememberToken("GPU-0".into(), FencingToken("e-2".into()));
+    assert_eq!(
+        holdings.apply(on_gpu("x2", "e-2"), at(3)),
+        [token, start("x2")]
+    );
+}
+
 #[test]
 fn an_end_is_told_until_both_have_heard_it() {
     let mut holdings = after([run("x1"), runs("x1"), exited("x1")]);
@@ -394,6 +456,7 @@ fn inputs() -> impl Strategy<Value = Input> {
         2 => id().prop_map(|id| Input::Forgotten(allocation(&format!("a-{id}")))),
         2 => id().prop_map(|id| Input::Settled(attempt(&id))),
         1 => any::<bool>().prop_map(Input::Forced),
+        1 => any::<bool>().prop_map(|gone| there(if gone { &[] } else { &["GPU-0"] })),
         1 => Just(Input::Tick),
     ]
 }
@@ -413,7 +476,11 @@ proptest! {
         let mut holdings = Holdings::default();
         let mut started = HashSet::new();
         let mut named_ended: BTreeSet<AllocationId> = BTreeSet::new();
+        let mut gone = None;
         for (second, input) in inputs.into_iter().enumerate() {
+            if let Input::Accelerators(all) = &input {
+                gone = Some(all.is_empty());
+            }
             let now = at(second as u64);
             let before = holdings.held_revision();
             let held_before: Vec<_> = held(&holdings).iter().map(|(id, phase)| ((*id).to_owned(), *phase)).collect();
@@ -422,9 +489,14 @@ proptest! {
                     let assignment = holdings.get(id).unwrap().assignment();
                     prop_assert!(started.insert(id.clone()), "{id} started twice");
                     prop_assert!(!named_ended.contains(&assignment.allocation), "{id} had been named ended");
+                    prop_assert!(gone.is_none_or(|gone| !gone || assignment.gpus.is_empty()), "{id} on what is gone");
                 }
             }
             let live = live(&holdings);
+            for held in holdings.attempts().values().filter(|_| gone == Some(true)) {
+                let runs_on = !held.attempt.is_ended() && !matches!(held.attempt.phase(), Phase::Stopping(_));
+                prop_assert!(!runs_on || held.attempt.assignment().gpus.is_empty(), "runs on what is gone");
+            }
             let on_gpu = live.iter().filter(|one| !one.gpus.is_empty()).count();
             prop_assert!(on_gpu <= 1, "{on_gpu} on one accelerator");
             let rooms: HashSet<_> = live.iter().map(|one| &one.allocation).collect();
