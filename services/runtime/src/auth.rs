@@ -10,10 +10,13 @@ mod tests;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use arc_swap::ArcSwap;
 use muster_proto::types::v1::ErrorReason;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
+use tokio::sync::watch;
 use tonic::{Code, Status};
 
 use crate::status;
@@ -114,25 +117,57 @@ pub trait Verify: Send + Sync {
 }
 
 /// Who may come in, and as whom. A valid certificate whose name stands in no entry leaves its
-/// bearer anonymous, with [`Principal::san`] set.
+/// bearer anonymous, with [`Principal::san`] set. Clones share the entries, and what replaces them.
 #[derive(Clone, Default)]
 pub struct Access {
-    entries: Arc<[Entry]>,
+    known: Arc<Known>,
     client_ca: bool,
     insecure: bool,
     verifier: Option<Arc<dyn Verify>>,
+}
+
+/// Those whom the configuration names.
+#[derive(Default)]
+struct Known {
+    entries: ArcSwap<Vec<Entry>>,
+    /// How often they were replaced.
+    edition: AtomicU64,
+    /// Tells of each time.
+    changes: watch::Sender<()>,
 }
 
 impl Access {
     /// Callers prove who they are by `entries`, or by a certificate where there is a client CA.
     /// With neither, callers are admins: on loopback, or anywhere if `insecure`.
     pub fn new(entries: Vec<Entry>, client_ca: bool, insecure: bool) -> Self {
+        let known = Known {
+            entries: ArcSwap::from_pointee(entries),
+            ..Known::default()
+        };
         Self {
-            entries: entries.into(),
+            known: Arc::new(known),
             client_ca,
             insecure,
             verifier: None,
         }
+    }
+
+    /// From now on callers prove who they are by `entries`, here and in every clone.
+    pub fn replace(&self, entries: Vec<Entry>) {
+        self.known.entries.store(Arc::new(entries));
+        // After them, so that nobody takes what the last edition said for what this one does.
+        self.known.edition.fetch_add(1, Ordering::SeqCst);
+        self.known.changes.send_replace(());
+    }
+
+    /// Rises with each [`Access::replace`]: what was found out in one edition is not known in another.
+    pub(crate) fn edition(&self) -> u64 {
+        self.known.edition.load(Ordering::SeqCst)
+    }
+
+    /// Hears of each [`Access::replace`] from now on.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.known.changes.subscribe()
     }
 
     /// Takes tokens that `verifier` knows as well.
@@ -143,7 +178,7 @@ impl Access {
 
     /// Whether callers need no credential at all.
     pub fn is_open(&self) -> bool {
-        !self.client_ca && self.entries.is_empty()
+        !self.client_ca && self.known.entries.load().is_empty()
     }
 
     /// Whose token `token` is: a token that is shown must be good. UNAUTHENTICATED if it is not.
@@ -171,7 +206,8 @@ impl Access {
 
     fn by_token(&self, token: &str) -> Option<Principal> {
         let hash: [u8; 32] = Sha256::digest(token.as_bytes()).into();
-        let configured = self.entries.iter().find(|entry| match &entry.proof {
+        let entries = self.known.entries.load();
+        let configured = entries.iter().find(|entry| match &entry.proof {
             Proof::Token(expected) => bool::from(expected.ct_eq(&hash)),
             Proof::San(_) => false,
         });
@@ -182,7 +218,8 @@ impl Access {
     }
 
     fn by_san(&self, san: &str) -> Option<Principal> {
-        let entry = self.entries.iter().find(|entry| entry.proof.covers(san))?;
+        let entries = self.known.entries.load();
+        let entry = entries.iter().find(|entry| entry.proof.covers(san))?;
         // A pattern covers many machines, each of which is someone of its own.
         let name = if entry.proof.is_pattern() {
             san
@@ -196,7 +233,8 @@ impl Access {
 impl fmt::Debug for Access {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         let open = self.is_open();
-        write!(to, "Access({} entries, open: {open})", self.entries.len())
+        let entries = self.known.entries.load().len();
+        write!(to, "Access({entries} entries, open: {open})")
     }
 }
 

@@ -10,6 +10,7 @@ mod clarify;
 pub(crate) mod deadline;
 pub(crate) mod observe;
 pub(crate) mod panic;
+mod peer;
 pub mod shed;
 pub(crate) mod trailers;
 
@@ -17,23 +18,22 @@ pub(crate) mod trailers;
 pub(crate) mod tests;
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures_util::FutureExt as _;
 use futures_util::future::Map;
-use http::{HeaderValue, Request, Response};
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use http::{Request, Response};
 use tonic::body::Body;
 use tonic::codegen::BoxFuture;
 use tower::Service;
 
-use crate::auth::{Access, Principal};
+use crate::auth::Access;
 use crate::server::method::Entry;
 use crate::server::routes::Routes;
 use crate::watch;
+
+pub(crate) use peer::Peer;
 
 /// A call on its way in.
 #[derive(Debug)]
@@ -42,20 +42,6 @@ pub(crate) struct Inbound {
     /// The method called, or the entry that stands for unknown ones.
     pub(crate) entry: Arc<Entry>,
     pub(crate) peer: Arc<Peer>,
-}
-
-/// The other end of a connection.
-#[derive(Debug)]
-pub(crate) struct Peer {
-    pub(crate) address: SocketAddr,
-    /// The names in its verified certificate.
-    pub(crate) sans: Vec<String>,
-    /// Who it is where a call shows no token.
-    pub(crate) without_token: OnceLock<Principal>,
-    /// Ends the streams on it that have no bound of their own.
-    pub(crate) last_call: CancellationToken,
-    /// Whom its last `authorization` stood for, and when that was found.
-    pub(crate) known: Mutex<Option<(HeaderValue, Principal, Instant)>>,
 }
 
 /// All layers around the services.

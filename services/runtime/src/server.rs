@@ -8,6 +8,7 @@ mod gather;
 mod listener;
 pub(crate) mod method;
 mod metrics;
+mod peers;
 mod reflection;
 mod rewind;
 pub(crate) mod routes;
@@ -90,6 +91,8 @@ struct Serving {
     room: Arc<whole::Room>,
     ends: Ends,
     connections: TaskTracker,
+    /// The other ends of those.
+    peers: Arc<peers::Peers>,
     counts: metrics::Connections,
 }
 
@@ -168,7 +171,12 @@ impl Server {
         let context = self.context.clone();
         // The first server of a component is the one that its address is of.
         let _ = context.bound.set(listeners.grpc_address());
-        let serving = Arc::new(self.assemble()?);
+        let access = Arc::new(self.access.clone());
+        let serving = Arc::new(self.assemble(Arc::clone(&access))?);
+        let peers = Arc::clone(&serving.peers);
+        context
+            .tasks
+            .until(Phase::Loops, "callers", peers.follow(access));
         add_shutdown_steps(&context, &serving);
         if let Some(ops) = listeners.ops {
             let pulse = Pulse::new();
@@ -192,7 +200,7 @@ impl Server {
         Ok(())
     }
 
-    fn assemble(self) -> Result<Serving, Error> {
+    fn assemble(self, access: Arc<Access>) -> Result<Serving, Error> {
         let settings = Arc::clone(&self.context.settings);
         let metrics = CallMetrics::new(
             &self.context.metrics,
@@ -205,12 +213,7 @@ impl Server {
             max: settings.max_deadline,
         };
         let routes = self.routes.build();
-        let stack = layers::stack(
-            routes.clone(),
-            Arc::new(self.access),
-            times,
-            self.context.load.clone(),
-        );
+        let stack = layers::stack(routes.clone(), access, times, self.context.load.clone());
         Ok(Serving {
             methods: method::Table::new(&self.methods, &self.names, &metrics)?,
             room: Arc::new(whole::Room::new(settings.max_incoming)),
@@ -219,6 +222,7 @@ impl Server {
             stack,
             ends,
             connections: TaskTracker::new(),
+            peers: Arc::default(),
             counts: metrics::Connections::new(&self.context.metrics),
         })
     }

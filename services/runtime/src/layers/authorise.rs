@@ -2,22 +2,17 @@
 //! caller beyond that, such as whom an agent may speak for, is the method's affair.
 
 use std::convert::Infallible;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use futures_util::future::{Either, Ready};
+use http::Response;
 use http::header::AUTHORIZATION;
-use http::{HeaderValue, Response};
-use tokio::time::Instant;
 use tonic::Status;
 use tower::Service;
 
-use super::{Inbound, Peer, trailers};
+use super::{Inbound, trailers};
 use crate::auth::{Access, Principal, Role, credential_missing, role_denied};
-
-/// How long a token that a connection has shown is taken for good without looking again.
-const TOKEN_KNOWN_FOR: Duration = Duration::from_secs(10);
 
 /// Lets calls pass whose caller the method's roles have.
 #[derive(Debug, Clone)]
@@ -32,15 +27,26 @@ impl<S> Authorise<S> {
     }
 
     fn admit(&self, inbound: &Inbound) -> Result<Principal, Box<Status>> {
-        let principal = identify(&self.access, inbound)?;
-        if inbound.entry.method.allow.has(principal.role()) {
-            return Ok(principal);
+        let header = inbound.request.headers().get(AUTHORIZATION);
+        loop {
+            let edition = self.access.edition();
+            let principal = inbound.peer.identify(&self.access, header)?;
+            if !inbound.entry.method.allow.has(principal.role()) {
+                return Err(Box::new(if principal.role() == Role::Anonymous {
+                    credential_missing(&principal)
+                } else {
+                    role_denied(&principal, inbound.request.uri().path())
+                }));
+            }
+            if !inbound.entry.is_open_ended() {
+                return Ok(principal);
+            }
+            inbound.peer.holds_stream(header, &principal);
+            // Whoever ends the streams of those who are gone may have looked before that.
+            if self.access.edition() == edition {
+                return Ok(principal);
+            }
         }
-        Err(Box::new(if principal.role() == Role::Anonymous {
-            credential_missing(&principal)
-        } else {
-            role_denied(&principal, inbound.request.uri().path())
-        }))
     }
 }
 
@@ -68,33 +74,4 @@ where
             }
         }
     }
-}
-
-fn identify(access: &Access, inbound: &Inbound) -> Result<Principal, Box<Status>> {
-    let peer = &inbound.peer;
-    let Some(header) = inbound.request.headers().get(AUTHORIZATION) else {
-        let found = || access.without_token(Some(peer.address.ip()), &peer.sans);
-        return Ok(peer.without_token.get_or_init(found).clone());
-    };
-    if let Some(principal) = known(peer, header) {
-        return Ok(principal);
-    }
-    let token =
-        bearer(header).ok_or_else(|| Box::new(credential_missing(&Principal::anonymous())))?;
-    let principal = access.with_token(token)?;
-    let mut last = peer.known.lock().unwrap_or_else(PoisonError::into_inner);
-    *last = Some((header.clone(), principal.clone(), Instant::now()));
-    Ok(principal)
-}
-
-/// Whom `header` stood for, if the same connection has shown it a short time ago.
-fn known(peer: &Peer, header: &HeaderValue) -> Option<Principal> {
-    let last = peer.known.lock().unwrap_or_else(PoisonError::into_inner);
-    let (shown, principal, since) = last.as_ref()?;
-    (shown == header && since.elapsed() < TOKEN_KNOWN_FOR).then(|| principal.clone())
-}
-
-fn bearer(header: &HeaderValue) -> Option<&str> {
-    let (scheme, token) = header.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }

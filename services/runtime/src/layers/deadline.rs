@@ -3,8 +3,8 @@
 //! in the request's extensions, to pass it on.
 //!
 //! A stream is bounded by what its caller asks for, and by the default only where the table of
-//! methods says so. One that is not bounded so is ended with UNAVAILABLE when the server stops or
-//! its connection is too old: it would not end by itself.
+//! methods says so. One that is not bounded so is ended with UNAVAILABLE when the server stops, its
+//! connection is too old, or who opened it is not known any more: it would not end by itself.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -96,7 +96,7 @@ where
             inbound.request.extensions_mut().insert(deadline);
         }
         let streams = inbound.entry.streams;
-        let open_ended = streams && !inbound.entry.method.bounded;
+        let open_ended = inbound.entry.is_open_ended();
         // The peer and not its token, whose own clone takes a lock.
         let ends_with = open_ended.then(|| Arc::clone(&inbound.peer));
         Either::Right(TimedFuture {
@@ -276,7 +276,8 @@ fn exceeded() -> Status {
 }
 
 fn stopping() -> Status {
-    const MESSAGE: &str = "the process is stopping, or the connection is too old: open it again";
+    const MESSAGE: &str = "the process is stopping, the connection is too old, or who may call has \
+        changed: open it again";
     status::unavailable(ErrorReason::ShuttingDown, MESSAGE, REOPEN_AFTER).into_status()
 }
 

@@ -84,6 +84,7 @@ async fn serve_to_its_end(
     };
     let last_call = serving.ends.last_call.child_token();
     let entrance = Entrance::new(serving, peer, sans, last_call.clone());
+    let _open = serving.peers.enter(entrance.peer());
     let (io, outlet) = gather(io);
     let connection = builder(settings).serve_connection(TokioIo::new(io), entrance);
     let mut connection = std::pin::pin!(Turns::new(connection, outlet));
@@ -94,10 +95,11 @@ async fn serve_to_its_end(
             connection.as_mut().connection().graceful_shutdown();
             return connection.await.map_err(io::Error::other);
         }
-        () = come_of_age(settings.max_connection_age, peer) => {}
+        () = come_of_age(settings.max_connection_age, peer) => serving.counts.aged(),
+        // Somebody on it is not known any more. Streams opened on it now would end at once.
+        () = last_call.cancelled() => {}
     }
     connection.as_mut().connection().graceful_shutdown();
-    serving.counts.aged();
     for wait in [settings.connection_grace, STREAMS_END_WITHIN] {
         if let Ok(ended) = tokio::time::timeout(wait, connection.as_mut()).await {
             return ended.map_err(io::Error::other);
@@ -106,7 +108,7 @@ async fn serve_to_its_end(
     }
     Err(io::Error::new(
         io::ErrorKind::TimedOut,
-        "too old, and its calls did not finish",
+        "it was to end, and its calls did not finish",
     ))
 }
 

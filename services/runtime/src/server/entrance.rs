@@ -4,7 +4,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::{Request, Response};
@@ -36,17 +36,15 @@ impl Entrance {
         sans: Vec<String>,
         last_call: CancellationToken,
     ) -> Self {
-        let peer = Arc::new(Peer {
-            address,
-            sans,
-            last_call,
-            known: Mutex::default(),
-            without_token: OnceLock::new(),
-        });
         Self {
             serving: Arc::clone(serving),
-            peer,
+            peer: Arc::new(Peer::new(address, sans, last_call)),
         }
+    }
+
+    /// Whom it is for.
+    pub(super) fn peer(&self) -> &Arc<Peer> {
+        &self.peer
     }
 }
 

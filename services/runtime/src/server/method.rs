@@ -95,6 +95,11 @@ impl Entry {
         !self.method.path.is_empty()
     }
 
+    /// Whether a call of it goes on for as long as its caller and the server like.
+    pub(crate) fn is_open_ended(&self) -> bool {
+        self.streams && !self.method.bounded
+    }
+
     /// Whether it is asked by one message: none that the contract describes is asked by more.
     pub(crate) fn takes_one(&self) -> bool {
         !self.method.stream
