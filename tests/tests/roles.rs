@@ -26,6 +26,7 @@ use muster_runtime::status::Details;
 use muster_tests::fleet::{self, Process};
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
+use rustix::process::Signal;
 use tonic::{
     Code, Request, Status,
     metadata::MetadataValue,
@@ -165,7 +166,7 @@ struct Guarded {
 impl Guarded {
     async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("auth.toml"), entries()).unwrap();
+        fs::write(folder.path().join("auth.toml"), entries(&ROLES[1..])).unwrap();
         let mut guarded = Self {
             folder,
             running: BTreeMap::new(),
@@ -203,10 +204,10 @@ impl Guarded {
     }
 }
 
-/// `[[auth]]` for every role; the token of a role is its name.
-fn entries() -> String {
+/// `[[auth]]` for these roles; the token of a role is its name.
+fn entries(roles: &[&str]) -> String {
     let mut text = String::new();
-    for role in &ROLES[1..] {
+    for role in roles {
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, role.as_bytes());
         let hash = digest
             .as_ref()
@@ -292,6 +293,36 @@ async fn every_method_takes_the_roles_that_it_should_and_no_other() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     println!("{asked} pairs of a method and a role");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_component_shuts_out_at_sighup_who_is_gone_from_its_file() {
+    let guarded = Guarded::start().await;
+    let method = || "/muster.ops.v1.OpsService/GetMaintenance".to_owned();
+    for (component, _) in COMPONENTS {
+        let channel = guarded.channel(component);
+        call(&channel, method(), "operator").await.unwrap();
+    }
+    fs::write(
+        guarded.folder.path().join("auth.toml"),
+        entries(&["viewer"]),
+    )
+    .unwrap();
+    for (component, _) in COMPONENTS {
+        let (process, channel) = (&guarded.running[component], guarded.channel(component));
+        process.signal(Signal::HUP);
+        let taken = "muster_config_reloads_total{outcome=\"taken\"} 1";
+        let read = async {
+            while !process.get("/metrics").contains(taken) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let read = tokio::time::timeout(Duration::from_secs(60), read).await;
+        read.unwrap_or_else(|_| panic!("{component}: {}", process.log()));
+        let refused = call(&channel, method(), "operator").await.unwrap_err();
+        assert_eq!(refused.code(), Code::Unauthenticated, "{component}");
+        call(&channel, method(), "viewer").await.unwrap();
+    }
 }
 
 #[test]

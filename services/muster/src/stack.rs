@@ -204,7 +204,7 @@ async fn gateway(options: &Options, registry: &Part) -> Result<Part, Failure> {
     let store = open_store(name, &config.store, StoreOptions::default()).await?;
     let (context, at) = part::surroundings(name, &listeners);
     part::close_with(&context, store.clone());
-    let serving = offers_gateway::serve(config, context.clone(), store, listeners);
+    let serving = offers_gateway::serve(config, None, context.clone(), store, listeners);
     Ok(Part::start(name.to_owned(), context, at, serving))
 }
 

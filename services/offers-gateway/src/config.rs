@@ -6,14 +6,12 @@ mod file;
 mod kinds;
 mod table;
 
-use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use muster_runtime::args::{CommonArgs, parse_duration};
 use muster_runtime::connect::Endpoints;
-use muster_runtime::process::{Component, Lasting};
+use muster_runtime::process::Component;
 use muster_store::Spec as StoreSpec;
 
 use crate::builtin::PRICE_LISTS;
@@ -75,10 +73,6 @@ pub struct Config {
     pub backends: Vec<Spec>,
     /// The folder whose folders are backends.
     pub catalog: Option<PathBuf>,
-    /// What a start alone brings into force; none if nothing is read again.
-    pub lasting: Option<Lasting>,
-    /// Reads all of this again; none if it is not to be.
-    pub again: Option<Again>,
 }
 
 /// How long callers wait for one backend.
@@ -102,28 +96,6 @@ impl Timeouts {
     /// How long a caller waits that asked for so long, or for nothing.
     pub fn of(&self, asked: Option<Duration>) -> Duration {
         asked.unwrap_or(self.default).min(self.max)
-    }
-}
-
-/// Reads the settings again.
-#[derive(Clone)]
-pub struct Again(Arc<dyn Fn() -> Result<Config, String> + Send + Sync>);
-
-impl Again {
-    /// By `read`, which says in words everything that is wrong.
-    pub fn new(read: impl Fn() -> Result<Config, String> + Send + Sync + 'static) -> Self {
-        Self(Arc::new(read))
-    }
-
-    /// Reads them. Opens files.
-    pub fn read(&self) -> Result<Config, String> {
-        (self.0)()
-    }
-}
-
-impl fmt::Debug for Again {
-    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        to.write_str("Again")
     }
 }
 
@@ -186,8 +158,6 @@ impl Config {
                 max: args.max_backend_timeout,
             },
             outcomes,
-            lasting: None,
-            again: None,
         })
     }
 

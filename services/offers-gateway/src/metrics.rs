@@ -27,7 +27,6 @@ pub struct Metrics {
     durations: Family<OfBackend, Histogram, Buckets>,
     refreshes: Family<WithOutcome, Counter>,
     left_out: Family<WithReason, Counter>,
-    reloads: Family<OfReload, Counter>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -45,11 +44,6 @@ struct WithOutcome {
 struct WithReason {
     backend: Arc<str>,
     reason: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfReload {
-    outcome: &'static str,
 }
 
 /// What a refresh came to.
@@ -122,11 +116,6 @@ impl Metrics {
                 "Answers that lack a backend's offers, by reason",
                 Family::default(),
             ),
-            reloads: registry.register(
-                "muster_config_reloads",
-                "Times that the configuration was read again, by outcome",
-                Family::default(),
-            ),
         }
     }
 
@@ -154,12 +143,6 @@ impl Metrics {
             };
             self.left_out.get_or_create(&label).inc();
         }
-    }
-
-    /// The configuration was read again.
-    pub(crate) fn reloaded(&self, taken: bool) {
-        let outcome = if taken { "taken" } else { "refused" };
-        self.reloads.get_or_create(&OfReload { outcome }).inc();
     }
 
     /// A backend is gone: so is all that was counted of it.

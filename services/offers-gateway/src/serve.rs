@@ -10,19 +10,19 @@ use muster_runtime::context::Context;
 use muster_runtime::instances::Instances;
 use muster_runtime::operations::{Operations, StoreBacking};
 use muster_runtime::page::Sealer;
-use muster_runtime::process::{self, Component, Lasting};
+use muster_runtime::process::{Component, Renewed};
 use muster_runtime::server::{Listeners, Server};
 use muster_runtime::shutdown::Phase;
 use muster_runtime::signals::Hangup;
 use muster_store::{Epoch, Options, Store};
 
 use crate::board::Board;
-use crate::config::{Again, Args, Config};
+use crate::config::{Args, Config};
 use crate::grpc::{METHODS, Offers, OffersServer, Parts};
 use crate::keeper::{self, Keeper};
 use crate::metrics::Metrics;
 use crate::outcomes::Outcomes;
-use crate::reload::Reload;
+use crate::reload::{Reload, TAKES};
 use crate::roster::{self, Roster};
 
 /// How long the store may take to write what is queued when the process ends.
@@ -31,8 +31,11 @@ const STORE_CLOSES_WITHIN: Duration = Duration::from_secs(10);
 /// Serves offers until shutdown.
 ///
 /// `store` holds what launches have taught; whoever opened it closes it, in [`Phase::Store`].
+///
+/// `renewed` are the settings that are read again, if any are.
 pub async fn serve(
     config: Config,
+    renewed: Option<Renewed<Config>>,
     context: Context,
     store: Store,
     listeners: Listeners,
@@ -74,16 +77,15 @@ pub async fn serve(
         shutdown: context.shutdown.clone(),
         timeouts: Arc::clone(&timeouts),
     });
-    if let Some(again) = config.again.clone() {
+    if let Some(renewed) = renewed {
         let reload = Reload {
             roster,
             timeouts,
-            metrics,
-            current: config,
+            backends: config.backends,
         };
         context
             .tasks
-            .until(Phase::Loops, "configuration", reload.run(again));
+            .until(Phase::Loops, "backends", reload.run(renewed));
     }
     Server::new(&context)
         .operations(&operations)
@@ -124,21 +126,23 @@ impl Component for Gateway {
         ("listen", "127.0.0.1:7400"),
         ("ops-listen", "127.0.0.1:7410"),
     ];
+    // Price lists are read again also where there is no file.
     const ON_HANGUP: Hangup = Hangup::Reloads;
+    const TAKES: &'static [&'static str] = TAKES;
     type Args = Args;
     type File = toml::Table;
     type Config = Config;
 
     fn configure(common: &CommonArgs, own: Args, file: toml::Table) -> Result<Config, String> {
-        let config = Config::read(common, own, &file)?;
-        Ok(Config {
-            lasting: Some(Lasting::read::<Self>()?),
-            again: Some(Again::new(process::configure_again::<Self>)),
-            ..config
-        })
+        Config::read(common, own, &file)
     }
 
-    async fn run(config: Config, context: Context, listeners: Listeners) -> anyhow::Result<()> {
+    async fn run(
+        config: Config,
+        renewed: Renewed<Config>,
+        context: Context,
+        listeners: Listeners,
+    ) -> anyhow::Result<()> {
         let spec = config.store.part_of(Self::NAME);
         let store = Store::open(&spec, Options::default()).await?;
         if let Some(file) = config.store.file() {
@@ -155,6 +159,6 @@ impl Component for Gateway {
                 closing.close().await;
             },
         );
-        serve(config, context, store, listeners).await
+        serve(config, Some(renewed), context, store, listeners).await
     }
 }

@@ -24,7 +24,7 @@ mod wakes;
 use anyhow::Context as _;
 use muster_runtime::args::CommonArgs;
 use muster_runtime::context::Context;
-use muster_runtime::process::{Component, NoFile};
+use muster_runtime::process::{Component, NoFile, Renewed};
 use muster_runtime::server::Listeners;
 use muster_runtime::shutdown::Phase;
 use muster_store::Store;
@@ -55,7 +55,12 @@ impl Component for ReplicaManager {
         Config::new(own)
     }
 
-    async fn run(config: Config, context: Context, listeners: Listeners) -> anyhow::Result<()> {
+    async fn run(
+        config: Config,
+        _: Renewed<Config>,
+        context: Context,
+        listeners: Listeners,
+    ) -> anyhow::Result<()> {
         let spec = config.store.part_of(Self::NAME);
         let opened = Store::open(&spec, config.store_options()).await;
         let store = opened.with_context(|| format!("opening {spec}"))?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use muster_runtime::args::CommonArgs;
 use muster_runtime::context::Context;
-use muster_runtime::process::{self, Component, NoFile};
+use muster_runtime::process::{self, Component, NoFile, Renewed};
 use muster_runtime::server::{Listeners, Server};
 use muster_runtime::shutdown::Phase;
 
@@ -44,7 +44,12 @@ impl Component for Sample {
         }
     }
 
-    async fn run(args: Args, context: Context, listeners: Listeners) -> anyhow::Result<()> {
+    async fn run(
+        args: Args,
+        _: Renewed<Args>,
+        context: Context,
+        listeners: Listeners,
+    ) -> anyhow::Result<()> {
         if let Some(data) = &args.data {
             context.keep_reports(data)?;
         }

@@ -11,7 +11,7 @@
 //! ```no_run
 //! use muster_runtime::args::CommonArgs;
 //! use muster_runtime::context::Context;
-//! use muster_runtime::process::{self, Component, NoArgs, NoFile};
+//! use muster_runtime::process::{self, Component, NoArgs, NoFile, Renewed};
 //! use muster_runtime::server::{Listeners, Server};
 //! use muster_runtime::shutdown::Phase;
 //!
@@ -54,7 +54,12 @@
 //!         Ok(Config { every: std::time::Duration::from_secs(5) })
 //!     }
 //!
-//!     async fn run(config: Config, context: Context, listeners: Listeners) -> anyhow::Result<()> {
+//!     async fn run(
+//!         config: Config,
+//!         _: Renewed<Config>,
+//!         context: Context,
+//!         listeners: Listeners,
+//!     ) -> anyhow::Result<()> {
 //!         // Open the store here, and close it in a step of `Phase::Store`.
 //!         serve(config, context, listeners).await
 //!     }

@@ -3,6 +3,7 @@
 //!
 //! Exit codes: 0 stopped as asked; 1 could not start, failed, or did not stop well; 2 bad usage.
 
+mod again;
 mod limits;
 mod security;
 mod side;
@@ -20,6 +21,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::time::timeout;
 
+use self::again::Reader;
 use self::security::Security;
 use self::side::Side;
 use crate::args::{self, CommonArgs, OpsListen, Parsed};
@@ -27,11 +29,13 @@ use crate::auth::Entry;
 use crate::context::Context;
 use crate::health::stall::Pulse;
 use crate::panic::{Panicked, caught};
-use crate::server::{Listeners, Settings};
+use crate::server::{self, Listeners};
 use crate::shutdown::{Cause, Phase, Shutdown};
 use crate::signals::Hangup;
 use crate::task;
 use crate::telemetry::Telemetry;
+
+pub use self::again::{Renewal, Renewed};
 
 /// How long the component may take to return once its shutdown is over.
 const COMPONENT_END: Duration = Duration::from_secs(1);
@@ -50,8 +54,13 @@ pub trait Component: 'static {
     /// Defaults of flags, its own or common ones: at least `listen` and `ops-listen`.
     const DEFAULTS: &'static [(&'static str, &'static str)];
 
-    /// What SIGHUP is for.
+    /// What SIGHUP is for in a process without `--config`; one with it reads its settings again.
     const ON_HANGUP: Hangup = Hangup::Ends;
+
+    /// The flags and keys of the file, such as `max_in_flight`, that [`Component::run`] takes when
+    /// they are read again. What else differs then takes a restart, but for `auth`, which is taken
+    /// for every component.
+    const TAKES: &'static [&'static str] = &[];
 
     /// Its own flags; [`NoArgs`] if it has none. The environment twins come by themselves.
     type Args: clap::Args + Debug + Send;
@@ -60,16 +69,19 @@ pub trait Component: 'static {
     /// Its settings once they are checked.
     type Config: Send + 'static;
 
-    /// Checks the settings. An error in words is bad usage: exit code 2, and nothing is opened.
+    /// Checks the settings, at the start and whenever they are read again. An error in words is bad
+    /// usage: exit code 2, and nothing is opened.
     fn configure(
         common: &CommonArgs,
         own: Self::Args,
         file: Self::File,
     ) -> Result<Self::Config, String>;
 
-    /// Runs until shutdown. An error before that stops the process with exit code 1.
+    /// Runs until shutdown. An error before that stops the process with exit code 1. Settings that
+    /// are read again come by `renewed`, for whoever takes any of them.
     fn run(
         config: Self::Config,
+        renewed: Renewed<Self::Config>,
         context: Context,
         listeners: Listeners,
     ) -> impl Future<Output = anyhow::Result<()>> + Send;
@@ -95,75 +107,16 @@ pub fn main<C: Component>() -> ExitCode {
         let written = io::stdout().lock().write_all(parsed.shown.as_bytes());
         return ExitCode::from(u8::from(written.is_err()));
     }
-    let Parsed {
-        common,
-        own,
-        file,
-        auth,
-        ..
-    } = parsed;
-    let security = match Security::check(&common, auth) {
-        Ok(security) => security,
+    let settings = match Settings::check(parsed) {
+        Ok(settings) => settings,
         Err(words) => args::usage_error::<C>(words).exit(),
     };
-    let config = match C::configure(&common, own, file) {
-        Ok(config) => config,
-        Err(words) => args::usage_error::<C>(words).exit(),
-    };
-    match start::<C>(&common, security, config) {
+    match start::<C>(settings) {
         Ok(code) => code,
         Err(error) => {
             complain(&format!("{}: {error:#}", C::NAME));
             ExitCode::FAILURE
         }
-    }
-}
-
-/// Reads the settings of this process again: the same command line, the environment, and the file as
-/// it is now. Says in words what is wrong; nothing is opened.
-pub fn configure_again<C: Component>() -> Result<C::Config, String> {
-    let Parsed {
-        common,
-        own,
-        file,
-        auth,
-        ..
-    } = parse_again::<C>()?;
-    Security::check(&common, auth)?;
-    C::configure(&common, own, file)
-}
-
-fn parse_again<C: Component>() -> Result<Parsed<C>, String> {
-    let words: Vec<OsString> = std::env::args_os().collect();
-    args::parse::<C>(&words).map_err(|error| error.to_string())
-}
-
-/// What every component is told, as far as it is in force from the start of a process to its end: to
-/// compare with what a file says later.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Lasting {
-    common: String,
-    auth: Vec<Entry>,
-}
-
-impl Lasting {
-    /// As the settings of this process say now.
-    pub fn read<C: Component>() -> Result<Self, String> {
-        let Parsed { common, auth, .. } = parse_again::<C>()?;
-        Ok(Self {
-            common: format!("{common:?}"),
-            auth,
-        })
-    }
-
-    /// What differs in `other`, in words.
-    pub fn differs(&self, other: &Self) -> Vec<&'static str> {
-        let parts = [
-            ("auth", self.auth != other.auth),
-            ("flags of every component", self.common != other.common),
-        ];
-        let differing = parts.into_iter().filter(|(_, differs)| *differs);
-        differing.map(|(name, _)| name).collect()
     }
 }
 
@@ -173,24 +126,64 @@ fn complain(words: &str) {
     let _ = writeln!(io::stderr().lock(), "{words}");
 }
 
-fn start<C: Component>(
-    common: &CommonArgs,
+/// All that a process is told, checked.
+struct Settings<C: Component> {
+    common: CommonArgs,
     security: Security,
+    auth: Vec<Entry>,
+    said: toml::Table,
     config: C::Config,
-) -> anyhow::Result<ExitCode> {
-    let side = Side::bind(common.ops_listen.0, C::ON_HANGUP)
+}
+
+impl<C: Component> Settings<C> {
+    /// Checks what was read. The error says in words what is wrong; nothing is opened.
+    fn check(parsed: Parsed<C>) -> Result<Self, String> {
+        let Parsed {
+            common,
+            own,
+            file,
+            auth,
+            said,
+            ..
+        } = parsed;
+        Ok(Self {
+            security: Security::check(&common, auth.clone())?,
+            config: C::configure(&common, own, file)?,
+            common,
+            auth,
+            said,
+        })
+    }
+}
+
+fn start<C: Component>(settings: Settings<C>) -> anyhow::Result<ExitCode> {
+    let Settings {
+        common,
+        security,
+        auth,
+        said,
+        config,
+    } = settings;
+    let hangup = match common.config {
+        Some(_) => Hangup::Reloads,
+        None => C::ON_HANGUP,
+    };
+    let side = Side::bind(common.ops_listen.0, hangup)
         .with_context(|| format!("cannot listen on {}", common.ops_listen))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(usize::from(common.threads))
         .thread_name(C::NAME)
         .enable_all()
         .build()?;
-    let (context, listeners) = runtime.block_on(prepare::<C>(common, security))?;
+    let (context, listeners) = runtime.block_on(prepare::<C>(&common, security))?;
+    let reader = Reader::<C>::new(&context, said, auth);
+    let renewed = runtime.block_on(async { reader.start(&context, hangup) })?;
     let (address, ops) = (listeners.grpc_address(), OpsListen(side.ops_address()));
     tracing::info!(component = C::NAME, version = C::VERSION, %address, %ops, "starting");
     let pulse = Pulse::new();
     side.start(context.clone(), pulse.clone())?;
-    let code = runtime.block_on(run::<C>(config, context, listeners, pulse));
+    let component = caught(C::run(config, renewed, context.clone(), listeners));
+    let code = runtime.block_on(run(context, component, pulse));
     runtime.shutdown_timeout(BLOCKING_END);
     Ok(ExitCode::from(code))
 }
@@ -208,10 +201,10 @@ async fn prepare<C: Component>(
         access,
         client,
     } = security;
-    let mut settings = Settings {
+    let mut settings = server::Settings {
         tls,
         access,
-        ..Settings::from(common)
+        ..server::Settings::from(common)
     };
     settings.fit_into(limits::raise_open_files());
     let mut context = Context::new(C::NAME, C::VERSION, settings);
@@ -226,15 +219,13 @@ async fn prepare<C: Component>(
 }
 
 /// Runs the component to the end of its shutdown, and gives the exit code.
-async fn run<C: Component>(
-    config: C::Config,
+async fn run(
     context: Context,
-    listeners: Listeners,
+    component: impl Future<Output = Result<anyhow::Result<()>, Panicked>> + Send + 'static,
     pulse: Pulse,
 ) -> u8 {
     let shutdown = context.shutdown.clone();
     let beating = task::spawn(pulse.beat());
-    let component = caught(C::run(config, context, listeners));
     // On a task of its own, so that it runs on the runtime's threads and not on this one.
     let component = task::spawn(end_with(shutdown.clone(), component));
     let report = shutdown.finished().await;

@@ -22,7 +22,7 @@ pub struct Signals {
 pub enum Hangup {
     /// It ends the process, as when its terminal is closed.
     Ends,
-    /// Its settings are read again, which someone else does.
+    /// Its settings are read again, which another part does that listens for itself.
     Reloads,
 }
 

@@ -22,6 +22,10 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
 use opentelemetry_proto::tonic::trace::v1::ResourceSpans;
+use sha2::{Digest as _, Sha256};
+use tonic_reflection::pb::v1::ServerReflectionRequest;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -375,4 +379,152 @@ async fn a_collector_that_is_away_degrades_and_delays_nothing() {
     let (status, log, took) = tokio::task::spawn_blocking(|| running.end()).await.unwrap();
     assert_eq!(status.code(), Some(0), "{log}");
     assert!(took < Duration::from_secs(6), "{took:?}");
+}
+
+/// The settings of a process whose caller `name` shows that as its token.
+fn lets_in(name: &str) -> String {
+    let token = Sha256::digest(name);
+    let token: String = token.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("[[auth]]\nname = {name:?}\nrole = \"viewer\"\ntoken_sha256 = {token:?}\n")
+}
+
+/// What comes of asking with `token` for what only who is known is told.
+fn asked_with(running: &Running, token: &str) -> tonic::Code {
+    let url = format!("http://{}", running.address);
+    let asked = async {
+        let channel = tonic::transport::Endpoint::from_shared(url).unwrap();
+        let mut client = ServerReflectionClient::new(channel.connect().await.unwrap());
+        let mut request = tonic::Request::new(tokio_stream::iter([ServerReflectionRequest {
+            host: String::new(),
+            message_request: Some(MessageRequest::ListServices(String::new())),
+        }]));
+        let header = format!("Bearer {token}").parse().unwrap();
+        request.metadata_mut().insert("authorization", header);
+        let answer = client.server_reflection_info(request).await;
+        answer.map_or_else(|status| status.code(), |_| tonic::Code::Ok)
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    runtime.unwrap().block_on(asked)
+}
+
+impl Running {
+    /// Has the settings read again, and waits until that came to `outcome` for the `times`th time.
+    fn reads_again(&self, outcome: &str, times: u32) {
+        self.signal("HUP");
+        let line = format!("muster_config_reloads_total{{outcome=\"{outcome}\"}} {times}");
+        self.until_metric(&line);
+    }
+
+    fn until_metric(&self, line: &str) {
+        let begun = Instant::now();
+        while !self.get("/metrics").unwrap().1.contains(line) {
+            assert!(begun.elapsed() < PATIENCE, "never {line}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+#[test]
+fn who_may_call_is_read_again_at_sighup() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&file, lets_in("old")).unwrap();
+    let running = Running::start(&["--config", file.path().to_str().unwrap()]);
+    assert_eq!(asked_with(&running, "old"), tonic::Code::Ok);
+    assert_eq!(asked_with(&running, "new"), tonic::Code::Unauthenticated);
+    std::fs::write(&file, lets_in("new") + &lets_in("newer")).unwrap();
+    running.reads_again("taken", 1);
+    assert_eq!(asked_with(&running, "old"), tonic::Code::Unauthenticated);
+    assert_eq!(asked_with(&running, "new"), tonic::Code::Ok);
+    std::fs::write(&file, lets_in("newer")).unwrap();
+    running.reads_again("taken", 2);
+    assert_eq!(asked_with(&running, "new"), tonic::Code::Unauthenticated);
+    assert_eq!(asked_with(&running, "newer"), tonic::Code::Ok);
+    running.signal("TERM");
+    let (status, log, _) = running.end();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(
+        log.contains("viewer:old") && !log.contains("take a restart"),
+        "{log}"
+    );
+    let token = lets_in("old");
+    let token = token.rsplit('"').nth(1).unwrap();
+    assert!(!log.contains(token), "{log}");
+}
+
+#[test]
+fn a_file_that_cannot_be_taken_changes_nothing_and_is_told_in_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("sample.toml");
+    std::fs::write(&file, lets_in("old")).unwrap();
+    let running = Running::start(&["--config", file.to_str().unwrap()]);
+    let new = lets_in("new");
+    let open = "listen = \"0.0.0.0:0\"\n";
+    let mut refused = 0;
+    for (text, words) in [
+        (Some(new.replace("viewer", "king")), "unknown role"),
+        (Some(new[..new.len() - 10].to_owned()), "TOML parse error"),
+        (Some(format!("{new}{new}")), "same proof"),
+        (Some(format!("colour = 1\n{new}")), "colour"),
+        (Some(format!("max_in_flight = \"many\"\n{new}")), "many"),
+        (Some(format!("data = \"/nowhere\"\n{new}")), "no folder"),
+        (
+            Some(format!("{open}tls = \"required\"\n{new}")),
+            "--tls needs",
+        ),
+        (Some(String::new()), "no [[auth]] entry"),
+        (None, "No such file"),
+    ] {
+        match text {
+            Some(text) => std::fs::write(&file, text).unwrap(),
+            None => std::fs::remove_file(&file).unwrap(),
+        }
+        refused += 1;
+        running.reads_again("refused", refused);
+        assert_eq!(asked_with(&running, "old"), tonic::Code::Ok, "{words}");
+        assert_eq!(
+            asked_with(&running, "new"),
+            tonic::Code::Unauthenticated,
+            "{words}"
+        );
+        let (_, health) = running.get("/readyz").unwrap();
+        assert!(health.contains(words), "{words}: {health}");
+    }
+    std::fs::write(&file, new).unwrap();
+    running.reads_again("taken", 1);
+    assert_eq!(asked_with(&running, "new"), tonic::Code::Ok);
+    running.until_metric("muster_check_ok{check=\"configuration\",tier=\"auxiliary\"} 1");
+    running.signal("TERM");
+    let (_, log, _) = running.end();
+    let lines = log
+        .lines()
+        .filter(|line| line.contains("configuration refused"));
+    assert_eq!(u32::try_from(lines.count()).unwrap(), refused, "{log}");
+}
+
+#[test]
+fn what_takes_a_restart_is_named_whenever_it_is_read() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&file, lets_in("old")).unwrap();
+    let running = Running::start(&["--config", file.path().to_str().unwrap()]);
+    let flags = "max_in_flight = 77\nhang = false\n";
+    std::fs::write(&file, format!("{flags}{}", lets_in("new"))).unwrap();
+    running.reads_again("taken", 1);
+    running.reads_again("taken", 2);
+    assert_eq!(
+        asked_with(&running, "new"),
+        tonic::Code::Ok,
+        "the rest is taken"
+    );
+    running.signal("TERM");
+    let (_, log, _) = running.end();
+    let lines: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains("take a restart"))
+        .collect();
+    assert_eq!(lines.len(), 2, "{log}");
+    for line in lines {
+        assert!(line.contains(r#"[\"max_in_flight\"]"#), "{line}");
+    }
 }

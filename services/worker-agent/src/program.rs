@@ -2,7 +2,7 @@
 
 use muster_runtime::args::CommonArgs;
 use muster_runtime::context::Context;
-use muster_runtime::process::{Component, NoFile};
+use muster_runtime::process::{Component, NoFile, Renewed};
 use muster_runtime::server::Listeners;
 
 use crate::config::{Args, Config};
@@ -28,7 +28,12 @@ impl Component for Program {
         Config::from_args(own)
     }
 
-    async fn run(config: Config, context: Context, listeners: Listeners) -> anyhow::Result<()> {
+    async fn run(
+        config: Config,
+        _: Renewed<Config>,
+        context: Context,
+        listeners: Listeners,
+    ) -> anyhow::Result<()> {
         serve(config, context, listeners).await
     }
 }

@@ -13,7 +13,7 @@ use muster_runtime::args::CommonArgs;
 use muster_runtime::context::Context;
 use muster_runtime::instances::Instances;
 use muster_runtime::operations::{Operations, StoreBacking};
-use muster_runtime::process::{Component, NoFile};
+use muster_runtime::process::{Component, NoFile, Renewed};
 use muster_runtime::server::{Listeners, Server};
 use muster_runtime::shutdown::Phase;
 use muster_store::{HistoryLimits, Options, Spec, Store};
@@ -108,6 +108,7 @@ impl Component for WorkerRegistry {
 
     async fn run(
         (spec, config): Self::Config,
+        _: Renewed<Self::Config>,
         context: Context,
         listeners: Listeners,
     ) -> anyhow::Result<()> {

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use muster_runtime::args::CommonArgs;
 use muster_runtime::context::Context;
-use muster_runtime::process::{self, NoArgs, NoFile};
+use muster_runtime::process::{self, NoArgs, NoFile, Renewed};
 use muster_runtime::server::{Listeners, Server};
 use worker_agent::supervisor;
 
@@ -127,7 +127,12 @@ impl process::Component for Empty {
         Ok(())
     }
 
-    async fn run((): (), context: Context, listeners: Listeners) -> anyhow::Result<()> {
+    async fn run(
+        (): (),
+        _: Renewed<()>,
+        context: Context,
+        listeners: Listeners,
+    ) -> anyhow::Result<()> {
         Server::new(&context).serve(listeners).await?;
         Ok(())
     }

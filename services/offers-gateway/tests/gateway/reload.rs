@@ -287,7 +287,12 @@ async fn what_takes_a_restart_is_said_and_not_taken() {
     let process = Process::start(&config).await;
     let hash = "0".repeat(64);
     let auth = format!("[[auth]]\nname = \"a\"\nrole = \"admin\"\ntoken_sha256 = {hash:?}\n");
-    std::fs::write(&config, format!("max_in_flight = 77\n{listed}{auth}")).unwrap();
+    let outcomes = "[outcomes]\nhalf_life = \"2h\"\n";
+    std::fs::write(
+        &config,
+        format!("max_in_flight = 77\nbackend_timeout = \"4s\"\n{listed}{auth}{outcomes}"),
+    )
+    .unwrap();
     process.hang_up();
     process.reloaded("taken", 1).await;
     let said = async || {
@@ -297,7 +302,13 @@ async fn what_takes_a_restart_is_said_and_not_taken() {
     };
     let said = until("it is said", said).await;
     assert!(
-        said.contains("auth") && said.contains("flags of every"),
+        said.contains("max_in_flight") && said.contains("outcomes"),
         "{said}"
     );
+    for taken in ["auth", "backend"] {
+        assert!(!said.contains(taken), "{taken}: {said}");
+    }
+    let mut client = process.client.clone();
+    let refused = client.list_offers(pb::ListOffersRequest::default()).await;
+    assert_eq!(refused.unwrap_err().code(), tonic::Code::Unauthenticated);
 }

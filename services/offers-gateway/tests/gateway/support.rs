@@ -27,7 +27,7 @@ pub(crate) async fn start(config: Config) -> Running {
     let context = Context::for_tests("offers-gateway");
     let listeners = Listeners::loopback().await.unwrap();
     let address = listeners.grpc_address();
-    let served = offers_gateway::serve(config, context.clone(), Store::memory(), listeners);
+    let served = offers_gateway::serve(config, None, context.clone(), Store::memory(), listeners);
     context.tasks.critical("gateway", served);
     tokio::select! {
         () = context.health.until_ready() => {}
@@ -79,8 +79,6 @@ pub(crate) fn config(backends: Vec<Spec>) -> Config {
             max: Duration::from_secs(30),
         },
         backends,
-        lasting: None,
-        again: None,
         catalog: None,
     }
 }

@@ -29,14 +29,22 @@ pub(crate) struct Parsed<C: Component> {
     pub(crate) auth: Vec<Entry>,
     /// What `--print-config` shows.
     pub(crate) shown: String,
+    /// What each flag and each other key of the file says, secrets and all.
+    pub(crate) said: Table,
+    /// The text of the file, if there is one.
+    pub(crate) text: Option<String>,
 }
 
 /// Reads `words` (the program's name first) and all that they lead to.
 pub(crate) fn parse<C: Component>(words: &[OsString]) -> Result<Parsed<C>, clap::Error> {
     let mut command = command::<C>();
-    let mut table = match config_path(&command, words) {
-        Some(path) => read_table(Path::new(&path)).map_err(|words| usage(&mut command, words))?,
-        None => Table::new(),
+    let file = match config_path(&command, words) {
+        Some(path) => read_table(Path::new(&path)).map(Some),
+        None => Ok(None),
+    };
+    let (mut table, text) = match file.map_err(|words| usage(&mut command, words))? {
+        Some((table, text)) => (table, Some(text)),
+        None => (Table::new(), None),
     };
     let from_file;
     (command, from_file) = defaults_from(command, &mut table);
@@ -44,6 +52,7 @@ pub(crate) fn parse<C: Component>(words: &[OsString]) -> Result<Parsed<C>, clap:
     let common = CommonArgs::from_arg_matches(&matches)?;
     let own = C::Args::from_arg_matches(&matches)?;
     let shown = show(&command, &matches, &from_file, &table);
+    let said = said(&command, &matches, &table);
     let auth = table
         .remove("auth")
         .unwrap_or_else(|| Value::Array(Vec::new()));
@@ -57,6 +66,8 @@ pub(crate) fn parse<C: Component>(words: &[OsString]) -> Result<Parsed<C>, clap:
         file,
         auth,
         shown,
+        said,
+        text,
     })
 }
 
@@ -98,12 +109,14 @@ fn config_path(command: &Command, words: &[OsString]) -> Option<OsString> {
     found.next().map(OsString::from)
 }
 
-fn read_table(path: &Path) -> Result<Table, String> {
+fn read_table(path: &Path) -> Result<(Table, String), String> {
     let path_shown = path.display();
     let text =
         fs::read_to_string(path).map_err(|error| format!("config file {path_shown}: {error}"))?;
-    text.parse()
-        .map_err(|error| format!("config file {path_shown}: {error}"))
+    match text.parse() {
+        Ok(table) => Ok((table, text)),
+        Err(error) => Err(format!("config file {path_shown}: {error}")),
+    }
 }
 
 /// Makes what the file says of flags their default, takes it out of `table`, and names the flags.
@@ -165,6 +178,21 @@ fn show(command: &Command, matches: &ArgMatches, from_file: &[String], rest: &Ta
         let _ = write!(text, "\n{rest}");
     }
     text
+}
+
+/// What each flag comes to, and what else the file says: to compare with another reading.
+fn said(command: &Command, matches: &ArgMatches, rest: &Table) -> Table {
+    let mut said = rest.clone();
+    for arg in command.get_arguments() {
+        let id = arg.get_id().as_str();
+        if NOT_SETTINGS.contains(&id) || arg.is_positional() {
+            continue;
+        }
+        let words = matches.get_raw(id).into_iter().flatten();
+        let words = words.map(|word| Value::String(word.to_string_lossy().into_owned()));
+        said.insert(id.to_owned(), Value::Array(words.collect()));
+    }
+    said
 }
 
 /// Keys whose values are secrets, wherever they stand and whether they should or not.

@@ -3,7 +3,7 @@ use std::io::Write as _;
 
 use super::*;
 use crate::context::Context;
-use crate::process::{Component, NoFile};
+use crate::process::{Component, NoFile, Renewed};
 use crate::server::Listeners;
 
 /// A component with flags of its own.
@@ -43,7 +43,7 @@ impl Component for Sample {
         Ok(())
     }
 
-    async fn run((): (), _: Context, _: Listeners) -> anyhow::Result<()> {
+    async fn run((): (), _: Renewed<()>, _: Context, _: Listeners) -> anyhow::Result<()> {
         Ok(())
     }
 }
