@@ -14,6 +14,7 @@ use muster_runtime::connect::Endpoints;
 use crate::builtin::PriceList;
 use crate::domain::breaker;
 
+pub use crate::domain::runpod::Cloud;
 pub use api::{Api, Key, Provider};
 pub use secret::{Secret, SecretError};
 pub use service::Service;
@@ -160,7 +161,7 @@ impl Kind {
         match self {
             Self::BuiltIn(list) => format!("built-in price list of {}", list.date),
             Self::Catalog(place) | Self::Gpuhunt(place) => place.to_string(),
-            Self::Api(api) => api.base.to_string(),
+            Self::Api(api) => api.source(),
             Self::Service(service) => service.endpoints.to_string(),
             Self::Fleet(registry) => format!("the worker-registry at {registry}"),
         }

@@ -7,7 +7,7 @@ use muster_runtime::connect::Endpoints;
 
 use super::file::Surroundings;
 use super::table::{Problems, Reader};
-use crate::spec::{Api, Key, Kind, Place, Provider, Secret, Service, Url};
+use crate::spec::{Api, Cloud, Key, Kind, Place, Provider, Secret, Service, Url};
 
 /// Kinds that are no provider's.
 const OURS: [&str; 4] = ["catalog", "gpuhunt", "grpc", "fleet"];
@@ -119,6 +119,10 @@ fn api(
     around: &Surroundings<'_>,
     problems: &mut Problems<'_>,
 ) -> Option<Api> {
+    let provider = match provider {
+        Provider::Runpod(default) => Provider::Runpod(cloud(reader, problems).unwrap_or(default)),
+        Provider::Vastai | Provider::Lambda | Provider::Digitalocean | Provider::Vultr => provider,
+    };
     let given = reader.has("url");
     let base = reader.text("url", "a URL in quotes", str::parse::<Url>, problems);
     let default = || provider.default_base().parse().ok();
@@ -126,6 +130,18 @@ fn api(
     let key = key(reader, around, problems);
     let key = key.unwrap_or_else(|| of_environment(provider.key_variable(), around));
     Some(Api::new(provider, base?, key))
+}
+
+fn cloud(reader: &mut Reader<'_, '_>, problems: &mut Problems<'_>) -> Option<Cloud> {
+    let parse = |text: &str| {
+        let known = Cloud::ALL.into_iter().find(|cloud| cloud.name() == text);
+        known.ok_or(
+            "is neither \"secure\" nor \"community\"; a backend reads one of them, so configure \
+             two for both",
+        )
+    };
+    let allowed = "\"secure\" or \"community\"";
+    reader.text("cloud", allowed, parse, problems)
 }
 
 /// The key that `key_env` or `key_file` leads to; none if there is neither.

@@ -42,20 +42,26 @@ pub fn read(
             return;
         };
         match row(&node) {
-            Ok(told) => add(builder, &told, &node, place),
+            Ok(told) => add(builder, &told, &node, &[], place),
             Err(reason) => builder.intake.skip(reason, place),
         }
     })
 }
 
-/// Adds what one row offers in all its regions.
-pub fn add(builder: &mut Builder, told: &Told, node: &Node, place: impl FnOnce() -> String) {
+/// Adds what one row offers in all its regions. `more` are fields of the provider's that do not
+/// stand in the row.
+pub fn add(
+    builder: &mut Builder,
+    told: &Told,
+    node: &Node,
+    more: &[(&str, &str)],
+    place: impl FnOnce() -> String,
+) {
     let fields = node.fields();
-    let raw = builder.raw(
-        fields
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str())),
-    );
+    let fields = fields
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()));
+    let raw = builder.raw(fields.chain(more.iter().copied()));
     let mut added: Option<Added> = None;
     for (region, availability) in &told.regions {
         let draft = Draft {

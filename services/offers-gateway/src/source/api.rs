@@ -25,7 +25,9 @@ use crate::spec::{Api, Provider, Url};
 const fn limit(provider: Provider) -> usize {
     match provider {
         Provider::Vastai => 32 << 20,
-        Provider::Runpod | Provider::Lambda | Provider::Digitalocean | Provider::Vultr => 8 << 20,
+        Provider::Runpod(_) | Provider::Lambda | Provider::Digitalocean | Provider::Vultr => {
+            8 << 20
+        }
     }
 }
 
@@ -46,7 +48,7 @@ pub(super) async fn fetch(
     let builder = Builder::new(backend, Source::Provider);
     let builder = match api.provider {
         Provider::Vastai => vastai::ask(&asking, builder).await,
-        Provider::Runpod => runpod::ask(&asking, builder).await,
+        Provider::Runpod(cloud) => runpod::ask(&asking, cloud, builder).await,
         Provider::Lambda => lambda::ask(&asking, builder).await,
         Provider::Digitalocean => digitalocean::ask(&asking, builder).await,
         Provider::Vultr => vultr::ask(&asking, builder).await,

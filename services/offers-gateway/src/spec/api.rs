@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use super::{Secret, Times, Url};
+use crate::domain::runpod::Cloud;
 
 /// A provider with a live API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Provider {
     /// Vast.ai, a market of other people's machines.
     Vastai,
-    /// Runpod.
-    Runpod,
+    /// One of Runpod's clouds.
+    Runpod(Cloud),
     /// Lambda.
     Lambda,
     /// DigitalOcean.
@@ -41,10 +42,10 @@ pub enum Key {
 }
 
 impl Provider {
-    /// All of them.
+    /// All of them, as they are unless their configuration says more.
     pub const ALL: [Self; 5] = [
         Self::Vastai,
-        Self::Runpod,
+        Self::Runpod(Cloud::Secure),
         Self::Lambda,
         Self::Digitalocean,
         Self::Vultr,
@@ -54,7 +55,7 @@ impl Provider {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Vastai => "vastai",
-            Self::Runpod => "runpod",
+            Self::Runpod(_) => "runpod",
             Self::Lambda => "lambda",
             Self::Digitalocean => "digitalocean",
             Self::Vultr => "vultr",
@@ -65,7 +66,7 @@ impl Provider {
     pub const fn default_base(self) -> &'static str {
         match self {
             Self::Vastai => "https://console.vast.ai/api/v0",
-            Self::Runpod => "https://api.runpod.io",
+            Self::Runpod(_) => "https://api.runpod.io",
             Self::Lambda => "https://cloud.lambdalabs.com/api/v1",
             Self::Digitalocean => "https://api.digitalocean.com/v2",
             Self::Vultr => "https://api.vultr.com/v2",
@@ -76,7 +77,7 @@ impl Provider {
     pub const fn key_variable(self) -> &'static str {
         match self {
             Self::Vastai => "VAST_API_KEY",
-            Self::Runpod => "RUNPOD_API_KEY",
+            Self::Runpod(_) => "RUNPOD_API_KEY",
             Self::Lambda => "LAMBDA_API_KEY",
             Self::Digitalocean => "DIGITALOCEAN_ACCESS_TOKEN",
             Self::Vultr => "VULTR_API_KEY",
@@ -87,7 +88,7 @@ impl Provider {
     pub const fn needs_key(self) -> bool {
         match self {
             Self::Lambda | Self::Digitalocean => true,
-            Self::Vastai | Self::Runpod | Self::Vultr => false,
+            Self::Vastai | Self::Runpod(_) | Self::Vultr => false,
         }
     }
 
@@ -97,7 +98,7 @@ impl Provider {
         let seconds = Duration::from_secs;
         let (refresh_interval, attempt_timeout) = match self {
             Self::Vastai => (seconds(120), seconds(30)),
-            Self::Runpod => (seconds(300), seconds(90)),
+            Self::Runpod(_) => (seconds(300), seconds(90)),
             Self::Lambda => (seconds(120), seconds(20)),
             Self::Digitalocean | Self::Vultr => (seconds(300), seconds(30)),
         };
@@ -117,6 +118,18 @@ impl Api {
             provider,
             base,
             key,
+        }
+    }
+
+    /// What is asked, and where, without secrets.
+    pub fn source(&self) -> String {
+        match self.provider {
+            Provider::Runpod(Cloud::Community) => format!("{} (community cloud)", self.base),
+            Provider::Vastai
+            | Provider::Runpod(Cloud::Secure)
+            | Provider::Lambda
+            | Provider::Digitalocean
+            | Provider::Vultr => self.base.to_string(),
         }
     }
 

@@ -182,7 +182,7 @@ fn all_well(answer: &pb::ListOffersResponse) -> usize {
 async fn when_all_is_well_every_kind_tells_its_offers_as_they_are() {
     let stage = Stage::new(&KINDS, &Fault::Right, &patient(), DEADLINE).await;
     let answer = stage.list().await;
-    assert_eq!(all_well(&answer), 8, "{:?}", answer.backends);
+    assert_eq!(all_well(&answer), KINDS.len() + 1, "{:?}", answer.backends);
     for (kind, provider) in &stage.providers {
         let offer = answer
             .offers
@@ -235,7 +235,7 @@ async fn slow_ones_are_not_waited_for_and_tell_when_they_can() {
         provider.set(Fault::Right);
         stage.refresh(kind.name).await.unwrap();
     }
-    assert_eq!(all_well(&stage.list().await), 8);
+    assert_eq!(all_well(&stage.list().await), KINDS.len() + 1);
     stage.gateway.stop().await;
 }
 
@@ -336,7 +336,7 @@ async fn a_short_wish_to_be_left_alone_is_kept_within_the_same_refresh() {
         provider.set(Fault::Right);
         stage.refresh(kind.name).await.unwrap();
     }
-    assert_eq!(all_well(&stage.list().await), 8);
+    assert_eq!(all_well(&stage.list().await), KINDS.len() + 1);
     stage.gateway.stop().await;
 }
 
@@ -477,24 +477,31 @@ async fn a_list_is_fetched_again_only_when_it_has_changed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_part_makes_the_whole_fail_by_its_name_and_the_old_offers_stay() {
-    let stage = Stage::new(&[named("runpod")], &Fault::Right, &patient(), DEADLINE).await;
-    assert_eq!(stage.list().await.offers.len(), 2);
-    let provider = &stage.providers[0].1;
-    provider.set(Fault::RefusedWhere("US-1\\\""));
-    let refused = stage.refresh("runpod").await.unwrap_err();
-    let part = "data centre US-1: ";
-    assert!(
-        refused.contains(part) && refused.contains("(403)"),
-        "{refused}"
-    );
-    let answer = stage.list().await;
-    assert_eq!(answer.offers.len(), 2, "the old offers are served");
-    let report = answer
-        .backends
-        .iter()
-        .find(|report| report.backend == "runpod")
-        .unwrap();
-    assert_eq!(report.refresh(), pb::BackendRefresh::Failed);
+    let clouds = [
+        ("runpod", "US-1\\\"", "data centre US-1: "),
+        ("runpod-community", "SE\\\"", "country SE: "),
+    ];
+    let both = clouds.map(|(name, ..)| named(name));
+    let stage = Stage::new(&both, &Fault::Right, &patient(), DEADLINE).await;
+    assert_eq!(stage.list().await.offers.len(), 3);
+    for (index, (name, missing, part)) in clouds.into_iter().enumerate() {
+        let provider = &stage.providers[index].1;
+        provider.set(Fault::RefusedWhere(missing));
+        let refused = stage.refresh(name).await.unwrap_err();
+        assert!(
+            refused.contains(part) && refused.contains("(403)"),
+            "{refused}"
+        );
+        let answer = stage.list().await;
+        assert_eq!(answer.offers.len(), 3, "the old offers are served");
+        let report = |of: &str| {
+            let mut reports = answer.backends.iter();
+            reports.find(|report| report.backend == of).unwrap()
+        };
+        assert_eq!(report(name).refresh(), pb::BackendRefresh::Failed);
+        provider.set(Fault::Right);
+        stage.refresh(name).await.unwrap();
+    }
     stage.gateway.stop().await;
 }
 

@@ -1,7 +1,7 @@
 //! Every kind of backend that is asked over HTTP, and what its provider answers: one machine with
 //! eight H100, in the shape of each.
 
-use offers_gateway::spec::{Api, Key, Kind, Place, Provider as Whose, Secret, Spec};
+use offers_gateway::spec::{Api, Cloud, Key, Kind, Place, Provider as Whose, Secret, Spec};
 
 use crate::provider::{Asked, Fault, Provider, Script};
 
@@ -34,7 +34,7 @@ fn api(whose: Whose, provider: &Provider) -> Kind {
 
 const JSON: &str = "application/json; charset=utf-8";
 
-pub(crate) const KINDS: [Played; 7] = [
+pub(crate) const KINDS: [Played; 8] = [
     Played {
         name: "catalog",
         script: Script {
@@ -79,8 +79,18 @@ pub(crate) const KINDS: [Played; 7] = [
             right: runpod,
             wrong: r#"{"data":{"gpuTypes":"H100","dataCenters":7,"n1":[7]}}"#,
         },
-        kind: |provider| api(Whose::Runpod, provider),
+        kind: |provider| api(Whose::Runpod(Cloud::Secure), provider),
         offer: "runpod/EU-RO-1/8x%20NVIDIA%20H100/ondemand",
+    },
+    Played {
+        name: "runpod-community",
+        script: Script {
+            content_type: JSON,
+            right: runpod,
+            wrong: r#"{"data":{"gpuTypes":"H100","countryCodes":7,"n1":[7]}}"#,
+        },
+        kind: |provider| api(Whose::Runpod(Cloud::Community), provider),
+        offer: "runpod-community/NO/8x%20NVIDIA%20H100/ondemand",
     },
     Played {
         name: "lambda",
@@ -117,17 +127,24 @@ pub(crate) const KINDS: [Played; 7] = [
     },
 ];
 
-/// First what there is, then what the one data centre sells, by the number of accelerators.
+/// First what there is, then what the one data centre or country sells, by the number of
+/// accelerators.
 fn runpod(asked: &Asked) -> String {
     if asked.body.contains("dataCenters") {
         return r#"{"data":{"gpuTypes":[{"id":"NVIDIA H100","maxGpuCountSecureCloud":8}],"dataCenters":[{"id":"EU-RO-1","listed":true},{"id":"US-1","listed":true}]}}"#.to_owned();
     }
+    if asked.body.contains("countryCodes") {
+        return r#"{"data":{"gpuTypes":[{"id":"NVIDIA H100","maxGpuCountCommunityCloud":8}],"countryCodes":[null,"NO","SE"]}}"#.to_owned();
+    }
     let none = r#"[{"id":"NVIDIA H100","displayName":"H100 SXM","memoryInGb":80,"lowestPrice":{"uninterruptablePrice":null,"stockStatus":null}}]"#;
     let some = r#"[{"id":"NVIDIA H100","displayName":"H100 SXM","memoryInGb":80,"lowestPrice":{"uninterruptablePrice":2.7,"minVcpu":96,"minMemory":1900,"stockStatus":"Low"}}]"#;
-    let sold = if asked.body.contains("EU-RO-1") {
-        some
-    } else {
-        none
+    let where_sold = [
+        r#"secureCloud:true,dataCenterId:\"EU-RO-1\""#,
+        r#"secureCloud:false,countryCode:\"NO\""#,
+    ];
+    let sold = match where_sold.iter().any(|place| asked.body.contains(place)) {
+        true => some,
+        false => none,
     };
     let aliases: Vec<String> = (1..=8)
         .map(|count| format!("\"n{count}\":{}", if count == 8 { sold } else { none }))

@@ -45,6 +45,10 @@ fn every_kind_is_read_with_its_keys() {
         name = "vast"
         kind = "vastai"
         [[backend]]
+        name = "people"
+        kind = "runpod"
+        cloud = "community"
+        [[backend]]
         name = "lab"
         kind = "lambda"
         url = "http://127.0.0.1:9"
@@ -73,6 +77,11 @@ fn every_kind_is_read_with_its_keys() {
         ("list", "catalog", "https://prices.example.org/vms.csv"),
         ("hunt", "gpuhunt", "/srv/hunt.zip"),
         ("vast", "vastai", "https://console.vast.ai/api/v0"),
+        (
+            "people",
+            "runpod",
+            "https://api.runpod.io (community cloud)",
+        ),
         ("lab", "lambda", "http://127.0.0.1:9"),
         ("own", "grpc", "http://127.0.0.1:9000,http://127.0.0.1:9001"),
         (
@@ -88,10 +97,10 @@ fn every_kind_is_read_with_its_keys() {
         (list.refresh_interval, list.drop_after),
         (Duration::from_secs(3600), None)
     );
-    let lab = &contents.backends[3];
+    let lab = &contents.backends[4];
     assert!(matches!(&lab.kind, Kind::Api(api) if matches!(api.key, Key::Known(_))));
     assert_eq!(lab.times.refresh_timeout, Duration::from_secs(240));
-    assert_eq!(contents.backends[4].times.breaker.threshold, 5);
+    assert_eq!(contents.backends[5].times.breaker.threshold, 5);
     assert!(!format!("{contents:?}").contains("hush"));
 }
 
@@ -198,4 +207,27 @@ fn times_that_make_no_sense_are_refused() {
         assert!(problems[0].contains(words), "{problems:?}");
     }
     assert!(matches!(one(list).kind, Kind::Catalog(Place::File(_))));
+}
+
+#[test]
+fn a_cloud_of_runpod_is_the_secure_one_unless_it_says_otherwise() {
+    let backend = |more: &str| {
+        let text = format!("[[backend]]\nname = \"pod\"\nkind = \"runpod\"\n{more}\n");
+        read_with(&text, &[]).map(|contents| contents.backends[0].kind.source())
+    };
+    let secure = "https://api.runpod.io";
+    assert_eq!(backend("").unwrap(), secure);
+    assert_eq!(backend("cloud = \"secure\"").unwrap(), secure);
+    assert_ne!(backend("cloud = \"community\"").unwrap(), secure);
+    for (more, words) in [
+        ("cloud = \"both\"", "neither \"secure\" nor \"community\""),
+        ("cloud = true", "must be \"secure\" or \"community\""),
+        ("clouds = \"secure\"", "did you mean cloud?"),
+    ] {
+        let problems = backend(more).unwrap_err();
+        assert!(problems[0].contains(words), "{problems:?}");
+    }
+    let text = "[[backend]]\nname = \"v\"\nkind = \"vastai\"\ncloud = \"secure\"\n";
+    let problems = read_with(text, &[]).unwrap_err();
+    assert!(problems[0].contains("unknown key cloud"), "{problems:?}");
 }

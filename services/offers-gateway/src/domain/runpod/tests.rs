@@ -7,6 +7,7 @@ fn load(aliases: &str) -> Snapshot {
     read(
         &mut builder,
         format!("{{\"data\":{{{aliases}}}}}").as_bytes(),
+        Cloud::Secure,
         "EU-RO-1",
     )
     .unwrap();
@@ -94,29 +95,49 @@ fn what_is_not_sold_is_no_row_and_what_is_odd_is_counted() {
 fn what_there_is_to_ask_for() {
     let text = br#"{"data":{"gpuTypes":[{"id":"a","maxGpuCountSecureCloud":8},{"id":"b","maxGpuCountSecureCloud":10},{"id":"c"}],
         "dataCenters":[{"id":"EU-RO-1","listed":true},{"id":"US-OLD","listed":false},{"id":"X\"){y}"},{"id":"CA-MTL-1"},{}]}}"#;
-    let plan = plan(text).unwrap();
+    let secure = |text: &[u8]| plan(text, Cloud::Secure);
     assert_eq!(
-        plan,
+        secure(text).unwrap(),
         Plan {
-            data_centers: vec!["EU-RO-1".to_owned(), "CA-MTL-1".to_owned()],
+            places: vec!["EU-RO-1".to_owned(), "CA-MTL-1".to_owned()],
             max_count: 10
         }
     );
-    assert!(super::plan(br#"{"data":{"gpuTypes":[]}}"#).is_err());
+    assert!(secure(br#"{"data":{"gpuTypes":[]}}"#).is_err());
     assert!(
-        super::plan(br#"{"data":null,"errors":[{"message":"busy"}]}"#)
+        secure(br#"{"data":null,"errors":[{"message":"busy"}]}"#)
             .unwrap_err()
             .to_string()
             .contains("busy")
     );
     let endless = br#"{"data":{"gpuTypes":[{"maxGpuCountSecureCloud":4000000}],"dataCenters":[]}}"#;
-    assert_eq!(super::plan(endless).unwrap().max_count, MAX_COUNT);
+    assert_eq!(secure(endless).unwrap().max_count, MAX_COUNT);
+}
+
+#[test]
+fn the_community_cloud_is_asked_for_by_countries() {
+    let text = br#"{"data":{"gpuTypes":[{"id":"a","maxGpuCountSecureCloud":10,"maxGpuCountCommunityCloud":4},{"id":"b","maxGpuCountCommunityCloud":null}],
+        "countryCodes":["NO",null,"CA",7,"X\"){y}",""]}}"#;
+    let expected = Plan {
+        places: vec!["NO".to_owned(), "CA".to_owned()],
+        max_count: 4,
+    };
+    assert_eq!(plan(text, Cloud::Community).unwrap(), expected);
+    let error = plan(text, Cloud::Secure).unwrap_err().to_string();
+    assert!(error.contains("dataCenters"), "{error}");
+    let codes = vec!["\"NO\""; 1000].join(",");
+    let endless = format!("{{\"data\":{{\"gpuTypes\":[],\"countryCodes\":[{codes}]}}}}");
+    let plan = plan(endless.as_bytes(), Cloud::Community).unwrap();
+    assert_eq!(plan.places, ["NO"], "no country is asked twice");
 }
 
 #[test]
 fn a_question_has_an_alias_for_each_number() {
-    let question: serde_json::Value = serde_json::from_str(&question("EU-RO-1", 3)).unwrap();
-    let query = question["query"].as_str().unwrap();
+    let asked = |cloud, place| {
+        let question: serde_json::Value = serde_json::from_str(&question(cloud, place, 3)).unwrap();
+        question["query"].as_str().unwrap().to_owned()
+    };
+    let query = asked(Cloud::Secure, "EU-RO-1");
     assert_eq!(query.matches("gpuTypes{").count(), 3);
     assert!(
         query.contains("n3:gpuTypes")
@@ -124,6 +145,11 @@ fn a_question_has_an_alias_for_each_number() {
         "{query}"
     );
     assert_eq!(query.matches('{').count(), query.matches('}').count());
+    let query = asked(Cloud::Community, "NO");
+    assert!(
+        query.contains("gpuCount:3,secureCloud:false,countryCode:\"NO\""),
+        "{query}"
+    );
 }
 
 #[test]
@@ -133,6 +159,19 @@ fn a_part_with_an_error_is_no_part() {
         r#"{{"data":{{"n1":[{}],"n2":null}},"errors":[{{"message":"n2 timed out"}}]}}"#,
         kind(SOLD)
     );
-    let error = read(&mut builder, text.as_bytes(), "x").unwrap_err();
+    let error = read(&mut builder, text.as_bytes(), Cloud::Secure, "x").unwrap_err();
     assert_eq!(error, Unexpected::Complaint("n2 timed out".to_owned()));
+}
+
+#[test]
+fn whose_machine_it_is_stands_in_what_the_provider_tells() {
+    for (cloud, told) in [(Cloud::Secure, "true"), (Cloud::Community, "false")] {
+        let mut builder = Builder::new("runpod", Source::Provider);
+        let text = format!("{{\"data\":{{\"n1\":[{}]}}}}", kind(SOLD));
+        read(&mut builder, text.as_bytes(), cloud, "NO").unwrap();
+        let snapshot = builder.finish();
+        let raw = snapshot.raw_of(snapshot.row(0));
+        assert!(raw.contains(&("secureCloud", told)), "{raw:?}");
+        assert!(raw.contains(&("displayName", "H100 SXM")), "{raw:?}");
+    }
 }
