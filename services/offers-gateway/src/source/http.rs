@@ -3,12 +3,13 @@
 
 mod body;
 mod connect;
+mod proxy;
 mod refusal;
 mod request;
 
 use std::error::Error;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,7 +18,6 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client as Pool;
-use hyper_util::client::legacy::connect::HttpConnector;
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout_at};
 
@@ -25,6 +25,7 @@ use super::Failure;
 use crate::domain::report::seconds;
 use crate::spec::{Provider, Secret, Url};
 use connect::{connector, not_sent, pool, with_tls};
+use proxy::{Connector, Proxies};
 use request::{redirect, request};
 
 /// How long a connection may take to open.
@@ -39,9 +40,10 @@ const KEPT_FOR: Duration = Duration::from_secs(10);
 /// Asks for one backend.
 #[derive(Debug)]
 pub(super) struct Client {
-    plain: Pool<HttpConnector, Full<Bytes>>,
+    proxies: Arc<Proxies>,
+    plain: Pool<Connector, Full<Bytes>>,
     /// Made when it is first needed: it reads the system's certificate authorities.
-    tls: OnceCell<Pool<HttpsConnector<HttpConnector>, Full<Bytes>>>,
+    tls: OnceCell<Pool<HttpsConnector<Connector>, Full<Bytes>>>,
     /// Until when the server asked to be left alone.
     quiet_until: Mutex<Option<Instant>>,
 }
@@ -115,12 +117,32 @@ pub(super) struct Body {
 #[derive(Debug, Default)]
 struct Progress {
     bytes: AtomicU64,
+    /// The proxy that the last request went through, if one did.
+    proxy: Mutex<Option<String>>,
+}
+
+impl Progress {
+    fn goes_through(&self, proxy: Option<String>) {
+        *self.proxy.lock().unwrap_or_else(PoisonError::into_inner) = proxy;
+    }
+
+    /// Says by which proxy it went: it may be the one to blame.
+    fn names_proxy(&self, mut failure: Failure) -> Failure {
+        let proxy = self.proxy.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(proxy) = &*proxy {
+            let by_way = format!(" (by way of the proxy {proxy})");
+            failure.fault.message.push_str(&by_way);
+        }
+        failure
+    }
 }
 
 impl Client {
     pub(super) fn new() -> Self {
+        let proxies = Arc::new(Proxies::of_environment());
         Self {
-            plain: pool().build(connector()),
+            plain: pool().build(connector(&proxies)),
+            proxies,
             tls: OnceCell::new(),
             quiet_until: Mutex::new(None),
         }
@@ -151,17 +173,22 @@ impl Client {
 
     async fn send(
         &self,
-        request: Request<Full<Bytes>>,
+        mut request: Request<Full<Bytes>>,
         tls: bool,
+        progress: &Progress,
     ) -> Result<Response<Incoming>, Failure> {
         let authority = request.uri().authority().map(ToString::to_string);
+        let proxy = self.proxies.to(request.uri())?;
+        progress.goes_through(proxy.as_ref().map(ToString::to_string));
         let sent = if tls {
-            self.tls
-                .get_or_try_init(with_tls)
-                .await?
-                .request(request)
-                .await
+            let pool = self.tls.get_or_try_init(|| with_tls(&self.proxies));
+            pool.await?.request(request).await
         } else {
+            // A proxy is told so by every request that it passes on.
+            if let Some(credential) = proxy.as_ref().and_then(proxy::Proxy::credential) {
+                let headers = request.headers_mut();
+                headers.insert(http::header::PROXY_AUTHORIZATION, credential.clone());
+            }
             self.plain.request(request).await
         };
         sent.map_err(|error| not_sent(&authority.unwrap_or_default(), &error))
@@ -181,7 +208,7 @@ impl Session<'_> {
         let progress = Progress::default();
         let answer = timeout_at(self.until, self.follow(ask, &progress)).await;
         let answer = answer.unwrap_or_else(|_| Err(self.late(ask, &progress)));
-        answer.map_err(|failure| self.blame(ask, failure))
+        answer.map_err(|failure| self.blame(ask, progress.names_proxy(failure)))
     }
 
     /// The body that answers a request that knows nothing yet.
@@ -199,7 +226,10 @@ impl Session<'_> {
         let mut seen = vec![ask.url.clone()];
         loop {
             let url = &seen[seen.len() - 1];
-            let response = self.client.send(request(ask, url), url.is_tls()).await?;
+            let response = self
+                .client
+                .send(request(ask, url), url.is_tls(), progress)
+                .await?;
             let Some(next) = redirect(ask, url, &response)? else {
                 return take(ask, url, response, progress).await;
             };

@@ -15,6 +15,7 @@ mod list;
 mod live;
 mod markets;
 mod provider;
+mod proxies;
 mod questions;
 mod reload;
 mod services;

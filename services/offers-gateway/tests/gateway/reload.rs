@@ -16,10 +16,10 @@ use crate::support::{Client, ids, write_catalog};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A gateway in a process of its own, ended when dropped.
-struct Process {
+pub(crate) struct Process {
     child: Child,
-    log: Arc<Mutex<Vec<String>>>,
-    client: Client,
+    pub(crate) log: Arc<Mutex<Vec<String>>>,
+    pub(crate) client: Client,
     ops: String,
 }
 
@@ -30,13 +30,17 @@ impl Drop for Process {
     }
 }
 
-fn command(config: &Path) -> Command {
+pub(crate) fn command(config: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_offers-gateway"));
     command
         .args(["--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0"])
         .args(["--log", "json", "--config"])
         .arg(config)
         .stdin(Stdio::null());
+    for variable in ["HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY"] {
+        command.env_remove(variable);
+        command.env_remove(variable.to_ascii_lowercase());
+    }
     command
 }
 
@@ -48,7 +52,10 @@ fn field(line: &str, name: &str) -> Option<String> {
 
 impl Process {
     async fn start(config: &Path) -> Self {
-        let mut command = command(config);
+        Self::run(command(config)).await
+    }
+
+    pub(crate) async fn run(mut command: Command) -> Self {
         let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -89,7 +96,7 @@ impl Process {
         assert!(sent.unwrap().success());
     }
 
-    fn metrics(&self) -> String {
+    pub(crate) fn metrics(&self) -> String {
         let mut stream = TcpStream::connect(&self.ops).unwrap();
         write!(stream, "GET /metrics HTTP/1.0\r\nHost: x\r\n\r\n").unwrap();
         let mut text = String::new();
@@ -97,7 +104,7 @@ impl Process {
         text
     }
 
-    async fn offers(&self) -> pb::ListOffersResponse {
+    pub(crate) async fn offers(&self) -> pb::ListOffersResponse {
         let mut client = self.client.clone();
         let answer = client.list_offers(pb::ListOffersRequest::default()).await;
         answer.unwrap().into_inner()
@@ -111,7 +118,7 @@ impl Process {
     }
 }
 
-async fn until<T>(what: &str, ask: impl AsyncFn() -> Option<T>) -> T {
+pub(crate) async fn until<T>(what: &str, ask: impl AsyncFn() -> Option<T>) -> T {
     let asked = async {
         loop {
             if let Some(found) = ask().await {

@@ -1,6 +1,8 @@
 //! How connections are opened: within a time, and with TLS where the address wants it, believing the
 //! certificate authorities of the system.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -9,6 +11,7 @@ use hyper_util::client::legacy::{Client as Pool, Error as PoolError};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::super::{Failure, blocking};
+use super::proxy::{Connector, Proxies};
 use super::{CONNECT, KEPT_FOR, deepest};
 
 pub(super) fn not_sent(authority: &str, error: &PoolError) -> Failure {
@@ -20,12 +23,12 @@ pub(super) fn not_sent(authority: &str, error: &PoolError) -> Failure {
     })
 }
 
-pub(super) fn connector() -> HttpConnector {
+pub(super) fn connector(proxies: &Arc<Proxies>) -> Connector {
     let mut connector = HttpConnector::new();
     connector.set_connect_timeout(Some(CONNECT));
     connector.set_nodelay(true);
     connector.enforce_http(false);
-    connector
+    Connector::new(connector, Arc::clone(proxies))
 }
 
 pub(super) fn pool() -> hyper_util::client::legacy::Builder {
@@ -36,8 +39,9 @@ pub(super) fn pool() -> hyper_util::client::legacy::Builder {
     builder
 }
 
-pub(super) async fn with_tls() -> Result<Pool<HttpsConnector<HttpConnector>, Full<Bytes>>, Failure>
-{
+pub(super) async fn with_tls(
+    proxies: &Arc<Proxies>,
+) -> Result<Pool<HttpsConnector<Connector>, Full<Bytes>>, Failure> {
     let built = blocking(|| {
         let provider = tokio_rustls::rustls::crypto::aws_lc_rs::default_provider();
         HttpsConnectorBuilder::new().with_provider_and_native_roots(provider)
@@ -51,6 +55,6 @@ pub(super) async fn with_tls() -> Result<Pool<HttpsConnector<HttpConnector>, Ful
     let connector = builder
         .https_only()
         .enable_all_versions()
-        .wrap_connector(connector());
+        .wrap_connector(connector(proxies));
     Ok(pool().build(connector))
 }
