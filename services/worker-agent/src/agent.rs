@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::accelerators::Looks;
 use crate::attempt_dir::{AttemptDir, Container, Fence, Running, Spec};
+use crate::cgroup::Groups;
 use crate::config::Config;
 use crate::data_dir::DataDir;
 use crate::domain::Now;
@@ -109,6 +110,7 @@ pub(crate) struct Agent {
     config: Arc<Config>,
     context: Context,
     data: Arc<DataDir>,
+    groups: Groups,
     books: Books,
     holdings: Holdings,
     locals: BTreeMap<AttemptId, Local>,
@@ -126,6 +128,7 @@ impl Agent {
         config: &Arc<Config>,
         context: &Context,
         data: &Arc<DataDir>,
+        groups: &Groups,
         advertise_host: &str,
         measures: &Measures,
         looks: Looks,
@@ -136,6 +139,7 @@ impl Agent {
             config: Arc::clone(config),
             context: context.clone(),
             data: Arc::clone(data),
+            groups: groups.clone(),
             books: Books::new(ledger),
             holdings: Holdings::recalled(facts.ended, facts.tokens),
             locals: BTreeMap::new(),
@@ -359,6 +363,7 @@ impl Agent {
             local.ports = record::ports(&dir);
             local.orders = Some(begin_minder(
                 &self.config,
+                &self.groups,
                 &self.context,
                 &self.inbox,
                 (id, dir),
@@ -382,12 +387,14 @@ impl Agent {
         .map_err(misfit)?;
         let start = Start {
             spec,
+            limits: plan::limits(&local.assignment),
             assignment: Arc::clone(&local.assignment),
             ports: local.ports.clone(),
         };
         tracing::info!(attempt = %id, replica = local.assignment.replica, "starting");
         local.orders = Some(begin_minder(
             &self.config,
+            &self.groups,
             &self.context,
             &self.inbox,
             (id, dir),
@@ -530,17 +537,19 @@ fn entry(action: &Action) -> Option<Entry> {
 
 fn begin_minder(
     config: &Config,
+    groups: &Groups,
     context: &Context,
     inbox: &Inbox,
     attempt: (&AttemptId, AttemptDir),
     container: Option<Container>,
     task: Task,
 ) -> Orders {
-    minder(config, inbox, attempt, container).begin(context, task)
+    minder(config, groups, inbox, attempt, container).begin(context, task)
 }
 
 fn minder(
     config: &Config,
+    groups: &Groups,
     inbox: &Inbox,
     (id, dir): (&AttemptId, AttemptDir),
     container: Option<Container>,
@@ -549,6 +558,7 @@ fn minder(
         id: id.clone(),
         dir,
         container,
+        groups: groups.clone(),
         supervisor_command: config.supervisor_command.clone(),
         inbox: inbox.clone(),
     }

@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
+use crate::cgroup::Group;
 use crate::domain::end::{Exit, StopCause};
 use crate::files::{self, Durability};
 use crate::machine;
@@ -34,7 +35,7 @@ pub struct Spec {
     /// The folder it starts in; for a container, empty is the image's own.
     pub working_dir: PathBuf,
     /// The control group made for it; absent is none.
-    pub cgroup: Option<PathBuf>,
+    pub cgroup: Option<Group>,
     /// How much of its output is kept.
     pub log: LogLimits,
     /// What it is given to stop when its supervisor is told to end.

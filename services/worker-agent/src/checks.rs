@@ -120,6 +120,7 @@ async fn run_all(shared: &Shared) -> Vec<WorkerCheck> {
         config,
         standing,
         context,
+        groups,
         ..
     } = shared;
     let gpus = standing.capacity().gpus.len();
@@ -137,7 +138,10 @@ async fn run_all(shared: &Shared) -> Vec<WorkerCheck> {
             Ok(format!("{gpus} accelerators"))
         }),
         timed("ports", context, blocking(move || check_ports(&range))),
-        timed("supervisor", context, check_supervisor(config)),
+        timed("supervisor", context, async {
+            let said = check_supervisor(config).await;
+            said.map(|()| groups.said().to_owned())
+        }),
         timed("container-engine", context, check_engine(config)),
     );
     vec![checks.0, checks.1, checks.2, checks.3, checks.4, checks.5]
@@ -208,7 +212,7 @@ fn check_ports(range: &std::ops::RangeInclusive<u16>) -> Found {
 }
 
 /// Whether supervisors can be run, and the kernel lets them work.
-async fn check_supervisor(config: &Config) -> Found {
+async fn check_supervisor(config: &Config) -> Result<(), String> {
     let (program, args) = config
         .supervisor_command
         .split_first()
@@ -223,7 +227,7 @@ async fn check_supervisor(config: &Config) -> Found {
         .await
         .map_err(|error| format!("cannot run {}: {error}", program.display()))?;
     if output.status.success() {
-        Ok(String::new())
+        Ok(())
     } else {
         let said = String::from_utf8_lossy(&output.stderr);
         Err(format!("{}: {}", output.status, said.trim()))

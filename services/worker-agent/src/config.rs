@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{self, Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 use muster_model::name;
@@ -77,6 +78,9 @@ pub struct Args {
     /// The container engine's socket
     #[arg(long, value_name = "FILE", default_value = "/var/run/docker.sock")]
     pub docker_socket: PathBuf,
+    /// The control group (v2) below which replicas get their limits; "off" gives processes none
+    #[arg(long, value_name = "DIR", default_value = CgroupParent::DEFAULT)]
+    pub cgroup_parent: CgroupParent,
 }
 
 /// What a stopping agent's program can be told to do.
@@ -86,6 +90,42 @@ pub enum TerminateFlag {
     Keep,
     /// Have them moved away first.
     Drain,
+}
+
+/// Where the control groups of replicas are made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CgroupParent {
+    /// Nowhere.
+    Off,
+    /// Below this group, in one of the agent's own. It is made if only it is missing.
+    Below(PathBuf),
+}
+
+impl CgroupParent {
+    /// Where they are made unless it is said.
+    pub const DEFAULT: &str = "/sys/fs/cgroup/muster";
+}
+
+impl Default for CgroupParent {
+    fn default() -> Self {
+        Self::Below(Self::DEFAULT.into())
+    }
+}
+
+impl FromStr for CgroupParent {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let is_plain = |part| matches!(part, path::Component::RootDir | path::Component::Normal(_));
+        let path = Path::new(text);
+        if text == "off" {
+            Ok(Self::Off)
+        } else if path.is_absolute() && path.components().all(is_plain) {
+            Ok(Self::Below(path.components().collect()))
+        } else {
+            Err(format!("{text:?} is neither \"off\" nor an absolute path"))
+        }
+    }
 }
 
 /// What a stopping agent does with its replicas.
@@ -144,6 +184,8 @@ pub struct Config {
     pub ports: RangeInclusive<u16>,
     /// The container engine's socket.
     pub docker_socket: PathBuf,
+    /// Where the control groups of replicas are made.
+    pub cgroup_parent: CgroupParent,
     /// The program that supervises a replica, and what stands before its own arguments.
     pub supervisor_command: Vec<OsString>,
     /// How much output of an attempt is kept.
@@ -189,6 +231,7 @@ impl Config {
             spot: false,
             ports: ports::DEFAULT_RANGE,
             docker_socket: "/var/run/docker.sock".into(),
+            cgroup_parent: CgroupParent::default(),
             supervisor_command: vec!["/proc/self/exe".into(), supervisor::SUBCOMMAND.into()],
             log: LogLimits {
                 segment_bytes: 8 << 20,
@@ -234,6 +277,7 @@ impl Config {
             spot: args.spot,
             ports: args.ports,
             docker_socket: args.docker_socket,
+            cgroup_parent: args.cgroup_parent,
             ..Self::new(&name, args.data, args.workers_addr, args.replicas_addr)
         })
     }
@@ -305,6 +349,17 @@ mod tests {
         assert_eq!(parse_gpus("H100:8").unwrap().count.min, Some(8));
         for text in ["", "any:2", "H100,A100:2", "A10:0.5"] {
             assert!(parse_gpus(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn control_groups_are_below_an_absolute_path_or_nowhere() {
+        let below = |path: &str| Ok(CgroupParent::Below(path.into()));
+        assert_eq!("off".parse(), Ok(CgroupParent::Off));
+        assert_eq!("/sys/fs/cgroup/a/".parse(), below("/sys/fs/cgroup/a"));
+        assert_eq!(CgroupParent::DEFAULT.parse(), Ok(CgroupParent::default()));
+        for text in ["", "on", "a/b", "./a", "/a/../b"] {
+            assert!(text.parse::<CgroupParent>().is_err(), "{text}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! Removes the folders of attempts of which nobody has to hear any more, once their output has been
 //! kept long enough. It never touches the folder of an attempt that somebody still asks about, nor one
 //! in which something is mounted. It also removes containers that an engine was not there to remove
-//! when their attempts ended.
+//! when their attempts ended, and control groups that agents who died have left.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -18,6 +18,8 @@ use crate::record;
 use crate::shared::Shared;
 
 const EVERY: Duration = Duration::from_secs(60);
+/// Between looks at what runs on though it has ended, at first: some cannot be killed.
+const END_PAUSE: Duration = Duration::from_secs(1);
 /// Between looks at what an engine was not there to remove.
 const SWEEP_EVERY: Duration = Duration::from_secs(3600);
 /// For the engine to say which containers there are, or to remove one.
@@ -48,7 +50,8 @@ impl Janitor {
     }
 
     async fn clean_on(&self) {
-        let mut known = BTreeSet::new();
+        let (mut known, mut known_running) = (BTreeSet::new(), BTreeSet::new());
+        let mut pause = END_PAUSE;
         loop {
             let (data, retention) = (self.shared.data.clone(), self.shared.config.log_retention);
             let now = self.shared.context.clock.now();
@@ -64,8 +67,28 @@ impl Janitor {
                 // The loops end.
                 Err(_) => {}
             }
-            sleep(EVERY).await;
+            let running = self.clear_groups().await;
+            for id in running.difference(&known_running) {
+                tracing::error!(attempt = %id, "it has ended, or nobody knows it, and it runs: it is ended");
+            }
+            if running.is_empty() {
+                pause = END_PAUSE;
+                sleep(EVERY).await;
+            } else {
+                sleep(pause).await;
+                pause = (pause * 2).min(EVERY);
+            }
+            known_running = running;
         }
+    }
+
+    /// What has ended and still runs.
+    async fn clear_groups(&self) -> BTreeSet<AttemptId> {
+        let (groups, data) = (self.shared.groups.clone(), self.shared.data.clone());
+        let view = self.shared.view.borrow().clone();
+        let clear = move || groups.clear(&data, |id| view.attempts.contains_key(id));
+        // An error: the loops end.
+        tokio::task::spawn_blocking(clear).await.unwrap_or_default()
     }
 
     async fn sweep_on(&self) {

@@ -5,6 +5,7 @@
 mod accelerators;
 mod agent;
 pub mod attempt_dir;
+pub mod cgroup;
 mod checks;
 pub mod config;
 pub mod data_dir;

@@ -22,6 +22,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::agent::{Heard, Inbox};
 use crate::attempt_dir::{AttemptDir, Container, Lock, Running, Spec, Stop, told_exit};
+use crate::cgroup::{Group, Groups, Limits};
 use crate::domain::end::{Exit, ExitCause, StopCause};
 use crate::domain::ids::AttemptId;
 use crate::engine::Engine;
@@ -30,6 +31,8 @@ use crate::log::reader;
 use crate::machine;
 use crate::plan::Port;
 use crate::record;
+
+mod group;
 
 /// A supervisor that ends before it has begun is started this many times.
 const STARTS: u32 = 3;
@@ -76,18 +79,21 @@ pub(crate) enum Task {
     Adopt,
 }
 
-/// What an attempt's folder is made of.
+/// What an attempt's folder is made of, and its group.
 #[derive(Debug)]
 pub(crate) struct Start {
     pub(crate) spec: Spec,
+    pub(crate) limits: Option<Limits>,
     pub(crate) assignment: Arc<Assignment>,
     pub(crate) ports: Vec<Port>,
 }
 
 impl Start {
-    /// The spec comes last: without it nothing was begun.
-    fn make(&self, dir: &AttemptDir) -> io::Result<()> {
+    /// The folder comes first, since a group without one is ended, and the spec last: without it
+    /// nothing was begun.
+    fn make(mut self, id: &AttemptId, dir: &AttemptDir, groups: &Groups) -> io::Result<()> {
         dir.make()?;
+        self.spec.cgroup = groups.make(id, self.limits);
         record::set_assignment(dir, &self.assignment)?;
         record::set_ports(dir, &self.ports)?;
         dir.set_spec(&self.spec)
@@ -113,6 +119,7 @@ pub(crate) struct Minder {
     pub(crate) dir: AttemptDir,
     /// What it is run in, if not as a process; the spec has the last word.
     pub(crate) container: Option<Container>,
+    pub(crate) groups: Groups,
     pub(crate) supervisor_command: Vec<OsString>,
     pub(crate) inbox: Inbox,
 }
@@ -137,7 +144,8 @@ impl Minder {
                 Ok(()) => STARTS,
                 Err(error) => {
                     let why = format!("cannot make the folder of the attempt: {error}");
-                    return self.tell_end(failure(why)).await;
+                    self.tell_end(failure(why)).await;
+                    return self.remove_group().await;
                 }
             },
             Task::Adopt => 0,
@@ -147,6 +155,7 @@ impl Minder {
             () = self.pass_on(stops) => self.give_up().await,
         };
         self.tell_end(exit).await;
+        self.remove_group().await;
     }
 
     /// Ends the attempt at once; returns when nothing of it runs.
@@ -163,8 +172,8 @@ impl Minder {
     }
 
     async fn make(&self, start: Box<Start>) -> io::Result<()> {
-        let dir = self.dir.clone();
-        blocking(move || start.make(&dir)).await
+        let (id, dir, groups) = (self.id.clone(), self.dir.clone(), self.groups.clone());
+        blocking(move || start.make(&id, &dir, &groups)).await
     }
 
     /// Passes on every stop that comes, until the folder is gone. What cannot be written is tried
@@ -257,6 +266,7 @@ impl Minder {
             end_of(&output).await;
         }
         self.tell_launch().await;
+        self.look_for_group().await;
         self.until_it_dies().await;
         // Only its status is left to take, by whoever has time.
         drop(tokio::task::spawn_blocking(move || child.wait()));
@@ -403,10 +413,11 @@ impl Minder {
     async fn kill_remains(&self, running: Option<&Running>) {
         let variable = format!("MUSTER_ATTEMPT={}", self.id);
         let first = running.and_then(Running::first);
+        let group = self.group().await;
         let mut pause = KILL_PAUSE;
         loop {
-            let name = variable.clone();
-            let left = blocking(move || Ok(kill_all(&name, first))).await;
+            let (name, group) = (variable.clone(), group.clone());
+            let left = blocking(move || Ok(kill_all(&name, first, group.as_ref()))).await;
             if left.unwrap_or(0) == 0 {
                 return;
             }
@@ -415,10 +426,15 @@ impl Minder {
         }
     }
 
+    /// What its supervisor said last.
+    fn complaint(&self) -> String {
+        let complaints = std::fs::read_to_string(self.dir.complaints_path()).unwrap_or_default();
+        complaints.lines().last().unwrap_or_default().to_owned()
+    }
+
     async fn conclude_failure(&self, why: &str) -> Exit {
-        let complaint = std::fs::read_to_string(self.dir.complaints_path()).unwrap_or_default();
-        let complaint = complaint.lines().last().unwrap_or_default();
-        let why = [why, complaint]
+        let complaint = self.complaint();
+        let why = [why, &complaint]
             .into_iter()
             .filter(|part| !part.is_empty())
             .collect::<Vec<_>>();
@@ -511,9 +527,13 @@ fn spawn(command: &[OsString], dir: &AttemptDir) -> io::Result<Child> {
         .spawn()
 }
 
-/// Kills every process with a variable, and every one of the session that `first` began: not all
-/// keep their environment. How many there were.
-fn kill_all(variable: &str, first: Option<(Pid, u64)>) -> usize {
+/// Kills every process with a variable, every one of the session that `first` began, since not all
+/// keep their environment, and all of the group. How many there were, at least.
+fn kill_all(variable: &str, first: Option<(Pid, u64)>, group: Option<&Group>) -> usize {
+    let in_group = group.is_some_and(Group::has_replica);
+    if let Some(group) = group.filter(|_| in_group) {
+        group.kill();
+    }
     let mut processes = machine::processes_with(variable);
     processes.extend(
         first
@@ -523,7 +543,7 @@ fn kill_all(variable: &str, first: Option<(Pid, u64)>) -> usize {
     for pid in &processes {
         let _ = kill_process(*pid, Signal::KILL);
     }
-    processes.len()
+    processes.len() + usize::from(in_group)
 }
 
 /// Waits until the other end of a pipe is closed.

@@ -12,6 +12,7 @@ use muster_proto::replicas::v1::{Assignment, PortProtocol, Probe, RunSpec, Volum
 use serde::{Deserialize, Serialize};
 
 use crate::attempt_dir::{Container, Mount};
+use crate::cgroup::Limits;
 use crate::inventory;
 
 /// What of the agent's own environment a process sees, where it is set.
@@ -272,6 +273,15 @@ fn muster_env(
     };
     env.extend(ports.iter().map(each));
     env
+}
+
+/// What a process may use; a container is told by itself.
+pub(crate) fn limits(assignment: &Assignment) -> Option<Limits> {
+    let run = assignment.run.as_ref()?;
+    matches!(run.runtime, Some(Runtime::Process(_))).then(|| Limits {
+        cpu_milli: i64::from(assignment.cpu_milli),
+        memory_bytes: i64::from(assignment.memory_mib) << 20,
+    })
 }
 
 /// The container that an assignment asks for; nothing for a process.

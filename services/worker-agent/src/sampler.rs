@@ -64,8 +64,19 @@ impl Sampler {
         let running = view.attempts.iter().filter(|(_, seen)| is_running(seen));
         let running: Vec<(&AttemptId, &Arc<Seen>)> = running.collect();
         let nvidia = self.nvidia.clone();
-        let read = move || (Table::read(), busy(), nvidia.busy());
-        let Ok((table, busy, gpus)) = tokio::task::spawn_blocking(read).await else {
+        // By its group also what has ended counts, and nobody waited for.
+        let ids = running.iter().map(|(id, _)| id);
+        let groups: Vec<_> = ids.map(|id| self.shared.groups.group(id)).collect();
+        let read = move || {
+            let grouped = groups.iter().map(|group| group.as_ref()?.cpu());
+            (
+                Table::read(),
+                busy(),
+                nvidia.busy(),
+                grouped.collect::<Vec<_>>(),
+            )
+        };
+        let Ok((table, busy, gpus, grouped)) = tokio::task::spawn_blocking(read).await else {
             return;
         };
         let now = Instant::now();
@@ -76,8 +87,9 @@ impl Sampler {
         before.busy = busy;
         let metrics = join_all(running.iter().map(|(_, seen)| scrape(seen))).await;
         let mut attempts = BTreeMap::new();
-        for ((id, seen), metric) in running.into_iter().zip(metrics) {
-            let usage = usage(&table, seen);
+        for (((id, seen), metric), grouped) in running.into_iter().zip(metrics).zip(grouped) {
+            let mut usage = usage(&table, seen);
+            usage.cpu = grouped.unwrap_or(usage.cpu);
             let used = before.attempts.get(id).copied();
             attempts.insert(id.clone(), usage.cpu);
             let sample = AttemptSample {

@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::accelerators::Lookout;
 use crate::agent::Agent;
+use crate::cgroup::Groups;
 use crate::checks::Activation;
 use crate::config::Config;
 use crate::data_dir::{DataDir, Identity};
@@ -55,8 +56,10 @@ pub async fn serve(config: Config, context: Context, listeners: Listeners) -> an
         listeners.grpc_address(),
     );
     let measures = Measures::new(&context.metrics);
+    let groups = Groups::open(&config.cgroup_parent, &config.name, &data);
     let (lookout, looks) = Lookout::open(&config).await;
-    let agent = Agent::open(&config, &context, &data, &reached.host, &measures, looks)
+    let host = &reached.host;
+    let agent = Agent::open(&config, &context, &data, &groups, host, &measures, looks)
         .await
         .context("the data directory")?;
     let gpus = lookout.iter().flat_map(Lookout::gpus).cloned().collect();
@@ -69,6 +72,7 @@ pub async fn serve(config: Config, context: Context, listeners: Listeners) -> an
         config,
         context,
         data,
+        groups,
     };
     let context = &shared.context;
     context.tasks.critical("agent", agent.run());
@@ -96,6 +100,7 @@ pub async fn serve(config: Config, context: Context, listeners: Listeners) -> an
         }))
         .serve(listeners)
         .await?;
+    shared.groups.close(shared.data).await;
     Ok(())
 }
 

@@ -6,6 +6,7 @@ use muster_runtime::context::Context;
 use tokio::sync::watch;
 
 use crate::agent::{Heard, Inbox};
+use crate::cgroup::Groups;
 use crate::config::Config;
 use crate::data_dir::DataDir;
 use crate::domain::holdings::Input;
@@ -19,6 +20,7 @@ pub(crate) struct Shared {
     pub(crate) config: Arc<Config>,
     pub(crate) context: Context,
     pub(crate) data: Arc<DataDir>,
+    pub(crate) groups: Groups,
     pub(crate) standing: Standing,
     pub(crate) view: watch::Receiver<Arc<View>>,
     pub(crate) inbox: Inbox,

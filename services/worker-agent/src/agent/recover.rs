@@ -45,7 +45,13 @@ impl Agent {
     /// called free, and nothing be started in it.
     async fn end(&self, id: &AttemptId, dir: &AttemptDir) -> io::Result<()> {
         tracing::error!(attempt = %id, "its assignment cannot be read: it is ended");
-        let minder = minder(&self.config, &self.inbox, (id, dir.clone()), None);
+        let minder = minder(
+            &self.config,
+            &self.groups,
+            &self.inbox,
+            (id, dir.clone()),
+            None,
+        );
         timeout(END_TIME, minder.end()).await.map_err(|_| {
             io::Error::other(format!(
                 "{id}, whose assignment cannot be read, does not end"
@@ -95,6 +101,7 @@ impl Agent {
             self.holdings.adopt(parsed, past, now);
             let adopt = begin_minder(
                 &self.config,
+                &self.groups,
                 &self.context,
                 &self.inbox,
                 (id, dir.clone()),

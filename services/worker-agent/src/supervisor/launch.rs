@@ -1,7 +1,7 @@
 //! The last steps before a replica: a process that prepares itself and then becomes the replica's
 //! command. Doing them here, in a program of our own, needs no code between fork and exec.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
@@ -38,7 +38,13 @@ pub(super) fn main(folder: &Path, parent: &str) -> ExitCode {
             cause: ExitCause::NotStarted,
             message: format!("cannot prepare the start: {error}"),
         })
-        .map_or_else(|failure| failure, |spec| execute(&spec));
+        .map_or_else(
+            |failure| failure,
+            |spec| {
+                enter_group(folder, &spec);
+                execute(&spec)
+            },
+        );
     if let Ok(json) = serde_json::to_vec(&failure) {
         let _ = UnixStream::from(report).write_all(&json);
     }
@@ -76,6 +82,20 @@ fn raise_open_files() {
     );
 }
 
+/// Goes to where its limits are. They are kept where they can be: no group, no limit.
+fn enter_group(folder: &Path, spec: &Spec) {
+    if let Some(group) = &spec.cgroup
+        && let Err(error) = group.enter_as_replica()
+    {
+        // What we say ourselves is the replica's output.
+        let complaints = AttemptDir::new(folder).complaints_path();
+        if let Ok(mut complaints) = OpenOptions::new().append(true).open(complaints) {
+            let text = format!("launcher: cannot enter the control group: {error}\n");
+            let _ = complaints.write_all(text.as_bytes());
+        }
+    }
+}
+
 /// Becomes the command; returns only if it cannot.
 fn execute(spec: &Spec) -> Failure {
     let not_executable = |message| Failure {
@@ -88,10 +108,6 @@ fn execute(spec: &Spec) -> Failure {
     if !spec.working_dir.is_dir() {
         let folder = spec.working_dir.display();
         return not_executable(format!("the working directory {folder} does not exist"));
-    }
-    if let Some(cgroup) = &spec.cgroup {
-        // Limits are kept where they can be: no group, no limit.
-        let _ = fs::write(cgroup.join("cgroup.procs"), "0");
     }
     let error = Command::new(program)
         .args(args)

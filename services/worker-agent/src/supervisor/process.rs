@@ -16,6 +16,7 @@ use super::launch::Failure;
 use super::output::{SharedLog, pump};
 use super::run::pause;
 use crate::attempt_dir::Spec;
+use crate::cgroup::Group;
 use crate::domain::end::ExitCause;
 use crate::log::Stream;
 use crate::machine;
@@ -129,9 +130,9 @@ impl Process {
 
     /// Kills everything. What a killed process leaves behind becomes our child and is killed at
     /// the next call.
-    pub(super) fn kill(&self, cgroup: Option<&Path>) {
-        if let Some(cgroup) = cgroup {
-            let _ = std::fs::write(cgroup.join("cgroup.kill"), "1");
+    pub(super) fn kill(&self, group: Option<&Group>) {
+        if let Some(group) = group {
+            group.kill();
         }
         // Once its status is taken the number may be a stranger's.
         if self.status.is_none() {

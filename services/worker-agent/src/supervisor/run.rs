@@ -19,6 +19,7 @@ use super::launch::Failure;
 use super::orders::{self, Due, End, Shared, Why};
 use super::process::Process;
 use crate::attempt_dir::{AttemptDir, Lock, Running, Spec};
+use crate::cgroup::Group;
 use crate::domain::end::{Exit, ExitCause};
 use crate::log::writer::Writer;
 use crate::machine;
@@ -59,6 +60,11 @@ fn supervise(dir: &AttemptDir) -> io::Result<()> {
     let spec = dir.spec()?;
     let alive = dir.alive_end()?;
     detach();
+    if let Some(group) = &spec.cgroup
+        && let Err(error) = group.enter_as_supervisor()
+    {
+        complain(&format!("cannot enter the control group: {error}"));
+    }
     let running = Running {
         boot_id: machine::boot_id(),
         supervisor: getpid().as_raw_pid(),
@@ -73,7 +79,10 @@ fn supervise(dir: &AttemptDir) -> io::Result<()> {
         None => Run::new(dir, &spec, running, orders, changed).until_the_end()?,
         Some(container) => container::run(dir, &spec, container, running, orders, changed)?,
     };
-    remove_cgroup(&spec);
+    if let Some(group) = &spec.cgroup {
+        // What cannot be removed is removed with the rest, by the agent.
+        let _ = group.remove_replica();
+    }
     leave_exit(dir, &lock, &alive, &exit);
     Ok(())
 }
@@ -109,12 +118,6 @@ fn leave_exit(dir: &AttemptDir, lock: &Lock, alive: &File, exit: &Exit) {
         AttemptDir::tell_exit(alive, exit);
         pause(wait);
         wait = (wait * 2).min(Duration::from_secs(5));
-    }
-}
-
-fn remove_cgroup(spec: &Spec) {
-    if let Some(cgroup) = &spec.cgroup {
-        let _ = std::fs::remove_dir(cgroup);
     }
 }
 
@@ -247,7 +250,7 @@ impl<'a> Run<'a> {
                 self.running.started = Some(machine::since_boot());
                 if let Err(error) = self.dir.set_running(&self.running) {
                     self.failure = Some(unsaid(&error));
-                    process.kill(self.spec.cgroup.as_deref());
+                    process.kill(self.group());
                 }
             }
             Err(failure) => self.failure = Some(failure),
@@ -276,7 +279,7 @@ impl<'a> Run<'a> {
         if self.ending.is_some() && process.reap() {
             process.terminate();
         }
-        while process.reap() {
+        while process.reap() || self.group().is_some_and(Group::has_replica) {
             if let Due::End(end) = self.due()
                 && let Some(begun) = &mut self.ending
             {
@@ -293,9 +296,13 @@ impl<'a> Run<'a> {
 
     /// Kills everything; how long to wait before it is done again.
     fn kill(&mut self, process: &Process) -> Duration {
-        process.kill(self.spec.cgroup.as_deref());
+        process.kill(self.group());
         let next = (self.kill_pause * 2).min(LONGEST_KILL_PAUSE);
         std::mem::replace(&mut self.kill_pause, next)
+    }
+
+    fn group(&self) -> Option<&Group> {
+        self.spec.cgroup.as_ref()
     }
 
     fn due(&self) -> Due {
@@ -311,7 +318,7 @@ impl<'a> Run<'a> {
         Exit {
             code: status.and_then(|status| status.exit_status()),
             signal: status.and_then(|status| status.terminating_signal()),
-            out_of_memory: self.spec.cgroup.as_deref().is_some_and(was_out_of_memory),
+            out_of_memory: self.group().is_some_and(Group::was_out_of_memory),
             ..finish(self.ending.map(|end| end.why), self.failure, String::new())
         }
     }
@@ -344,16 +351,6 @@ pub(super) fn finish(why: Option<Why>, failure: Option<Failure>, message: String
     }
 }
 
-/// Whether the kernel killed anything in a group because the group had used up its memory.
-fn was_out_of_memory(cgroup: &Path) -> bool {
-    std::fs::read_to_string(cgroup.join("memory.events")).is_ok_and(|events| {
-        events.lines().any(|line| {
-            line.strip_prefix("oom_kill ")
-                .is_some_and(|count| count.trim() != "0")
-        })
-    })
-}
-
 /// Tells the agent, which waits for the end of our output, to look at the folder.
 pub(super) fn close_stdout() {
     if let Ok(null) = File::options().write(true).open("/dev/null") {
@@ -371,23 +368,5 @@ pub(super) fn timespec(time: Duration) -> Timespec {
     Timespec {
         tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
         tv_nsec: i64::from(time.subsec_nanos()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_kernel_says_what_it_killed_for_memory() {
-        let folder = tempfile::tempdir().unwrap();
-        assert!(!was_out_of_memory(folder.path()));
-        for (events, expected) in [
-            ("low 0\noom 3\noom_kill 0\n", false),
-            ("low 0\noom 3\noom_kill 2\noom_group_kill 0\n", true),
-        ] {
-            std::fs::write(folder.path().join("memory.events"), events).unwrap();
-            assert_eq!(was_out_of_memory(folder.path()), expected, "{events}");
-        }
     }
 }
