@@ -134,10 +134,12 @@ async fn sigterm_under_load_loses_nothing_that_was_answered() {
         created.extend(names);
         if let Some(refusal) = refusal {
             let code = refusal.code();
-            // The second is tonic's own word for a connection that closes under a call.
+            // These are tonic's own words for a connection that closes before a call or under it.
+            let says_goodbye = format!("{refusal:?}").contains("GoAway(b\"\", NO_ERROR, Remote)");
             assert!(
-                matches!(code, Code::Unavailable | Code::Cancelled),
-                "{refusal}"
+                matches!(code, Code::Unavailable | Code::Cancelled)
+                    || code == Code::Internal && says_goodbye,
+                "{refusal:?}"
             );
         }
     }

@@ -3,6 +3,7 @@
 use offers_gateway::config::{Config, catalogs};
 use offers_gateway::domain::skypilot;
 
+use crate::reload::until;
 use crate::support::{config, gpu, prices, real_catalogs, start};
 use muster_proto::offers::v1 as pb;
 
@@ -56,7 +57,13 @@ async fn real_catalogues_are_served_as_five_backends() {
         page_size: 50,
         ..Default::default()
     };
-    let answer = gateway.list(request).await;
+    // On a busy machine reading them may take longer than a call waits.
+    let all_read = async || {
+        let answer = gateway.list(request.clone()).await;
+        let mut reports = answer.backends.iter();
+        reports.all(|one| one.offers_total > 0).then_some(answer)
+    };
+    let answer = until("every catalogue is read", all_read).await;
     assert_eq!(answer.offers.len(), 50);
     assert!(prices(&answer.offers).is_sorted());
     assert!(

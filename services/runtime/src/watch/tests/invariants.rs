@@ -73,6 +73,14 @@ impl Writer {
         });
     }
 
+    /// Until so many revisions more are written, or none is any more.
+    async fn go_on(&self, revisions: u64, done: &AtomicBool) {
+        let until = self.truth().0 + revisions;
+        while self.truth().0 < until && !done.load(Ordering::Relaxed) {
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+
     /// The newest revision, and the facts of each thing then.
     fn truth(&self) -> (u64, State) {
         self.truth.lock().unwrap().clone()
@@ -106,7 +114,7 @@ async fn follow(writer: Arc<Writer>, number: u64, done: Arc<AtomicBool>, cuts: A
                 break; // the connection is lost
             }
             if draw > 0.9 && number.is_multiple_of(5) {
-                sleep(Duration::from_millis(20)).await; // a slow reader
+                writer.go_on(100, &done).await; // a slow reader
             }
             match timeout(Duration::from_millis(50), watch.next()).await {
                 Ok(Some(Ok(message))) => follower.take(message, &writer.record),
