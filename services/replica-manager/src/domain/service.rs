@@ -283,14 +283,6 @@ impl Service {
         all.find(|replica| replica.role == role && !replica.leaving())
     }
 
-    /// The roles of all replicas that are meant to stay: asked once, it answers [`Self::companion`] for
-    /// every replica of a service that may have thousands.
-    #[must_use]
-    pub fn roles(&self) -> BTreeSet<Role> {
-        let staying = self.replicas.values().filter(|r| !r.leaving());
-        staying.map(|replica| replica.role).collect()
-    }
-
     /// Everything that runs, may run, or will.
     #[must_use]
     pub fn copies(&self) -> u32 {
