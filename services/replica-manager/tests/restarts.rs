@@ -173,7 +173,7 @@ async fn a_kill_is_answered_within_the_target() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_ran_on_a_worker_that_was_deleted_meanwhile_is_given_up() {
-    for meanwhile in [true, false] {
+    for (meanwhile, replaced) in [(true, false), (false, false), (true, true)] {
         let mut sandbox = Sandbox::start(&[1, 1]).await;
         let mut wanted = spec("chat", 1);
         wanted.retry = Some(at_once());
@@ -182,7 +182,10 @@ async fn what_ran_on_a_worker_that_was_deleted_meanwhile_is_given_up() {
         let on = sandbox.replicas().await[0].members[0].worker.clone();
         if meanwhile {
             kill(&sandbox).await;
-            sandbox.registry.delete(&on);
+            match replaced {
+                true => sandbox.registry.replace(&on),
+                false => sandbox.registry.delete(&on),
+            }
             again(&mut sandbox).await;
         } else {
             sandbox.registry.delete(&on);
@@ -199,7 +202,11 @@ async fn what_ran_on_a_worker_that_was_deleted_meanwhile_is_given_up() {
             previous.failure_class,
             i32::from(FailureClass::Interruption)
         );
-        assert!(previous.message.contains("is deleted"), "{previous:?}");
+        let why = match replaced {
+            true => "or deleted, and is back",
+            false => "is deleted",
+        };
+        assert!(previous.message.contains(why), "{previous:?}");
         sandbox.stop().await;
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use muster_proto::replicas::v1::assignment_change::Change;
 use muster_proto::replicas::v1::assignments_service_client::AssignmentsServiceClient;
 use muster_proto::replicas::v1::{
-    ReportReplicasRequest, ReportReplicasResponse, WatchAssignmentsRequest,
+    Assignment, ReportReplicasRequest, ReportReplicasResponse, WatchAssignmentsRequest,
     WatchAssignmentsResponse,
 };
 use muster_runtime::backoff::{self, Backoff};
@@ -20,7 +20,7 @@ use tonic::{Code, Request, Status};
 
 use crate::agent::Heard;
 use crate::domain::holdings::Input;
-use crate::domain::ids::AttemptId;
+use crate::domain::ids::{AllocationId, AttemptId};
 use crate::shared::Shared;
 use crate::standing::{Registered, Standing};
 use crate::view::{Seen, View};
@@ -68,7 +68,7 @@ impl Watcher {
             let standing = self.shared.standing.clone();
             let registered = until_registered(&standing).await;
             let over = tokio::select! {
-                status = self.watch_once(registered.generation, &mut place, &mut trouble) => status,
+                status = self.watch_once(registered, &mut place, &mut trouble) => status,
                 () = until_generation_is_over(&standing, registered.generation) => continue,
             };
             if matches!(over.code(), Code::OutOfRange | Code::InvalidArgument) {
@@ -85,13 +85,13 @@ impl Watcher {
     /// One connection, to its end.
     async fn watch_once(
         &mut self,
-        generation: i64,
+        registered: Registered,
         place: &mut Place,
         trouble: &mut Backoff,
     ) -> Status {
         let request = WatchAssignmentsRequest {
             worker: self.shared.config.name.clone(),
-            generation,
+            generation: registered.generation,
             resume_token: place.resume_token.clone(),
         };
         let mut stream = match self.client.watch_assignments(request).await {
@@ -108,7 +108,7 @@ impl Watcher {
                         self.check.ok("");
                     }
                     self.shared.standing.note_manager();
-                    self.take(message, place).await;
+                    self.take(message, registered.revoked_through, place).await;
                 }
                 Ok(None) => return Status::unavailable("the stream ended"),
                 Err(status) => return status,
@@ -116,10 +116,21 @@ impl Watcher {
         }
     }
 
-    async fn take(&mut self, message: WatchAssignmentsResponse, place: &mut Place) {
+    async fn take(
+        &mut self,
+        message: WatchAssignmentsResponse,
+        revoked_through: i64,
+        place: &mut Place,
+    ) {
         for change in message.changes {
             let heard = match change.change {
-                Some(Change::Put(assignment)) => Heard::Assigned(Box::new(assignment)),
+                Some(Change::Put(assignment)) => {
+                    // A manager that was away may not know yet that the room is gone.
+                    if let Some(room) = revoked_room(&assignment, revoked_through) {
+                        self.shared.tell(Input::Ending(room, None)).await;
+                    }
+                    Heard::Assigned(Box::new(assignment))
+                }
                 Some(Change::Deleted(assignment)) => match AttemptId::parse(&assignment.attempt_id)
                 {
                     Ok(id) => Heard::Input(Input::Settled(id)),
@@ -139,6 +150,15 @@ impl Watcher {
             place.epoch = message.epoch;
         }
     }
+}
+
+/// The room that an assignment names, if the registry has revoked it with all that this worker was given up to
+/// a generation.
+fn revoked_room(assignment: &Assignment, revoked_through: i64) -> Option<AllocationId> {
+    let made = assignment.worker_generation;
+    (1..=revoked_through)
+        .contains(&made)
+        .then(|| AllocationId::parse(&assignment.allocation_id).ok())?
 }
 
 /// Reports what is seen of attempts.

@@ -292,11 +292,7 @@ impl Registry {
 
     /// Passes on what an answer says; true if it takes a new registration.
     async fn take(&mut self, answer: &HeartbeatResponse, epoch: &mut String) -> bool {
-        self.shared.standing.set_registered(Some(Registered {
-            generation: self.shared.standing.generation(),
-            state: answer.state(),
-            beaten: true,
-        }));
+        self.shared.standing.note_beaten(answer.state());
         for notice in &answer.notices {
             let grace = notice.stop_grace.as_ref().map(convert::parse_duration);
             if let Some(id) = allocation(&notice.allocation_id) {

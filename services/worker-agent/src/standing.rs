@@ -16,6 +16,8 @@ use crate::machine;
 pub(crate) struct Registered {
     /// The generation; what is of an earlier one is refused.
     pub(crate) generation: i64,
+    /// All that the worker was given up to this generation is revoked.
+    pub(crate) revoked_through: i64,
     /// Its state, as last heard.
     pub(crate) state: WorkerState,
     /// Whether a heartbeat of this generation has been answered.
@@ -94,6 +96,24 @@ impl Standing {
             let changed = *before != registered;
             *before = registered;
             changed
+        });
+    }
+
+    /// Notes that a heartbeat of this generation was answered, with the worker's state.
+    pub(crate) fn note_beaten(&self, state: WorkerState) {
+        self.0.registered.send_if_modified(|now| {
+            let Some(now) = now else {
+                return false;
+            };
+            let before = std::mem::replace(
+                now,
+                Registered {
+                    state,
+                    beaten: true,
+                    ..*now
+                },
+            );
+            before != *now
         });
     }
 

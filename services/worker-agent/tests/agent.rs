@@ -214,6 +214,30 @@ async fn notices_of_the_registry_end_what_runs_and_what_does_not() {
 }
 
 #[tokio::test]
+async fn what_a_deleted_worker_of_its_name_was_given_is_not_run() {
+    let fleet = Fleet::start().await;
+    let _cleared = Cleared(&["old.0.1", "new.0.1", "unsaid.0.1"]);
+    {
+        let mut registry = fleet.registry();
+        (registry.generation, registry.revoked_through) = (2, 2);
+    }
+    // The manager was away when that was deleted, and assigns what it knows.
+    for (id, worker_generation) in [("old.0.1", 2), ("new.0.1", 3), ("unsaid.0.1", 0)] {
+        fleet.assign(Assignment {
+            worker_generation,
+            ..assignment(id, FOREVER)
+        });
+    }
+    let agent = Agent::start(fleet.config()).await;
+    let old = fleet.until_phase("old.0.1", AttemptPhase::Ended).await;
+    assert!(old.interrupted && old.start_time.is_none(), "{old:?}");
+    fleet.until_phase("new.0.1", AttemptPhase::Ready).await;
+    fleet.until_phase("unsaid.0.1", AttemptPhase::Ready).await;
+    until("the room is named ended", || fleet.named_ended("a-old.0.1")).await;
+    agent.stop().await;
+}
+
+#[tokio::test]
 async fn a_restarted_agent_finds_everything_again() {
     let fleet = Fleet::start().await;
     let _cleared = Cleared(&["keep.0.1", "gone.0.1"]);

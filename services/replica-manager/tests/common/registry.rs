@@ -122,6 +122,19 @@ impl Registry {
         self.touch();
     }
 
+    /// Deletes a worker, with what was on it, and registers one by its name that has no room. Nobody hears of the
+    /// first.
+    pub fn replace(&self, name: &str) {
+        let mut state = self.state();
+        state.allocations.retain(|_, room| room.worker != name);
+        let (worker, slots) = state.workers.get_mut(name).unwrap();
+        worker.revoked_through = worker.generation;
+        worker.generation += 1;
+        *slots = 0;
+        drop(state);
+        self.touch();
+    }
+
     /// Whoever watches the workers is told what they are now, whatever they become, until [`Self::catch_up`].
     pub fn fall_behind(&self) {
         let mut state = self.state();

@@ -190,6 +190,7 @@ impl Registry {
         self.keep(&answer.credential, worker.generation)?;
         self.shared.standing.set_registered(Some(Registered {
             generation: worker.generation,
+            revoked_through: worker.revoked_through,
             state: worker.state(),
             beaten: false,
         }));

@@ -39,6 +39,7 @@ pub const WORKER: &str = "w1";
 /// What the registry answers, and what it has heard.
 pub struct RegistryState {
     pub generation: i64,
+    pub revoked_through: i64,
     pub epoch: String,
     pub state: WorkerState,
     pub interval: Duration,
@@ -131,6 +132,7 @@ impl RegistryState {
         Worker {
             name: WORKER.into(),
             generation: self.generation,
+            revoked_through: self.revoked_through,
             state: self.state.into(),
             capacity: self
                 .registrations
@@ -429,6 +431,7 @@ impl Fleet {
     pub async fn start() -> Self {
         let registry = Arc::new(Mutex::new(RegistryState {
             generation: 0,
+            revoked_through: 0,
             epoch: "registry-1".into(),
             state: WorkerState::Provisioning,
             interval: Duration::from_millis(100),

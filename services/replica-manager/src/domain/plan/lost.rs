@@ -103,7 +103,10 @@ fn verdict(draft: &Draft<'_>, replica: &Replica, worker: &Worker) -> Verdict {
     let waits = spec.on_disconnect == OnDisconnect::Stop && worker.may_run_on();
     match worker.liveness {
         _ if taken && waits => Verdict::Revoked,
-        _ if taken => Verdict::Gone("was taken out of use by force"),
+        _ if worker.state == WorkerState::Disabled => {
+            Verdict::Gone("was taken out of use by force")
+        }
+        _ if taken => Verdict::Gone("was taken out of use by force, or deleted, and is back"),
         Liveness::Unknown | Liveness::Alive | Liveness::Suspect => Verdict::Stays,
         Liveness::Left => Verdict::Gone("has left"),
         Liveness::Lost if waits => Verdict::Unreachable,

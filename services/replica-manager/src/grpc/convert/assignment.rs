@@ -65,5 +65,6 @@ pub(crate) fn render_assignment(service: &Service, replica: &Replica) -> Option<
         memory_mib: needs.memory_mib,
         scaling: scaling.map(render_scaling),
         reason: stop.map_or_else(String::new, |stop| stop.why.to_string()),
+        worker_generation: number(room.generation),
     })
 }

@@ -184,6 +184,7 @@ fn first(
         worker.san = san.clone();
     }
     worker.generation = next_generation(book, 0, arrival);
+    worker.revoked_through = buried_generation(book, name);
     worker.set_machine(Arc::clone(&arrival.machine));
     // Whoever disabled what was made ahead is not overruled.
     let state = match ahead {
@@ -256,11 +257,16 @@ fn came_by(worker: &Worker, proof: &Proof) -> bool {
 
 /// Above all that this name ever had, as far as this registry or the agent know.
 fn next_generation(book: &Book, known: u64, arrival: &Arrival) -> u64 {
-    let buried = book
-        .fleet()
-        .tombstone(&arrival.name)
-        .map_or(0, |stone| stone.generation);
+    let buried = buried_generation(book, &arrival.name);
     known.max(buried).max(arrival.last_generation) + 1
+}
+
+/// The last generation of the workers of this name that were deleted. What they were given is not their
+/// successor's: it went with them.
+pub(super) fn buried_generation(book: &Book, name: &str) -> u64 {
+    book.fleet()
+        .tombstone(name)
+        .map_or(0, |stone| stone.generation)
 }
 
 fn arrive(

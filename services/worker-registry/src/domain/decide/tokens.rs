@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::register::buried_generation;
 use super::{Decision, REQUEST_KEPT, Refused, put_worker};
 use crate::domain::book::Book;
 use crate::domain::fleet::{Change, Draft, Key, RequestKey, Spent};
@@ -51,6 +52,7 @@ pub fn create_token(
             None => {
                 let by = By::new(new.token.actor.clone(), "a join token awaits it");
                 let mut worker = Worker::ahead(name.clone(), new.uid.clone(), by, now);
+                worker.revoked_through = buried_generation(book, name);
                 worker.set_labels(new.token.labels.clone());
                 put_worker(&mut draft, worker, now);
             }

@@ -295,6 +295,16 @@ impl Sim {
         self.look();
     }
 
+    /// An emptied worker is deleted, and another has registered by its name.
+    pub(super) fn replace(&mut self, name: &str) {
+        self.rooms.retain(|_, room| room.worker != name);
+        self.processes.retain(|_, process| process.worker != name);
+        self.set_worker(name, |worker| {
+            worker.revoked_through = worker.generation;
+            worker.generation += 1;
+        });
+    }
+
     /// The agent of such a machine is back, and has yet to stop what runs there.
     pub(super) fn register_again(&mut self, name: &str) {
         self.silent.remove(name);

@@ -236,3 +236,20 @@ fn what_ran_on_a_deleted_worker_is_gone_and_a_worker_that_is_only_unknown_says_n
         );
     }
 }
+
+/// Whoever was away when it was deleted sees only its successor.
+#[test]
+fn what_ran_on_a_worker_that_another_has_replaced_is_gone() {
+    for on_disconnect in [OnDisconnect::Keep, OnDisconnect::Stop] {
+        let mut sim = two(on_disconnect);
+        sim.replace("w1");
+        sim.run(secs(5));
+        assert_eq!(sim.phase(), ServicePhase::Healthy);
+        assert_eq!(sim.replica(0).attempt.as_ref().unwrap().number, 2);
+        assert_eq!(sim.replica(1).attempt.as_ref().unwrap().number, 1);
+        assert_eq!(
+            sim.replica(0).episode.as_ref().unwrap().last,
+            Class::Interruption
+        );
+    }
+}

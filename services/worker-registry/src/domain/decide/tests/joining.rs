@@ -409,6 +409,8 @@ fn a_deleted_name_comes_back_above_its_old_generations_and_as_another() {
     };
     let fresh = take(decide::register(&book, &fresh, at(5)).unwrap(), &mut book).worker;
     assert_eq!((fresh.generation, &*fresh.uid), (2, "uid-second"));
+    // Owners that were away when it was deleted learn from this that what they had there is gone.
+    assert_eq!(fresh.revoked_through, 1);
     // Nor does the first one's credential open anything once the second is deleted too.
     let (name, alice): (Text, Text) = ("w1".into(), "alice".into());
     let disabled = decide::disable(&book, &name, false, &by(), &unconditionally, at(6)).unwrap();
@@ -417,6 +419,10 @@ fn a_deleted_name_comes_back_above_its_old_generations_and_as_another() {
     take(deleted, &mut book);
     let refused = decide::register(&book, &with_proof("w1", "boot-2", credential("w1")), at(8));
     assert_eq!(refused.unwrap_err(), Refused::BadCredential("w1".into()));
+    let made = decide::create_token(&book, &token("t1", Some("w1")), at(9)).unwrap();
+    take(made, &mut book);
+    let ahead = &book.fleet().worker("w1").unwrap().worker;
+    assert_eq!((ahead.generation, ahead.revoked_through), (0, 2));
 }
 
 #[test]
