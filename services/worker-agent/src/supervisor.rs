@@ -18,6 +18,7 @@ use crate::machine::nvidia;
 
 mod container;
 mod launch;
+mod note;
 mod orders;
 mod output;
 mod process;

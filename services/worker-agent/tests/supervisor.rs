@@ -364,27 +364,41 @@ fn an_exit_that_the_disk_does_not_take_is_kept_until_it_does() {
     assert_eq!(attempt.exit().code, Some(7));
 }
 
-#[test]
-fn what_cannot_be_told_to_run_is_ended_and_says_so() {
-    let folder = tempfile::tempdir().unwrap();
-    let dir = AttemptDir::new(folder.path().join("attempt"));
+/// Who opens a fifo waits for who opens its other end.
+fn fifo(path: &Path) -> rustix::io::Result<()> {
+    mkfifoat(CWD, path, Mode::RUSR | Mode::WUSR)
+}
+
+/// Starts an attempt that runs until it is stopped; `block` makes the place where it would say that it runs one
+/// that cannot be written to.
+fn start_unsaid(folder: &Path, block: impl Fn(&Path) -> bool) -> (AttemptDir, Child) {
+    let dir = AttemptDir::new(folder.join("attempt"));
     dir.make().unwrap();
-    dir.set_spec(&spec(folder.path(), "while :; do sleep 0.05; done"))
+    dir.set_spec(&spec(folder, "while :; do sleep 0.05; done"))
         .unwrap();
     let [spec, fresh] = ["spec.json", "running.new"].map(|name| dir.path().join(name));
     let text = std::fs::read(&spec).unwrap();
-    // Who opens a fifo waits for who opens its other end: so every step waits for us.
-    let fifo = |path: &Path| mkfifoat(CWD, path, Mode::RUSR | Mode::WUSR).unwrap();
-    fifo(&fresh);
-    let mut supervisor = supervise(&dir);
+    // So every step waits for us.
+    fifo(&fresh).unwrap();
+    let supervisor = supervise(&dir);
     until("it has read its spec", || dir.life().unwrap().is_some());
     std::fs::remove_file(&spec).unwrap();
-    fifo(&spec);
+    fifo(&spec).unwrap();
     std::fs::read(&fresh).unwrap();
-    until("the first is in its place", || {
-        std::fs::create_dir(&fresh).is_ok()
-    });
+    until("the first is in its place", || block(&fresh));
     std::fs::write(&spec, text).unwrap();
+    (dir, supervisor)
+}
+
+fn processes_of(folder: &Path) -> Vec<Pid> {
+    machine::processes_with(&format!("MUSTER_ATTEMPT={}", mark(folder)))
+}
+
+#[test]
+fn what_cannot_be_told_to_run_is_ended_and_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let (dir, mut supervisor) =
+        start_unsaid(folder.path(), |fresh| std::fs::create_dir(fresh).is_ok());
     until("it ends", || supervisor.try_wait().unwrap().is_some());
     let exit = dir.exit().unwrap().unwrap();
     assert_eq!(exit.cause, ExitCause::NotStarted);
@@ -392,8 +406,23 @@ fn what_cannot_be_told_to_run_is_ended_and_says_so() {
         exit.message.contains("cannot write down that it runs"),
         "{exit:?}"
     );
-    let variable = format!("MUSTER_ATTEMPT={}", mark(folder.path()));
-    assert_eq!(machine::processes_with(&variable), []);
+    assert_eq!(processes_of(folder.path()), []);
+}
+
+#[test]
+fn a_disk_that_stands_still_at_the_start_does_not_hold_up_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let (dir, mut supervisor) = start_unsaid(folder.path(), |fresh| fifo(fresh).is_ok());
+    until("it runs", || !processes_of(folder.path()).is_empty());
+    pause(200);
+    dir.set_stop(&Stop {
+        kill_at: machine::since_boot(),
+        cause: StopCause::Released,
+    })
+    .unwrap();
+    until("it ends", || supervisor.try_wait().unwrap().is_some());
+    assert_eq!(dir.exit().unwrap().unwrap().cause, ExitCause::Stopped);
+    assert_eq!(processes_of(folder.path()), []);
 }
 
 #[test]

@@ -14,8 +14,9 @@ use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
 
 use super::launch::Failure;
+use super::note::Note;
 use super::orders::{Due, End, Shared};
-use super::run::{close_stdout, finish, unsaid};
+use super::run::finish;
 use crate::attempt_dir::{AttemptDir, Container, Running, Spec};
 use crate::domain::end::{Exit, ExitCause};
 use crate::engine::{self, Engine, Frames, Output, State};
@@ -62,6 +63,7 @@ pub(super) fn run(
             running,
             orders,
             changed: UnixStream::from_std(changed)?,
+            note: None,
             ending: None,
             asked: false,
         };
@@ -78,6 +80,8 @@ struct Run<'a> {
     running: Running,
     orders: Shared,
     changed: UnixStream,
+    /// What is being said of its beginning.
+    note: Option<Note>,
     ending: Option<End>,
     asked: bool,
 }
@@ -115,7 +119,7 @@ impl Run<'_> {
     }
 
     /// Says that it runs; `pid` is its first process, as the engine says.
-    fn note_running(&mut self, pid: i32) -> io::Result<()> {
+    fn note_running(&mut self, pid: i32) {
         // Where the engine counts processes in a world of its own, this is a stranger's number.
         let ours = Pid::from_raw(pid.max(0))
             .filter(|pid| machine::environment_has(*pid, &self.variable()));
@@ -123,9 +127,7 @@ impl Run<'_> {
         self.running.process_start = ours.and_then(machine::start_of);
         self.running.start_time = Some(machine::wall_time());
         self.running.started = Some(machine::since_boot());
-        let written = self.dir.set_running(&self.running);
-        close_stdout();
-        written
+        self.note = Some(Note::begin(self.dir, &self.running, &self.orders));
     }
 
     /// Until nothing of it runs; how it was then, if the engine knows. Or why it must not run.
@@ -141,18 +143,24 @@ impl Run<'_> {
                 state = &mut begun, if !noted => {
                     noted = true;
                     let pid = state.ok().and_then(Result::ok).map_or(0, |state| state.pid);
-                    self.note_running(pid).map_err(|error| unsaid(&error))?;
+                    self.note_running(pid);
                 }
                 () = &mut output, if !kept => kept = true,
-                () = self.until_due() => if self.act(id).await {
-                    break None;
+                () = self.until_due() => {
+                    if let Some(unsaid) = self.note.as_ref().and_then(Note::failure) {
+                        return Err(unsaid);
+                    }
+                    if self.act(id).await {
+                        break None;
+                    }
                 }
             }
         };
         if !noted {
-            // It has ended, which will say so as well.
-            let _ = self.note_running(0);
+            self.note_running(0);
         }
+        // It has ended, which will say so as well.
+        let _ = self.note.as_ref().and_then(Note::last_failure);
         if !kept {
             let _ = timeout(OUTPUT_TIME, output).await;
         }

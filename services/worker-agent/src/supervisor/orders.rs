@@ -5,7 +5,7 @@
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -105,28 +105,39 @@ impl Orders {
     }
 }
 
-/// The orders, as last read.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Shared(Arc<Mutex<Orders>>);
+/// The orders, as last read. Clones share them.
+#[derive(Debug, Clone)]
+pub(super) struct Shared {
+    orders: Arc<Mutex<Orders>>,
+    /// Its other end gets a byte when there is something to look at.
+    changed: Arc<UnixStream>,
+}
 
 impl Shared {
     pub(super) fn get(&self) -> Orders {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.lock().clone()
+    }
+
+    /// Wakes whoever waits for orders.
+    pub(super) fn wake(&self) {
+        // Where there is no room for a byte, there are some to be read.
+        let _ = (&*self.changed).write(&[1]);
     }
 
     fn interrupt(&self, kill_at: Duration) {
-        let mut orders = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        orders.interrupted = Some(kill_at);
+        self.lock().interrupted = Some(kill_at);
+        self.wake();
     }
 
-    /// Reads the files; true if anything is different. `called` is a stop that came without one.
-    fn read(&self, dir: &AttemptDir, fence: Option<&Fence>, called: Option<Duration>) -> bool {
+    fn lock(&self) -> MutexGuard<'_, Orders> {
+        self.orders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads the files, and wakes if anything is different. `called` is a stop that came without one.
+    fn read(&self, dir: &AttemptDir, fence: Option<&Fence>, called: Option<Duration>) {
         let stop = dir.stop().ok().flatten().map(|stop| stop.kill_at);
         let lease = fence.map(|fence| files::read(&fence.lease));
-        let mut orders = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut orders = self.lock();
         let before = orders.clone();
         // What cannot be read leaves what was read before: a stop is never called off.
         orders.stop = [orders.stop, stop, called].into_iter().flatten().min();
@@ -135,7 +146,11 @@ impl Shared {
         {
             orders.lease = Some(lease);
         }
-        *orders != before
+        let is_changed = *orders != before;
+        drop(orders);
+        if is_changed {
+            self.wake();
+        }
     }
 }
 
@@ -145,13 +160,16 @@ pub(super) fn begin(dir: &AttemptDir, spec: &Spec) -> io::Result<(Shared, UnixSt
     let (changed, changed_end) = UnixStream::pair()?;
     changed.set_nonblocking(true)?;
     changed_end.set_nonblocking(true)?;
-    let orders = Shared::default();
-    heed_signals(&orders, spec.stop_grace, changed_end.try_clone()?)?;
+    let orders = Shared {
+        orders: Arc::default(),
+        changed: Arc::new(changed_end),
+    };
+    heed_signals(&orders, spec.stop_grace)?;
     let wake = dir.wake_end()?;
     orders.read(dir, spec.fence.as_ref(), None);
     let (shared, dir, fence) = (orders.clone(), dir.clone(), spec.fence.clone());
     thread::Builder::new().stack_size(STACK).spawn(move || {
-        if let Err(error) = watch(&shared, &dir, fence.as_ref(), &wake, changed_end) {
+        if let Err(error) = watch(&shared, &dir, fence.as_ref(), &wake) {
             complain(&format!("no longer sees its orders: {error}"));
         }
     })?;
@@ -160,7 +178,7 @@ pub(super) fn begin(dir: &AttemptDir, spec: &Spec) -> io::Result<(Shared, UnixSt
 
 /// Takes the signals by which processes are asked to end for an order to stop: who ends everything
 /// on this machine, or a service with all that it started, means the replica too.
-fn heed_signals(shared: &Shared, grace: Duration, mut changed: UnixStream) -> io::Result<()> {
+fn heed_signals(shared: &Shared, grace: Duration) -> io::Result<()> {
     let runtime = runtime::Builder::new_current_thread().enable_io().build()?;
     let signals = {
         let _inside = runtime.enter();
@@ -174,7 +192,6 @@ fn heed_signals(shared: &Shared, grace: Duration, mut changed: UnixStream) -> io
     thread::Builder::new().stack_size(STACK).spawn(move || {
         first_of(&runtime, signals);
         shared.interrupt(machine::since_boot().saturating_add(grace));
-        let _ = changed.write(&[1]);
     })?;
     Ok(())
 }
@@ -189,13 +206,12 @@ fn first_of(runtime: &Runtime, [mut one, mut two, mut three]: [Signal; 3]) {
     });
 }
 
-/// Reads the files whenever woken, and now and then; writes a byte to `changed` if they differ.
+/// Reads the files whenever woken, and now and then.
 fn watch(
     shared: &Shared,
     dir: &AttemptDir,
     fence: Option<&Fence>,
     mut wake: &File,
-    mut changed: impl io::Write,
 ) -> io::Result<()> {
     loop {
         let mut fds = [PollFd::new(&wake, PollFlags::IN)];
@@ -205,9 +221,7 @@ fn watch(
         }
         let mut bytes = [0; 1024];
         let read = wake.read(&mut bytes).unwrap_or(0);
-        if shared.read(dir, fence, called_stop(&bytes[..read])) {
-            changed.write_all(&[1])?;
-        }
+        shared.read(dir, fence, called_stop(&bytes[..read]));
     }
 }
 

@@ -1,6 +1,6 @@
 //! The supervisor's life: take the attempt's lock, start the replica, wait for its end or for an
 //! order, end everything, and leave the exit status on disk. One thread decides and signals; it
-//! touches the disk only before the start and after the end.
+//! touches the disk only before the start and after the end, so that nothing holds up the fence.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -16,6 +16,7 @@ use rustix::process::{getpid, set_child_subreaper, setsid};
 use super::complain;
 use super::container;
 use super::launch::Failure;
+use super::note::Note;
 use super::orders::{self, Due, End, Shared, Why};
 use super::process::Process;
 use crate::attempt_dir::{AttemptDir, Lock, Running, Spec};
@@ -129,6 +130,8 @@ struct Run<'a> {
     orders: Shared,
     changed: UnixStream,
     launched: bool,
+    /// What is being said of its beginning.
+    note: Option<Note>,
     ending: Option<End>,
     failure: Option<Failure>,
     /// Until the next kill.
@@ -150,6 +153,7 @@ impl<'a> Run<'a> {
             orders,
             changed,
             launched: false,
+            note: None,
             ending: None,
             failure: None,
             kill_pause: REMAINS_PAUSE,
@@ -180,6 +184,8 @@ impl<'a> Run<'a> {
         if !self.launched {
             self.note_launch(&mut process);
         }
+        let unsaid = self.note.as_ref().and_then(Note::last_failure);
+        self.failure = self.failure.take().or(unsaid);
         self.note_interruption(&process);
         self.clear_remains(&mut process);
         process.finish_output(OUTPUT_TIME);
@@ -233,6 +239,10 @@ impl<'a> Run<'a> {
         };
         if told {
             let _ = self.changed.read(&mut [0; 64]);
+            if let Some(unsaid) = self.note.as_ref().and_then(Note::failure) {
+                self.failure = Some(unsaid);
+                process.kill(self.group());
+            }
         }
         if launch_over {
             self.note_launch(process);
@@ -248,14 +258,13 @@ impl<'a> Run<'a> {
                 self.running.process_start = machine::start_of(process.pid());
                 self.running.start_time = Some(machine::wall_time());
                 self.running.started = Some(machine::since_boot());
-                if let Err(error) = self.dir.set_running(&self.running) {
-                    self.failure = Some(unsaid(&error));
-                    process.kill(self.group());
-                }
+                self.note = Some(Note::begin(self.dir, &self.running, &self.orders));
             }
-            Err(failure) => self.failure = Some(failure),
+            Err(failure) => {
+                self.failure = Some(failure);
+                close_stdout();
+            }
         }
-        close_stdout();
     }
 
     /// Whether it ended because everything here is told to end, and not by itself.
@@ -321,14 +330,6 @@ impl<'a> Run<'a> {
             out_of_memory: self.group().is_some_and(Group::was_out_of_memory),
             ..finish(self.ending.map(|end| end.why), self.failure, String::new())
         }
-    }
-}
-
-/// Nobody can be told that it runs: the agent would wait for its start until the time for that is over.
-pub(super) fn unsaid(error: &io::Error) -> Failure {
-    Failure {
-        cause: ExitCause::NotStarted,
-        message: format!("cannot write down that it runs: {error}"),
     }
 }
 
