@@ -6,18 +6,20 @@
 use std::cell::Cell;
 use std::io;
 use std::pin::pin;
+use std::thread;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::UnixStream;
+use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
 use super::launch::Failure;
 use super::note::Note;
 use super::orders::{Due, End, Shared};
 use super::run::finish;
-use crate::attempt_dir::{AttemptDir, Container, Running, Spec};
+use crate::attempt_dir::{AttemptDir, Container, LogLimits, Running, Spec};
 use crate::domain::end::{Exit, ExitCause};
 use crate::engine::{self, Engine, Frames, Output, State};
 use crate::log::Stream;
@@ -135,7 +137,7 @@ impl Run<'_> {
         let (engine, dir, limits) = (self.engine.clone(), self.dir.clone(), self.spec.log);
         let mut begun = pin!(timeout(NOTE_TIME, engine.state(id)));
         let mut ended = pin!(ended(&engine, id));
-        let mut output = pin!(keep_output(&engine, id, Writer::new(dir.path(), limits)));
+        let mut output = keep_output(engine.clone(), id.to_owned(), dir, limits);
         let (mut noted, mut kept) = (false, false);
         let state = loop {
             tokio::select! {
@@ -145,7 +147,7 @@ impl Run<'_> {
                     let pid = state.ok().and_then(Result::ok).map_or(0, |state| state.pid);
                     self.note_running(pid);
                 }
-                () = &mut output, if !kept => kept = true,
+                _ = &mut output, if !kept => kept = true,
                 () = self.until_due() => {
                     if let Some(unsaid) = self.note.as_ref().and_then(Note::failure) {
                         return Err(unsaid);
@@ -388,8 +390,36 @@ async fn ended(engine: &Engine, id: &str) -> Option<State> {
     }
 }
 
-/// Keeps a container's output until its end; taken up again after the engine was away.
-async fn keep_output(engine: &Engine, id: &str, mut log: Writer) {
+/// Keeps a container's output on a thread of its own, since a disk that stands still must not hold up the fence.
+/// What comes back is told the end.
+fn keep_output(
+    engine: Engine,
+    id: String,
+    dir: AttemptDir,
+    limits: LogLimits,
+) -> oneshot::Receiver<()> {
+    let (done, kept) = oneshot::channel();
+    let keep = move || {
+        match tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+        {
+            Ok(runtime) => {
+                let log = Writer::new(dir.path(), limits);
+                runtime.block_on(follow_output(&engine, &id, log));
+            }
+            Err(error) => super::complain(&format!("cannot keep the output: {error}")),
+        }
+        let _ = done.send(());
+    };
+    if let Err(error) = thread::Builder::new().spawn(keep) {
+        super::complain(&format!("cannot keep the output: {error}"));
+    }
+    kept
+}
+
+/// Until the container's end; taken up again after the engine was away.
+async fn follow_output(engine: &Engine, id: &str, mut log: Writer) {
     let (mut out, mut err) = (Cutter::new(Stream::Out), Cutter::new(Stream::Err));
     let mut since = 0;
     loop {
