@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -10,6 +11,7 @@ use muster_proto::replicas::v1::run_spec::Runtime;
 use muster_proto::replicas::v1::scaling_policy::Metric;
 use muster_proto::replicas::v1::{AttemptPhase, AttemptSample, ScalingPolicy};
 use muster_runtime::shutdown::Phase;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::agent::Heard;
@@ -25,12 +27,56 @@ use crate::{http, prometheus};
 /// For one scrape, and the most that it may bring, in bytes.
 const SCRAPE_TIME: Duration = Duration::from_secs(2);
 const SCRAPE_BYTES: usize = 4 << 20;
+/// For the driver to say how busy its accelerators are.
+const DRIVER_TIME: Duration = Duration::from_secs(1);
 
 /// Measures until the loops end.
 #[derive(Debug)]
 pub(crate) struct Sampler {
     pub(crate) shared: Shared,
-    pub(crate) nvidia: Nvidia,
+    pub(crate) gpus: Gpus,
+}
+
+/// How busy accelerators are, asked of their driver on a thread of its own: a driver may hang, which leaves that
+/// unsaid and nothing else.
+#[derive(Debug)]
+pub(crate) struct Gpus {
+    nvidia: Nvidia,
+    /// What is being asked: one question at a time, however long it takes.
+    asked: Option<oneshot::Receiver<Busy>>,
+}
+
+/// How busy each accelerator is, in percent, by its identifier.
+type Busy = BTreeMap<String, f64>;
+
+impl Gpus {
+    /// Those that this library tells of.
+    pub(crate) fn new(nvidia: Nvidia) -> Self {
+        let asked = None;
+        Self { nvidia, asked }
+    }
+
+    /// How busy they are; nothing while the driver does not answer.
+    async fn busy(&mut self) -> Busy {
+        let asked = self.asked.get_or_insert_with(|| ask(self.nvidia.clone()));
+        let Ok(told) = timeout(DRIVER_TIME, asked).await else {
+            return Busy::new();
+        };
+        self.asked = None;
+        told.unwrap_or_default()
+    }
+}
+
+fn ask(nvidia: Nvidia) -> oneshot::Receiver<Busy> {
+    let (answer, asked) = oneshot::channel();
+    let begun = thread::Builder::new().spawn(move || {
+        // Nobody listens any more where the agent ends.
+        let _ = answer.send(nvidia.busy());
+    });
+    if let Err(error) = begun {
+        tracing::debug!(%error, "accelerators are not asked how busy they are");
+    }
+    asked
 }
 
 /// What was read last, to tell what was used since.
@@ -43,7 +89,7 @@ struct Before {
 
 impl Sampler {
     /// Measures until the loops end.
-    pub(crate) async fn run(self) -> Result<(), String> {
+    pub(crate) async fn run(mut self) -> Result<(), String> {
         let stop = self.shared.context.shutdown.reached(Phase::Loops);
         tokio::select! {
             () = stop => Ok(()),
@@ -51,7 +97,7 @@ impl Sampler {
         }
     }
 
-    async fn sample_on(&self) {
+    async fn sample_on(&mut self) {
         let mut before = Before::default();
         loop {
             sleep(self.shared.config.sample_interval).await;
@@ -59,24 +105,19 @@ impl Sampler {
         }
     }
 
-    async fn sample(&self, before: &mut Before) {
+    async fn sample(&mut self, before: &mut Before) {
+        let gpus = self.gpus.busy().await;
         let view = Arc::clone(&self.shared.view.borrow());
         let running = view.attempts.iter().filter(|(_, seen)| is_running(seen));
         let running: Vec<(&AttemptId, &Arc<Seen>)> = running.collect();
-        let nvidia = self.nvidia.clone();
         // By its group also what has ended counts, and nobody waited for.
         let ids = running.iter().map(|(id, _)| id);
         let groups: Vec<_> = ids.map(|id| self.shared.groups.group(id)).collect();
         let read = move || {
             let grouped = groups.iter().map(|group| group.as_ref()?.cpu());
-            (
-                Table::read(),
-                busy(),
-                nvidia.busy(),
-                grouped.collect::<Vec<_>>(),
-            )
+            (Table::read(), busy(), grouped.collect::<Vec<_>>())
         };
-        let Ok((table, busy, gpus, grouped)) = tokio::task::spawn_blocking(read).await else {
+        let Ok((table, busy, grouped)) = tokio::task::spawn_blocking(read).await else {
             return;
         };
         let now = Instant::now();

@@ -28,7 +28,7 @@ use crate::manager::{Reporter, Watcher};
 use crate::measures::Measures;
 use crate::registry::Registry;
 use crate::registry::lease_file::LeaseFile;
-use crate::sampler::Sampler;
+use crate::sampler::{Gpus, Sampler};
 use crate::shared::Shared;
 use crate::standing::Standing;
 use crate::terminate::Terminate;
@@ -83,7 +83,7 @@ pub async fn serve(config: Config, context: Context, listeners: Listeners) -> an
     }
     let sampler = Sampler {
         shared: shared.clone(),
-        nvidia,
+        gpus: Gpus::new(nvidia),
     };
     context.tasks.critical("samples", sampler.run());
     let janitor = Janitor {

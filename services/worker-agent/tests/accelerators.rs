@@ -252,6 +252,31 @@ async fn a_driver_that_hangs_or_is_being_replaced_ends_nothing() {
 }
 
 #[tokio::test]
+async fn a_driver_that_hangs_holds_up_no_other_measure() {
+    let (fleet, driver) = (Fleet::start().await, Driver::finding("HH"));
+    let _cleared = Cleared(&["use.0.1"]);
+    let mut config = config(&fleet, &driver);
+    // The driver is asked how busy its cards are after the first of these.
+    config.sample_interval = Duration::from_secs(3);
+    let _agent = Agent::start(config).await;
+    until_offered(&fleet, 1, &GPUS[..2]).await;
+    driver.find("?HH");
+    fleet.assign(Assignment {
+        scaling: Some(ScalingPolicy {
+            metric: Some(scaling_policy::Metric::Prometheus("waiting".into())),
+            ..Default::default()
+        }),
+        ..on_gpu("use.0.1", 0, 1, FOREVER)
+    });
+    until("its memory is measured", || {
+        let report = fleet.manager().latest.get("use.0.1").cloned();
+        let sample = report.and_then(|report| report.sample);
+        sample.is_some_and(|sample| sample.memory_used_mib.is_some())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn what_the_registry_would_refuse_is_left_out() {
     let (fleet, driver) = (Fleet::start().await, Driver::finding("HDHN"));
     let _agent = Agent::start(config(&fleet, &driver)).await;
