@@ -2,7 +2,7 @@
 //! keeps the fence.
 
 use std::io;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, TryRecvError};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::thread;
 use std::time::Duration;
 
@@ -25,17 +25,16 @@ impl Note {
     /// orders is woken.
     pub(super) fn begin(dir: &AttemptDir, running: &Running, orders: &Shared) -> Self {
         let (done, outcome) = mpsc::channel();
-        let (dir, running, orders) = (dir.clone(), running.clone(), orders.clone());
-        let failed = done.clone();
-        let begun = thread::Builder::new().stack_size(STACK).spawn(move || {
-            let written = dir.set_running(&running);
-            close_stdout();
-            let _ = done.send(written);
-            orders.wake();
-        });
-        if let Err(error) = begun {
-            close_stdout();
-            let _ = failed.send(Err(error));
+        let say = {
+            let (dir, running) = (dir.clone(), running.clone());
+            let (done, orders) = (done.clone(), orders.clone());
+            move || {
+                let written = dir.set_running(&running);
+                tell(&done, written, &orders);
+            }
+        };
+        if let Err(error) = thread::Builder::new().stack_size(STACK).spawn(say) {
+            tell(&done, Err(error), orders);
         }
         Self(outcome)
     }
@@ -55,6 +54,13 @@ impl Note {
             Ok(Ok(())) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
         }
     }
+}
+
+fn tell(done: &Sender<io::Result<()>>, written: io::Result<()>, orders: &Shared) {
+    close_stdout();
+    // It may have ended, and be waited for no longer.
+    let _ = done.send(written);
+    orders.wake();
 }
 
 /// Nobody can be told that it runs: the agent would wait for its start until the time for that is over.
