@@ -155,10 +155,10 @@ impl Watcher {
 /// The room that an assignment names, if the registry has revoked it with all that this worker was given up to
 /// a generation.
 fn revoked_room(assignment: &Assignment, revoked_through: i64) -> Option<AllocationId> {
-    let made = assignment.worker_generation;
-    (1..=revoked_through)
-        .contains(&made)
-        .then(|| AllocationId::parse(&assignment.allocation_id).ok())?
+    if !(1..=revoked_through).contains(&assignment.worker_generation) {
+        return None;
+    }
+    AllocationId::parse(&assignment.allocation_id).ok()
 }
 
 /// Reports what is seen of attempts.

@@ -101,19 +101,12 @@ impl Standing {
 
     /// Notes that a heartbeat of this generation was answered, with the worker's state.
     pub(crate) fn note_beaten(&self, state: WorkerState) {
-        self.0.registered.send_if_modified(|now| {
-            let Some(now) = now else {
-                return false;
-            };
-            let before = std::mem::replace(
-                now,
-                Registered {
-                    state,
-                    beaten: true,
-                    ..*now
-                },
-            );
-            before != *now
+        self.0.registered.send_if_modified(|now| match now {
+            Some(now) if !now.beaten || now.state != state => {
+                (now.beaten, now.state) = (true, state);
+                true
+            }
+            Some(_) | None => false,
         });
     }
 
