@@ -23,6 +23,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -190,13 +191,18 @@ impl Server {
                 .until(Phase::Loops, "certificates", tls.follow(check));
         }
         context.health.started();
+        let served = async {
+            accept(&serving, listeners.grpc).await;
+            serving.connections.close();
+            serving.connections.wait().await;
+        };
+        let mut served = std::pin::pin!(served);
         tokio::select! {
-            () = accept(&serving, listeners.grpc) => {}
-            // The step that drains was cut short or skipped.
+            () = served.as_mut() => return Ok(()),
+            // The step that drains was cut short or skipped, or was over before the last connection came.
             () = context.shutdown.reached(Phase::Loops) => serving.ends.cut(),
         }
-        serving.connections.close();
-        serving.connections.wait().await;
+        served.await;
         Ok(())
     }
 
@@ -233,25 +239,33 @@ impl Server {
     }
 }
 
-/// Accepts until the server drains. The listener closes when this returns.
+/// Accepts until the server drains, and then whoever waits already. The listener closes when this returns,
+/// and resets those who come later.
 async fn accept(serving: &Arc<Serving>, mut listener: Listener) {
     loop {
         let accepted = tokio::select! {
             biased;
-            () = serving.ends.graceful.cancelled() => return,
+            () = serving.ends.graceful.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((io, peer)) if serving.connections.len() < serving.settings.max_connections => {
-                let connection = connection::serve(Arc::clone(serving), io, peer);
-                task::spawn(serving.connections.track_future(connection));
-            }
-            Ok((_, peer)) => {
-                serving.counts.refused();
-                tracing::debug!(%peer, "connection refused: too many are open");
-            }
+            Ok(accepted) => enter(serving, accepted),
             Err(error) => pause_after(&error).await,
         }
+    }
+    while let Some(Ok(accepted)) = listener.accept().now_or_never() {
+        enter(serving, accepted);
+    }
+}
+
+/// Serves a connection beside the others, if there is room.
+fn enter(serving: &Arc<Serving>, (io, peer): Accepted) {
+    if serving.connections.len() < serving.settings.max_connections {
+        let connection = connection::serve(Arc::clone(serving), io, peer);
+        task::spawn(serving.connections.track_future(connection));
+    } else {
+        serving.counts.refused();
+        tracing::debug!(%peer, "connection refused: too many are open");
     }
 }
 

@@ -44,6 +44,10 @@ const SMALLEST_WINDOW: u32 = 1 << 20;
 /// The window of a connection however many streams it may have: so much memory it can take.
 const LARGEST_WINDOW: u32 = 16 << 20;
 
+/// How long a connection that was accepted before the server drains may take for what is left of its
+/// handshake: one on which nothing is sent holds up the end no longer.
+const LATE_HANDSHAKE: Duration = Duration::from_secs(1);
+
 /// What calls in plaintext are told where only TLS is taken.
 const TLS_ONLY: &str = "this port takes TLS only: use https://, and give the certificate authority";
 
@@ -67,15 +71,15 @@ async fn serve_to_its_end(
     peer: SocketAddr,
 ) -> io::Result<()> {
     let settings = &serving.settings;
+    let opening = within(settings.handshake_timeout, open(settings.tls.as_ref(), io));
+    let mut opening = std::pin::pin!(opening);
     let opened = tokio::select! {
         biased;
-        // Nothing was asked on it yet, so nothing is lost.
-        () = serving.ends.graceful.cancelled() => return Ok(()),
-        opened = within(settings.handshake_timeout, open(settings.tls.as_ref(), io)) => {
-            opened.inspect_err(|_| serving.counts.failed())?
-        }
+        opened = opening.as_mut() => opened,
+        // Whoever is about to call is told by HTTP/2 that this server goes, which a reset does not.
+        () = serving.ends.graceful.cancelled() => within(LATE_HANDSHAKE, opening).await,
     };
-    let (io, sans) = match opened {
+    let (io, sans) = match opened.inspect_err(|_| serving.counts.failed())? {
         Opened::Trusted { io, sans } => (io, sans),
         Opened::Refused { io, words } => {
             serving.counts.failed();

@@ -1,11 +1,12 @@
 mod limits;
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 
 use muster_proto::health::v1::HealthCheckRequest;
 use muster_proto::health::v1::health_check_response::ServingStatus;
 use muster_proto::health::v1::health_client::HealthClient;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tonic::Code;
@@ -120,6 +121,9 @@ async fn watch_stays_open_repeats_nothing_and_ends_with_the_server() {
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// What a client begins with: the preface and empty SETTINGS.
+const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
 fn with(settings: Settings) -> Context {
     Context::new("sample", "0.0.0", settings)
 }
@@ -156,15 +160,8 @@ async fn silent_connections_of_any_kind_do_not_hold_up_the_end() {
     let running = start(with(settings)).await;
     let mut before_preface = TcpStream::connect(running.address).await.unwrap();
     let mut after_preface = TcpStream::connect(running.address).await.unwrap();
-    // The preface and empty SETTINGS; what the server says then is never answered.
-    after_preface
-        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
-        .await
-        .unwrap();
-    after_preface
-        .write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0])
-        .await
-        .unwrap();
+    // What the server says then is never answered.
+    after_preface.write_all(HELLO).await.unwrap();
     after_preface.readable().await.unwrap();
     running.context.shutdown.begin(Cause::asked("test"));
     let report = timeout(PATIENCE, running.context.shutdown.finished())
@@ -173,6 +170,72 @@ async fn silent_connections_of_any_kind_do_not_hold_up_the_end() {
     assert!(report.is_clean(), "{report:?}");
     assert_eq!(all(&mut before_preface).await, b"");
     all(&mut after_preface).await;
+}
+
+/// Whether the server says GOAWAY before it closes.
+async fn says_goaway(stream: &mut (impl AsyncRead + Unpin)) -> bool {
+    const GOAWAY: u8 = 7;
+    loop {
+        let mut head = [0; 9];
+        let read = timeout(PATIENCE, stream.read_exact(&mut head)).await;
+        if read.expect("the server sends or closes").is_err() {
+            return false;
+        }
+        let [a, b, c, kind, ..] = head;
+        if kind == GOAWAY {
+            return true;
+        }
+        let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+        stream.read_exact(&mut payload).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_begins_as_the_server_drains_is_told_so() {
+    let running = start(Context::for_tests("sample")).await;
+    let mut late = TcpStream::connect(running.address).await.unwrap();
+    let (start, rest) = HELLO.split_at(7);
+    late.write_all(start).await.unwrap();
+    let metrics = &running.context.metrics;
+    while !metrics.render().unwrap().contains("muster_connections 2") {
+        tokio::task::yield_now().await;
+    }
+    running.context.shutdown.begin(Cause::asked("test"));
+    while TcpStream::connect(running.address).await.is_ok() {}
+    late.write_all(rest).await.unwrap();
+    assert!(says_goaway(&mut late).await);
+    drop(late);
+    let report = running.context.shutdown.finished().await;
+    assert!(report.is_clean(), "{report:?}");
+}
+
+/// One connection that waits to be accepted, and no other.
+struct Queued(Option<Accepted>);
+
+impl Accept for Queued {
+    fn accept(&mut self) -> Pin<Box<dyn Future<Output = io::Result<Accepted>> + Send + '_>> {
+        Box::pin(async {
+            match self.0.take() {
+                Some(accepted) => Ok(accepted),
+                None => std::future::pending().await,
+            }
+        })
+    }
+}
+
+#[tokio::test]
+async fn who_waits_to_be_accepted_as_the_server_drains_is_told_so() {
+    let mut server = Server::new(&Context::for_tests("sample"));
+    server.add(reflection::v1(&[]));
+    server.add(reflection::v1alpha(&[]));
+    let serving = Arc::new(server.assemble(Arc::default()).unwrap());
+    let (mut client, io) = tokio::io::duplex(1024);
+    client.write_all(HELLO).await.unwrap();
+    let peer = SocketAddr::from(([127, 0, 0, 1], 1));
+    let queued = Queued(Some((Box::new(io), peer)));
+    serving.ends.graceful.cancel();
+    accept(&serving, Listener::from_source(peer, queued)).await;
+    assert!(says_goaway(&mut client).await);
 }
 
 #[tokio::test]
