@@ -165,6 +165,23 @@ fn programs_only_start_their_library() {
     }
 }
 
+/// What is generic, or an `async fn`, is compiled with whoever uses it: a component whose `main` or `serve` is one
+/// would be compiled whole with each program that it is in.
+#[test]
+fn a_component_is_compiled_once() {
+    for package in COMPONENTS {
+        let folder = root().join("services").join(package);
+        let main = fs::read_to_string(folder.join("src/main.rs")).unwrap();
+        let own = format!("{}::main()", package.replace('-', "_"));
+        assert!(main.contains(&own), "{package}: not only {own}");
+        let files = sources(&folder.join("src"));
+        let text = files.iter().map(|file| fs::read_to_string(file).unwrap());
+        let all: String = text.collect();
+        assert!(all.contains("pub fn serve("), "{package}: no `serve`");
+        assert!(!all.contains("pub async fn serve("), "{package}: not boxed");
+    }
+}
+
 /// Every source file of the packages that is not a test.
 fn product() -> Vec<PathBuf> {
     let mut found = sources(&root().join("proto/src"));

@@ -4,8 +4,6 @@
 
 use std::{ffi::OsStr, path::Path, process::ExitCode};
 
-use muster_runtime::process;
-
 use crate::probe;
 
 /// A program that this one can be.
@@ -13,16 +11,10 @@ type Program = fn() -> ExitCode;
 
 /// Every program beside the command line itself.
 const PROGRAMS: [(&str, Program); 5] = [
-    ("offers-gateway", process::main::<offers_gateway::Gateway>),
-    (
-        "worker-registry",
-        process::main::<worker_registry::WorkerRegistry>,
-    ),
-    (
-        "replica-manager",
-        process::main::<replica_manager::ReplicaManager>,
-    ),
-    ("worker-agent", process::main::<worker_agent::Program>),
+    ("offers-gateway", offers_gateway::main),
+    ("worker-registry", worker_registry::main),
+    ("replica-manager", replica_manager::main),
+    ("worker-agent", worker_agent::main),
     (probe::NAME, probe::program),
 ];
 

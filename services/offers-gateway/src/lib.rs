@@ -28,4 +28,4 @@ pub mod source;
 pub mod spec;
 
 pub use config::Config;
-pub use serve::{Gateway, serve};
+pub use serve::{Gateway, main, serve};

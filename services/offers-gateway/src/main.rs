@@ -1,5 +1,5 @@
 //! The program.
 
 fn main() -> std::process::ExitCode {
-    muster_runtime::process::main::<offers_gateway::Gateway>()
+    offers_gateway::main()
 }

@@ -1,16 +1,18 @@
 //! Puts the gateway together and runs it until shutdown.
 
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
+use futures_util::future::BoxFuture;
 use muster_runtime::args::CommonArgs;
 use muster_runtime::context::Context;
 use muster_runtime::instances::Instances;
 use muster_runtime::operations::{Operations, StoreBacking};
 use muster_runtime::page::Sealer;
-use muster_runtime::process::{Component, Renewed};
+use muster_runtime::process::{self, Component, Renewed};
 use muster_runtime::server::{Listeners, Server};
 use muster_runtime::shutdown::Phase;
 use muster_runtime::signals::Hangup;
@@ -33,67 +35,71 @@ const STORE_CLOSES_WITHIN: Duration = Duration::from_secs(10);
 /// `store` holds what launches have taught; whoever opened it closes it, in [`Phase::Store`].
 ///
 /// `renewed` are the settings that are read again, if any are.
-pub async fn serve(
+///
+/// The future is boxed, so that what it runs is compiled with this crate, and not once more in each program.
+pub fn serve(
     config: Config,
     renewed: Option<Renewed<Config>>,
     context: Context,
     store: Store,
     listeners: Listeners,
-) -> anyhow::Result<()> {
-    context.fail_when("store", store.failed());
-    let keeper = match &config.data {
-        Some(folder) => Keeper::open(&folder.join(keeper::FOLDER))?,
-        None => Keeper::none(),
-    };
-    let instances = Instances::join(&context, &store, listeners.grpc_address()).await?;
-    let backing = StoreBacking::of(&instances, &context);
-    let operations = Operations::open(&context, backing).await?;
-    // Positions are in this process's own history: another start is another one.
-    let epoch = Epoch::begin().to_string();
-    let board = Board::new(
-        epoch,
-        context.clock.clone(),
-        config.backends.iter().map(roster::facts),
-    );
-    let outcomes =
-        Outcomes::start(store, board.clone(), context.clock.clone(), config.outcomes).await?;
-    keep_going(&context, &board, &outcomes);
-    let metrics = Metrics::new(&context.metrics, &board, &context.clock);
-    let roster = Roster::start(
-        &config.backends,
-        board.clone(),
-        keeper,
-        metrics.clone(),
-        context.clone(),
-    );
-    let timeouts = Arc::new(ArcSwap::from_pointee(config.timeouts));
-    let offers = Offers::new(Parts {
-        handles: roster.handles(),
-        board,
-        metrics: metrics.clone(),
-        outcomes,
-        sealer: Sealer::random()?,
-        clock: context.clock.clone(),
-        shutdown: context.shutdown.clone(),
-        timeouts: Arc::clone(&timeouts),
-    });
-    if let Some(renewed) = renewed {
-        let reload = Reload {
-            roster,
-            timeouts,
-            backends: config.backends,
+) -> BoxFuture<'static, anyhow::Result<()>> {
+    Box::pin(async move {
+        context.fail_when("store", store.failed());
+        let keeper = match &config.data {
+            Some(folder) => Keeper::open(&folder.join(keeper::FOLDER))?,
+            None => Keeper::none(),
         };
-        context
-            .tasks
-            .until(Phase::Loops, "backends", reload.run(renewed));
-    }
-    Server::new(&context)
-        .operations(&operations)
-        .methods(METHODS)
-        .service(OffersServer::new(offers))
-        .serve(listeners)
-        .await?;
-    Ok(())
+        let instances = Instances::join(&context, &store, listeners.grpc_address()).await?;
+        let backing = StoreBacking::of(&instances, &context);
+        let operations = Operations::open(&context, backing).await?;
+        // Positions are in this process's own history: another start is another one.
+        let epoch = Epoch::begin().to_string();
+        let board = Board::new(
+            epoch,
+            context.clock.clone(),
+            config.backends.iter().map(roster::facts),
+        );
+        let outcomes =
+            Outcomes::start(store, board.clone(), context.clock.clone(), config.outcomes).await?;
+        keep_going(&context, &board, &outcomes);
+        let metrics = Metrics::new(&context.metrics, &board, &context.clock);
+        let roster = Roster::start(
+            &config.backends,
+            board.clone(),
+            keeper,
+            metrics.clone(),
+            context.clone(),
+        );
+        let timeouts = Arc::new(ArcSwap::from_pointee(config.timeouts));
+        let offers = Offers::new(Parts {
+            handles: roster.handles(),
+            board,
+            metrics: metrics.clone(),
+            outcomes,
+            sealer: Sealer::random()?,
+            clock: context.clock.clone(),
+            shutdown: context.shutdown.clone(),
+            timeouts: Arc::clone(&timeouts),
+        });
+        if let Some(renewed) = renewed {
+            let reload = Reload {
+                roster,
+                timeouts,
+                backends: config.backends,
+            };
+            context
+                .tasks
+                .until(Phase::Loops, "backends", reload.run(renewed));
+        }
+        Server::new(&context)
+            .operations(&operations)
+            .methods(METHODS)
+            .service(OffersServer::new(offers))
+            .serve(listeners)
+            .await?;
+        Ok(())
+    })
 }
 
 /// Outcomes fade while the gateway runs, and watches end before it does.
@@ -161,4 +167,10 @@ impl Component for Gateway {
         );
         serve(config, Some(renewed), context, store, listeners).await
     }
+}
+
+/// The whole of the program's `main`, compiled with this crate, and not once more in each program.
+#[must_use]
+pub fn main() -> ExitCode {
+    process::main::<Gateway>()
 }

@@ -21,10 +21,12 @@ mod serve;
 mod state;
 mod wakes;
 
+use std::process::ExitCode;
+
 use anyhow::Context as _;
 use muster_runtime::args::CommonArgs;
 use muster_runtime::context::Context;
-use muster_runtime::process::{Component, NoFile, Renewed};
+use muster_runtime::process::{self, Component, NoFile, Renewed};
 use muster_runtime::server::Listeners;
 use muster_runtime::shutdown::Phase;
 use muster_store::Store;
@@ -78,4 +80,10 @@ impl Component for ReplicaManager {
         serve(config.serving, context, store, listeners).await?;
         Ok(())
     }
+}
+
+/// The whole of the program's `main`, compiled with this crate, and not once more in each program.
+#[must_use]
+pub fn main() -> ExitCode {
+    process::main::<ReplicaManager>()
 }

@@ -1,10 +1,5 @@
-//! The replica-manager's program.
+//! The program.
 
-use std::process::ExitCode;
-
-use muster_runtime::process;
-use replica_manager::ReplicaManager;
-
-fn main() -> ExitCode {
-    process::main::<ReplicaManager>()
+fn main() -> std::process::ExitCode {
+    replica_manager::main()
 }

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use muster_proto::offers::v1::offers_service_client::OffersServiceClient;
 use muster_proto::replicas::v1::assignments_service_server::AssignmentsServiceServer;
 use muster_proto::replicas::v1::peer_service_server::PeerServiceServer;
@@ -64,68 +65,72 @@ impl<E: Into<Cause>> From<E> for Error {
 
 /// Serves until shutdown.
 ///
+/// The future is boxed, so that what it runs is compiled with this crate, and not once more in each program.
+///
 /// # Errors
 /// The store cannot be read, or the server cannot be put together.
-pub async fn serve(
+pub fn serve(
     config: Serving,
     context: Context,
     store: Store,
     listeners: Listeners,
-) -> Result<(), Error> {
-    context.fail_when("store", store.failed());
-    let instances = Instances::join(&context, &store, listeners.grpc_address()).await?;
-    let operations = Operations::open(&context, StoreBacking::of(&instances, &context)).await?;
-    let listing = store.list("").await?;
-    let (engine, hubs) = assemble(&config, &context, &store, &listing)?;
-    let registry = WorkersServiceClient::new(context.connector.channel(&config.workers));
-    let watch = store.watch("", listing.revision).await?;
-    let follower = Follower {
-        engine: engine.clone(),
-        hubs: hubs.clone(),
-        registry: registry.clone(),
-        claimed: watch::Sender::new(None),
-    };
-    run(
-        &context,
-        &follower,
-        watch,
-        &instances,
-        config.report_interval,
-    )
-    .await;
-    let (samples, to_pass_on) = peer::samples();
-    let api = Api {
-        engine,
-        hubs,
-        instances,
-        samples,
-        registry,
-        offers: OffersServiceClient::new(context.connector.channel(&config.offers)),
-        connector: context.connector.clone(),
-        tasks: context.tasks.clone(),
-        sealer: Sealer::random()?,
-        epoch: Arc::from(store.epoch().to_string()),
-    };
-    run_loop(
-        &context,
-        "pass on samples",
-        peer::pass_on(api.clone(), to_pass_on),
-    );
-    let mut records = listing.records.iter();
-    let keys = records.find(|record| *record.key == *keys::CREDENTIAL_KEYS);
-    let keys = keys.map_or(&[][..], |record| &record.value);
-    let credentials = Credentials::new(api.engine.parts().fleet.clone(), keys);
-    let following = credentials.clone().follow(api.registry.clone(), store);
-    run_loop(&context, "credential keys", following);
-    let server = Server::new(&context)
-        .operations(&operations)
-        .methods(METHODS)
-        .verifier(Arc::new(credentials))
-        .service(ReplicasServiceServer::new(api.clone()))
-        .service(PeerServiceServer::new(Peers(api.clone())))
-        .service(AssignmentsServiceServer::new(api));
-    server.serve(listeners).await?;
-    Ok(())
+) -> BoxFuture<'static, Result<(), Error>> {
+    Box::pin(async move {
+        context.fail_when("store", store.failed());
+        let instances = Instances::join(&context, &store, listeners.grpc_address()).await?;
+        let operations = Operations::open(&context, StoreBacking::of(&instances, &context)).await?;
+        let listing = store.list("").await?;
+        let (engine, hubs) = assemble(&config, &context, &store, &listing)?;
+        let registry = WorkersServiceClient::new(context.connector.channel(&config.workers));
+        let watch = store.watch("", listing.revision).await?;
+        let follower = Follower {
+            engine: engine.clone(),
+            hubs: hubs.clone(),
+            registry: registry.clone(),
+            claimed: watch::Sender::new(None),
+        };
+        run(
+            &context,
+            &follower,
+            watch,
+            &instances,
+            config.report_interval,
+        )
+        .await;
+        let (samples, to_pass_on) = peer::samples();
+        let api = Api {
+            engine,
+            hubs,
+            instances,
+            samples,
+            registry,
+            offers: OffersServiceClient::new(context.connector.channel(&config.offers)),
+            connector: context.connector.clone(),
+            tasks: context.tasks.clone(),
+            sealer: Sealer::random()?,
+            epoch: Arc::from(store.epoch().to_string()),
+        };
+        run_loop(
+            &context,
+            "pass on samples",
+            peer::pass_on(api.clone(), to_pass_on),
+        );
+        let mut records = listing.records.iter();
+        let keys = records.find(|record| *record.key == *keys::CREDENTIAL_KEYS);
+        let keys = keys.map_or(&[][..], |record| &record.value);
+        let credentials = Credentials::new(api.engine.parts().fleet.clone(), keys);
+        let following = credentials.clone().follow(api.registry.clone(), store);
+        run_loop(&context, "credential keys", following);
+        let server = Server::new(&context)
+            .operations(&operations)
+            .methods(METHODS)
+            .verifier(Arc::new(credentials))
+            .service(ReplicasServiceServer::new(api.clone()))
+            .service(PeerServiceServer::new(Peers(api.clone())))
+            .service(AssignmentsServiceServer::new(api));
+        server.serve(listeners).await?;
+        Ok(())
+    })
 }
 
 /// The engine over what the store holds, and the hubs that tell of it.

@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use futures_util::future::BoxFuture;
 use muster_proto::types::v1::ErrorReason;
 use muster_store::{Error, Instance, Leadership, Seat, Store};
 use serde::{Deserialize, Serialize};
@@ -84,40 +85,42 @@ impl About {
 
 impl Instances {
     /// Takes a seat for this instance, which is bound to `address`, and asks to lead for as long as the
-    /// component runs.
+    /// component runs. The future is boxed, so that it is compiled once.
     ///
     /// # Errors
     /// The store cannot be used.
-    pub async fn join(
-        context: &Context,
-        store: &Store,
+    pub fn join<'a>(
+        context: &'a Context,
+        store: &'a Store,
         address: SocketAddr,
-    ) -> Result<Self, Error> {
-        let id = &context.identity.instance;
-        let started = context.clock.started().duration_since(UNIX_EPOCH);
-        let about = About {
-            address: Reached::of(context.settings.advertise.as_ref(), address).address,
-            version: context.identity.version.to_owned(),
-            started: u64::try_from(started.unwrap_or_default().as_millis()).unwrap_or(u64::MAX),
-        };
-        let value = serde_json::to_vec(&about).unwrap_or_default();
-        let seat = store.join(id, value).await?;
-        let first = match store.is_shared() {
-            true => None,
-            false => Some(store.lead(id).await?),
-        };
-        let instances = Self(Arc::new(Inner {
-            store: store.clone(),
-            seat,
-            address: about.address,
-            leading: watch::Sender::new(first),
-            connector: context.connector.clone(),
-            channels: Mutex::default(),
-        }));
-        if store.is_shared() {
-            instances.spawn(context);
-        }
-        Ok(instances)
+    ) -> BoxFuture<'a, Result<Self, Error>> {
+        Box::pin(async move {
+            let id = &context.identity.instance;
+            let started = context.clock.started().duration_since(UNIX_EPOCH);
+            let about = About {
+                address: Reached::of(context.settings.advertise.as_ref(), address).address,
+                version: context.identity.version.to_owned(),
+                started: u64::try_from(started.unwrap_or_default().as_millis()).unwrap_or(u64::MAX),
+            };
+            let value = serde_json::to_vec(&about).unwrap_or_default();
+            let seat = store.join(id, value).await?;
+            let first = match store.is_shared() {
+                true => None,
+                false => Some(store.lead(id).await?),
+            };
+            let instances = Self(Arc::new(Inner {
+                store: store.clone(),
+                seat,
+                address: about.address,
+                leading: watch::Sender::new(first),
+                connector: context.connector.clone(),
+                channels: Mutex::default(),
+            }));
+            if store.is_shared() {
+                instances.spawn(context);
+            }
+            Ok(instances)
+        })
     }
 
     fn spawn(&self, context: &Context) {

@@ -13,6 +13,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
 use muster_proto::ops::v1 as proto;
 use muster_proto::ops::v1::ops_service_server::{OpsService, OpsServiceServer};
 use muster_proto::types::v1::ErrorReason;
@@ -51,17 +52,29 @@ pub struct Operations {
 
 impl Operations {
     /// Reads from `backing` whether maintenance is on, which health shows from now on.
-    pub async fn open(context: &Context, backing: impl Backing) -> Result<Self, Unavailable> {
-        let backing: Arc<dyn Backing> = Arc::new(backing);
-        // From before the first reading, so that no change is missed.
-        let changes = backing.changes();
-        let maintenance = Maintenance::open(context, Arc::clone(&backing)).await?;
-        let follow = maintenance.clone().follow(changes);
-        context.tasks.until(Phase::Loops, "maintenance", follow);
-        Ok(Self {
-            context: context.clone(),
-            backing,
-            maintenance,
+    pub fn open(
+        context: &Context,
+        backing: impl Backing,
+    ) -> BoxFuture<'_, Result<Self, Unavailable>> {
+        Self::over(context, Arc::new(backing))
+    }
+
+    /// The future is boxed, so that it is compiled once.
+    fn over(
+        context: &Context,
+        backing: Arc<dyn Backing>,
+    ) -> BoxFuture<'_, Result<Self, Unavailable>> {
+        Box::pin(async move {
+            // From before the first reading, so that no change is missed.
+            let changes = backing.changes();
+            let maintenance = Maintenance::open(context, Arc::clone(&backing)).await?;
+            let follow = maintenance.clone().follow(changes);
+            context.tasks.until(Phase::Loops, "maintenance", follow);
+            Ok(Self {
+                context: context.clone(),
+                backing,
+                maintenance,
+            })
         })
     }
 

@@ -19,6 +19,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use futures_util::future::BoxFuture;
+use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
 use self::again::Reader;
@@ -175,7 +177,7 @@ fn start<C: Component>(settings: Settings<C>) -> anyhow::Result<ExitCode> {
         .thread_name(C::NAME)
         .enable_all()
         .build()?;
-    let (context, listeners) = runtime.block_on(prepare::<C>(&common, security))?;
+    let (context, listeners) = prepare((C::NAME, C::VERSION), &runtime, &common, security)?;
     let reader = Reader::<C>::new(&context, said, auth);
     let renewed = runtime.block_on(async { reader.start(&context, hangup) })?;
     let (address, ops) = (listeners.grpc_address(), OpsListen(side.ops_address()));
@@ -183,18 +185,21 @@ fn start<C: Component>(settings: Settings<C>) -> anyhow::Result<ExitCode> {
     let pulse = Pulse::new();
     side.start(context.clone(), pulse.clone())?;
     let component = caught(C::run(config, renewed, context.clone(), listeners));
-    let code = runtime.block_on(run(context, component, pulse));
+    let code = run(&runtime, &context, Box::pin(component), pulse);
     runtime.shutdown_timeout(BLOCKING_END);
     Ok(ExitCode::from(code))
 }
 
-/// Opens what the component is given.
-async fn prepare<C: Component>(
+/// Opens what the component of that name and version is given.
+fn prepare(
+    (name, version): (&'static str, &'static str),
+    runtime: &Runtime,
     common: &CommonArgs,
     security: Security,
 ) -> anyhow::Result<(Context, Listeners)> {
-    let listeners = Listeners::bind(common.listen, None)
-        .await
+    let _entered = runtime.enter();
+    let listeners = runtime
+        .block_on(Listeners::bind(common.listen, None))
         .with_context(|| format!("cannot listen on {}", common.listen))?;
     let Security {
         tls,
@@ -207,7 +212,7 @@ async fn prepare<C: Component>(
         ..server::Settings::from(common)
     };
     settings.fit_into(limits::raise_open_files());
-    let mut context = Context::new(C::NAME, C::VERSION, settings);
+    let mut context = Context::new(name, version, settings);
     context.shutdown.set_budget(common.shutdown_timeout);
     let telemetry = Telemetry::start(&context.identity, common.log, &common.log_filter)?;
     telemetry.attach(&context);
@@ -218,29 +223,27 @@ async fn prepare<C: Component>(
     Ok((context, listeners))
 }
 
+/// A component that runs, until it ends or panics.
+type Running = BoxFuture<'static, Result<anyhow::Result<()>, Panicked>>;
+
 /// Runs the component to the end of its shutdown, and gives the exit code.
-async fn run(
-    context: Context,
-    component: impl Future<Output = Result<anyhow::Result<()>, Panicked>> + Send + 'static,
-    pulse: Pulse,
-) -> u8 {
+fn run(runtime: &Runtime, context: &Context, component: Running, pulse: Pulse) -> u8 {
     let shutdown = context.shutdown.clone();
-    let beating = task::spawn(pulse.beat());
-    // On a task of its own, so that it runs on the runtime's threads and not on this one.
-    let component = task::spawn(end_with(shutdown.clone(), component));
-    let report = shutdown.finished().await;
-    if timeout(COMPONENT_END, component).await.is_err() {
-        tracing::warn!("the component has not returned");
-    }
-    beating.abort();
-    report.exit_code
+    runtime.block_on(async move {
+        let beating = task::spawn(pulse.beat());
+        // On a task of its own, so that it runs on the runtime's threads and not on this one.
+        let component = task::spawn(end_with(shutdown.clone(), component));
+        let report = shutdown.finished().await;
+        if timeout(COMPONENT_END, component).await.is_err() {
+            tracing::warn!("the component has not returned");
+        }
+        beating.abort();
+        report.exit_code
+    })
 }
 
 /// Begins the shutdown when the component ends, unless that was because it has begun.
-async fn end_with(
-    shutdown: Shutdown,
-    component: impl Future<Output = Result<anyhow::Result<()>, Panicked>>,
-) {
+async fn end_with(shutdown: Shutdown, component: Running) {
     let cause = match component.await {
         Ok(Ok(())) => "ended without being asked to".to_owned(),
         Ok(Err(error)) => format!("{error:#}"),

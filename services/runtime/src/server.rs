@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -161,49 +162,53 @@ impl Server {
 
     /// Serves on `listeners` until shutdown has stopped it. Marks the component as started as soon
     /// as connections are accepted.
-    pub async fn serve(mut self, listeners: Listeners) -> Result<(), Error> {
-        // Both of what was added so far, which is all but reflection itself.
-        let (v1, v1alpha) = (
-            reflection::v1(&self.names),
-            reflection::v1alpha(&self.names),
-        );
-        self.add(v1);
-        self.add(v1alpha);
-        let context = self.context.clone();
-        // The first server of a component is the one that its address is of.
-        let _ = context.bound.set(listeners.grpc_address());
-        let access = Arc::new(self.access.clone());
-        let serving = Arc::new(self.assemble(Arc::clone(&access))?);
-        let peers = Arc::clone(&serving.peers);
-        context
-            .tasks
-            .until(Phase::Loops, "callers", peers.follow(access));
-        add_shutdown_steps(&context, &serving);
-        if let Some(ops) = listeners.ops {
-            let pulse = Pulse::new();
-            task::spawn(ops::serve(context.clone(), ops, pulse.clone()));
-            context.tasks.until(Phase::Loops, "pulse", pulse.beat());
-        }
-        if let Some(tls) = context.settings.tls.clone() {
-            let check = context.health.check("certificates", Tier::Auxiliary);
+    ///
+    /// The future is boxed, so that what it runs is compiled with this crate, and not once more in each component.
+    pub fn serve(mut self, listeners: Listeners) -> BoxFuture<'static, Result<(), Error>> {
+        Box::pin(async move {
+            // Both of what was added so far, which is all but reflection itself.
+            let (v1, v1alpha) = (
+                reflection::v1(&self.names),
+                reflection::v1alpha(&self.names),
+            );
+            self.add(v1);
+            self.add(v1alpha);
+            let context = self.context.clone();
+            // The first server of a component is the one that its address is of.
+            let _ = context.bound.set(listeners.grpc_address());
+            let access = Arc::new(self.access.clone());
+            let serving = Arc::new(self.assemble(Arc::clone(&access))?);
+            let peers = Arc::clone(&serving.peers);
             context
                 .tasks
-                .until(Phase::Loops, "certificates", tls.follow(check));
-        }
-        context.health.started();
-        let served = async {
-            accept(&serving, listeners.grpc).await;
-            serving.connections.close();
-            serving.connections.wait().await;
-        };
-        let mut served = std::pin::pin!(served);
-        tokio::select! {
-            () = served.as_mut() => return Ok(()),
-            // The step that drains was cut short or skipped, or was over before the last connection came.
-            () = context.shutdown.reached(Phase::Loops) => serving.ends.cut(),
-        }
-        served.await;
-        Ok(())
+                .until(Phase::Loops, "callers", peers.follow(access));
+            add_shutdown_steps(&context, &serving);
+            if let Some(ops) = listeners.ops {
+                let pulse = Pulse::new();
+                task::spawn(ops::serve(context.clone(), ops, pulse.clone()));
+                context.tasks.until(Phase::Loops, "pulse", pulse.beat());
+            }
+            if let Some(tls) = context.settings.tls.clone() {
+                let check = context.health.check("certificates", Tier::Auxiliary);
+                context
+                    .tasks
+                    .until(Phase::Loops, "certificates", tls.follow(check));
+            }
+            context.health.started();
+            let served = async {
+                accept(&serving, listeners.grpc).await;
+                serving.connections.close();
+                serving.connections.wait().await;
+            };
+            let mut served = std::pin::pin!(served);
+            tokio::select! {
+                () = served.as_mut() => return Ok(()),
+                // The step that drains was cut short or skipped, or was over before the last connection came.
+                () = context.shutdown.reached(Phase::Loops) => serving.ends.cut(),
+            }
+            served.await;
+            Ok(())
+        })
     }
 
     fn assemble(self, access: Arc<Access>) -> Result<Serving, Error> {

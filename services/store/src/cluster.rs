@@ -13,11 +13,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 
 use crate::record::Record;
 use crate::transaction::Condition;
 
 pub use memory::{Link, MemoryCluster};
+
+/// What is asked of a cluster. Boxed, so that how it is asked is compiled with this crate, and not once more in
+/// each that opens a store.
+type Call<'a, T> = BoxFuture<'a, Result<T, Fault>>;
 
 /// A lease's id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -107,76 +112,92 @@ impl Cluster {
     }
 
     /// All records, and the revision that they are of: where there is a store, one that every instance comes to.
-    pub(crate) async fn list(&self) -> Result<(Vec<Record>, u64), Fault> {
-        match self {
-            Self::Memory(memory) => memory.list().await,
-            #[cfg(feature = "etcd")]
-            Self::Etcd(etcd) => etcd.list().await,
-        }
+    pub(crate) fn list(&self) -> Call<'_, (Vec<Record>, u64)> {
+        Box::pin(async move {
+            match self {
+                Self::Memory(memory) => memory.list().await,
+                #[cfg(feature = "etcd")]
+                Self::Etcd(etcd) => etcd.list().await,
+            }
+        })
     }
 
     /// Judges and does it.
-    pub(crate) async fn commit(&self, request: Request) -> Result<Answer, Fault> {
-        match self {
-            Self::Memory(memory) => memory.commit(request).await,
-            #[cfg(feature = "etcd")]
-            Self::Etcd(etcd) => etcd.commit(request).await,
-        }
+    pub(crate) fn commit(&self, request: Request) -> Call<'_, Answer> {
+        Box::pin(async move {
+            match self {
+                Self::Memory(memory) => memory.commit(request).await,
+                #[cfg(feature = "etcd")]
+                Self::Etcd(etcd) => etcd.commit(request).await,
+            }
+        })
     }
 
     /// What changes after a revision.
-    pub(crate) async fn watch(&self, after: u64) -> Result<Stream, Fault> {
-        match self {
-            Self::Memory(memory) => Ok(Stream::Memory(memory.watch(after).await?)),
-            #[cfg(feature = "etcd")]
-            Self::Etcd(etcd) => Ok(Stream::Etcd(etcd.watch(after).await?)),
-        }
+    pub(crate) fn watch(&self, after: u64) -> Call<'_, Stream> {
+        Box::pin(async move {
+            match self {
+                Self::Memory(memory) => Ok(Stream::Memory(memory.watch(after).await?)),
+                #[cfg(feature = "etcd")]
+                Self::Etcd(etcd) => Ok(Stream::Etcd(etcd.watch(after).await?)),
+            }
+        })
     }
 
     /// Makes sure that a watch says before long how far it is, also where nothing else happens.
-    pub(crate) async fn mark(&self) -> Result<(), Fault> {
-        match self {
-            // Its answers to being asked say so.
-            Self::Memory(_) => Ok(()),
-            #[cfg(feature = "etcd")]
-            Self::Etcd(etcd) => etcd.mark().await,
-        }
+    pub(crate) fn mark(&self) -> Call<'_, ()> {
+        Box::pin(async move {
+            match self {
+                // Its answers to being asked say so.
+                Self::Memory(_) => Ok(()),
+                #[cfg(feature = "etcd")]
+                Self::Etcd(etcd) => etcd.mark().await,
+            }
+        })
     }
 
     /// A new lease that ends when it is not renewed for `ttl`.
-    pub(crate) async fn grant(&self, ttl: Duration) -> Result<LeaseId, Fault> {
-        match self {
-            Self::Memory(memory) => memory.grant(ttl).await,
-            #[cfg(feature = "etcd")]
-            Self::Etcd(etcd) => etcd.grant(ttl).await,
-        }
+    pub(crate) fn grant(&self, ttl: Duration) -> Call<'_, LeaseId> {
+        Box::pin(async move {
+            match self {
+                Self::Memory(memory) => memory.grant(ttl).await,
+                #[cfg(feature = "etcd")]
+                Self::Etcd(etcd) => etcd.grant(ttl).await,
+            }
+        })
     }
 
     /// Renews a lease.
-    pub(crate) async fn keep_alive(&self, lease: LeaseId) -> Result<(), Fault> {
-        match self {
-            Self::Memory(memory) => memory.keep_alive(lease).await,
-            #[cfg(feature = "etcd")]
-            Self::Etcd(etcd) => etcd.keep_alive(lease).await,
-        }
+    pub(crate) fn keep_alive(&self, lease: LeaseId) -> Call<'_, ()> {
+        Box::pin(async move {
+            match self {
+                Self::Memory(memory) => memory.keep_alive(lease).await,
+                #[cfg(feature = "etcd")]
+                Self::Etcd(etcd) => etcd.keep_alive(lease).await,
+            }
+        })
     }
 
     /// Ends a lease, and what goes with it.
-    pub(crate) async fn revoke(&self, lease: LeaseId) -> Result<(), Fault> {
-        match self {
-            Self::Memory(memory) => memory.revoke(lease).await,
-            #[cfg(feature = "etcd")]
-            Self::Etcd(etcd) => etcd.revoke(lease).await,
-        }
+    pub(crate) fn revoke(&self, lease: LeaseId) -> Call<'_, ()> {
+        Box::pin(async move {
+            match self {
+                Self::Memory(memory) => memory.revoke(lease).await,
+                #[cfg(feature = "etcd")]
+                Self::Etcd(etcd) => etcd.revoke(lease).await,
+            }
+        })
     }
 
     /// Forgets the history up to a revision.
-    pub(crate) async fn compact(&self, revision: u64) -> Result<(), Fault> {
-        match self {
-            Self::Memory(memory) => memory.compact(revision).await,
-            #[cfg(feature = "etcd")]
-            Self::Etcd(etcd) => etcd.compact(revision).await,
-        }
+    pub(crate) fn compact(&self, revision: u64) -> Call<'_, ()> {
+        Box::pin(async move {
+            match self {
+                Self::Memory(memory) => memory.compact(revision).await,
+                #[cfg(feature = "etcd")]
+                Self::Etcd(etcd) => etcd.compact(revision).await,
+            }
+        })
     }
 }
 
@@ -190,24 +211,28 @@ pub(crate) enum Stream {
 
 impl Stream {
     /// What comes next. Dropping the future loses nothing.
-    pub(crate) async fn next(&mut self) -> Result<Told, Fault> {
-        match self {
-            Self::Memory(stream) => stream.next().await,
-            #[cfg(feature = "etcd")]
-            Self::Etcd(stream) => stream.next().await,
-        }
+    pub(crate) fn next(&mut self) -> Call<'_, Told> {
+        Box::pin(async move {
+            match self {
+                Self::Memory(stream) => stream.next().await,
+                #[cfg(feature = "etcd")]
+                Self::Etcd(stream) => stream.next().await,
+            }
+        })
     }
 
     /// Asks to be told how far the watch is.
-    pub(crate) async fn ask(&mut self) -> Result<(), Fault> {
-        match self {
-            Self::Memory(stream) => {
-                stream.ask();
-                Ok(())
+    pub(crate) fn ask(&mut self) -> Call<'_, ()> {
+        Box::pin(async move {
+            match self {
+                Self::Memory(stream) => {
+                    stream.ask();
+                    Ok(())
+                }
+                #[cfg(feature = "etcd")]
+                Self::Etcd(stream) => stream.ask().await,
             }
-            #[cfg(feature = "etcd")]
-            Self::Etcd(stream) => stream.ask().await,
-        }
+        })
     }
 
     /// It was asked, and says nothing: the next one is to be of another member.

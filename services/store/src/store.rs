@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 
 use crate::backup::Backup;
 #[cfg(feature = "etcd")]
@@ -47,21 +48,26 @@ enum Backend {
 impl Store {
     /// Opens the store that a user chose.
     ///
+    /// The future is boxed, so that what it runs is compiled with this crate, and not once more in each program.
+    ///
     /// # Errors
     /// See [`OpenError`].
-    pub async fn open(spec: &Spec, options: Options) -> Result<Self, OpenError> {
-        match spec {
-            Spec::Memory => Ok(Self::memory_with(options)),
-            Spec::Embedded(path) => {
-                let path = path.clone();
-                let opening = tokio::task::spawn_blocking(move || Self::embedded(path, options));
-                match opening.await {
-                    Ok(opened) => opened,
-                    Err(error) => std::panic::resume_unwind(error.into_panic()),
+    pub fn open(spec: &Spec, options: Options) -> BoxFuture<'_, Result<Self, OpenError>> {
+        Box::pin(async move {
+            match spec {
+                Spec::Memory => Ok(Self::memory_with(options)),
+                Spec::Embedded(path) => {
+                    let path = path.clone();
+                    let opening =
+                        tokio::task::spawn_blocking(move || Self::embedded(path, options));
+                    match opening.await {
+                        Ok(opened) => opened,
+                        Err(error) => std::panic::resume_unwind(error.into_panic()),
+                    }
                 }
+                Spec::Etcd(address) => Self::etcd(address, options).await,
             }
-            Spec::Etcd(address) => Self::etcd(address, options).await,
-        }
+        })
     }
 
     /// Opens what is on an etcd, at what stands after `etcd:` in the words of [`Spec`], as one instance of several.

@@ -36,5 +36,5 @@ pub mod supervisor;
 mod terminate;
 mod view;
 
-pub use program::Program;
+pub use program::{Program, main};
 pub use serve::serve;

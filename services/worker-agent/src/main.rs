@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use worker_agent::{Program, supervisor};
+use worker_agent::supervisor;
 
 fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1);
@@ -12,5 +12,5 @@ fn main() -> ExitCode {
     {
         return supervisor::main(args);
     }
-    muster_runtime::process::main::<Program>()
+    worker_agent::main()
 }

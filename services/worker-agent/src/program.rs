@@ -1,8 +1,10 @@
 //! The agent as a program of its own.
 
+use std::process::ExitCode;
+
 use muster_runtime::args::CommonArgs;
 use muster_runtime::context::Context;
-use muster_runtime::process::{Component, NoFile, Renewed};
+use muster_runtime::process::{self, Component, NoFile, Renewed};
 use muster_runtime::server::Listeners;
 
 use crate::config::{Args, Config};
@@ -36,4 +38,10 @@ impl Component for Program {
     ) -> anyhow::Result<()> {
         serve(config, context, listeners).await
     }
+}
+
+/// The whole of the program's `main`, compiled with this crate, and not once more in each program.
+#[must_use]
+pub fn main() -> ExitCode {
+    process::main::<Program>()
 }

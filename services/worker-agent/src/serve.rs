@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use futures_util::future::BoxFuture;
 use muster_proto::agents::v1::agents_service_server::AgentsServiceServer;
 use muster_proto::replicas::v1::assignments_service_client::AssignmentsServiceClient;
 use muster_proto::workers::v1::workers_service_client::WorkersServiceClient;
@@ -43,65 +44,73 @@ const IDEMPOTENT: [&str; 4] = [
 
 /// Serves until shutdown: finds again what runs, registers, and runs what is assigned. Several
 /// agents may live in one process, each with a folder and listeners of its own.
-pub async fn serve(config: Config, context: Context, listeners: Listeners) -> anyhow::Result<()> {
-    let data = DataDir::open(&config.data, &config.name).context("the data directory")?;
-    keep_name(&data, &config.name).context("the data directory")?;
-    // What runs here needs an agent also on a disk that takes nothing.
-    if let Err(error) = context.keep_reports(data.path()) {
-        tracing::warn!(%error, "how this run ends will not be told to the next");
-    }
-    let (data, config) = (Arc::new(data), Arc::new(config));
-    let reached = Reached::of(
-        context.settings.advertise.as_ref(),
-        listeners.grpc_address(),
-    );
-    let measures = Measures::new(&context.metrics);
-    let groups = Groups::open(&config.cgroup_parent, &config.name, &data);
-    let (lookout, looks) = Lookout::open(&config).await;
-    let host = &reached.host;
-    let agent = Agent::open(&config, &context, &data, &groups, host, &measures, looks)
-        .await
-        .context("the data directory")?;
-    let gpus = lookout.iter().flat_map(Lookout::gpus).cloned().collect();
-    let nvidia = Nvidia::new(&config.nvidia_library);
-    let shared = Shared {
-        standing: Standing::new(inventory::read(&config, gpus)),
-        view: agent.view(),
-        inbox: agent.inbox(),
-        measures,
-        config,
-        context,
-        data,
-        groups,
-    };
-    let context = &shared.context;
-    context.tasks.critical("agent", agent.run());
-    if let Some(lookout) = lookout {
-        let check = context.health.check("accelerators", Tier::Auxiliary);
-        let looking = lookout.run(shared.clone(), nvidia.clone(), check);
-        context.tasks.critical("accelerators", looking);
-    }
-    let sampler = Sampler {
-        shared: shared.clone(),
-        gpus: Gpus::new(nvidia),
-    };
-    context.tasks.critical("samples", sampler.run());
-    let janitor = Janitor {
-        shared: shared.clone(),
-    };
-    context.tasks.critical("janitor", janitor.run());
-    talk(&shared, reached).context("the credential")?;
-    let operations = Operations::open(context, File::in_folder(shared.data.path())).await?;
-    Server::new(context)
-        .operations(&operations)
-        .methods(METHODS)
-        .service(AgentsServiceServer::new(Agents {
+///
+/// The future is boxed, so that what it runs is compiled with this crate, and not once more in each program.
+pub fn serve(
+    config: Config,
+    context: Context,
+    listeners: Listeners,
+) -> BoxFuture<'static, anyhow::Result<()>> {
+    Box::pin(async move {
+        let data = DataDir::open(&config.data, &config.name).context("the data directory")?;
+        keep_name(&data, &config.name).context("the data directory")?;
+        // What runs here needs an agent also on a disk that takes nothing.
+        if let Err(error) = context.keep_reports(data.path()) {
+            tracing::warn!(%error, "how this run ends will not be told to the next");
+        }
+        let (data, config) = (Arc::new(data), Arc::new(config));
+        let reached = Reached::of(
+            context.settings.advertise.as_ref(),
+            listeners.grpc_address(),
+        );
+        let measures = Measures::new(&context.metrics);
+        let groups = Groups::open(&config.cgroup_parent, &config.name, &data);
+        let (lookout, looks) = Lookout::open(&config).await;
+        let host = &reached.host;
+        let agent = Agent::open(&config, &context, &data, &groups, host, &measures, looks)
+            .await
+            .context("the data directory")?;
+        let gpus = lookout.iter().flat_map(Lookout::gpus).cloned().collect();
+        let nvidia = Nvidia::new(&config.nvidia_library);
+        let shared = Shared {
+            standing: Standing::new(inventory::read(&config, gpus)),
+            view: agent.view(),
+            inbox: agent.inbox(),
+            measures,
+            config,
+            context,
+            data,
+            groups,
+        };
+        let context = &shared.context;
+        context.tasks.critical("agent", agent.run());
+        if let Some(lookout) = lookout {
+            let check = context.health.check("accelerators", Tier::Auxiliary);
+            let looking = lookout.run(shared.clone(), nvidia.clone(), check);
+            context.tasks.critical("accelerators", looking);
+        }
+        let sampler = Sampler {
             shared: shared.clone(),
-        }))
-        .serve(listeners)
-        .await?;
-    shared.groups.close(shared.data).await;
-    Ok(())
+            gpus: Gpus::new(nvidia),
+        };
+        context.tasks.critical("samples", sampler.run());
+        let janitor = Janitor {
+            shared: shared.clone(),
+        };
+        context.tasks.critical("janitor", janitor.run());
+        talk(&shared, reached).context("the credential")?;
+        let operations = Operations::open(context, File::in_folder(shared.data.path())).await?;
+        Server::new(context)
+            .operations(&operations)
+            .methods(METHODS)
+            .service(AgentsServiceServer::new(Agents {
+                shared: shared.clone(),
+            }))
+            .serve(listeners)
+            .await?;
+        shared.groups.close(shared.data).await;
+        Ok(())
+    })
 }
 
 /// Starts the loops that talk to the registry and the manager.

@@ -3,17 +3,19 @@
 //! [`serve`] is the whole component as a function of its settings, its surroundings, its store and its
 //! listeners. `domain` decides, `registry` makes decisions durable and shows them, `grpc` speaks.
 
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use futures_util::future::BoxFuture;
 use muster_proto::workers::v1::peer_service_server::PeerServiceServer;
 use muster_proto::workers::v1::workers_service_server::WorkersServiceServer;
 use muster_runtime::args::CommonArgs;
 use muster_runtime::context::Context;
 use muster_runtime::instances::Instances;
 use muster_runtime::operations::{Operations, StoreBacking};
-use muster_runtime::process::{Component, NoFile, Renewed};
+use muster_runtime::process::{self, Component, NoFile, Renewed};
 use muster_runtime::server::{Listeners, Server};
 use muster_runtime::shutdown::Phase;
 use muster_store::{HistoryLimits, Options, Spec, Store};
@@ -56,32 +58,36 @@ pub fn store_options(spec: &Spec, config: &Config) -> Options {
 /// Serves until shutdown. The store stays open: whoever opened it closes it, in a step of
 /// [`Phase::Store`] or later.
 ///
+/// The future is boxed, so that what it runs is compiled with this crate, and not once more in each program.
+///
 /// # Errors
 /// The store cannot be read, or the server cannot be put together.
-pub async fn serve(
+pub fn serve(
     config: Config,
     context: Context,
     store: Store,
     listeners: Listeners,
-) -> anyhow::Result<()> {
-    context.fail_when("store", store.failed());
-    let instances = Instances::join(&context, &store, listeners.grpc_address())
-        .await
-        .context("cannot take its place among the instances on the store")?;
-    let backing = StoreBacking::of(&instances, &context);
-    let operations = Operations::open(&context, backing).await?;
-    let registry = Registry::start(config, &context, instances)
-        .await
-        .context("cannot start")?;
-    Server::new(&context)
-        .operations(&operations)
-        .methods(METHODS)
-        .verifier(Arc::new(AgentVerifier(registry.clone())))
-        .service(WorkersServiceServer::new(Workers(registry.clone())))
-        .service(PeerServiceServer::new(Peers(registry)))
-        .serve(listeners)
-        .await?;
-    Ok(())
+) -> BoxFuture<'static, anyhow::Result<()>> {
+    Box::pin(async move {
+        context.fail_when("store", store.failed());
+        let instances = Instances::join(&context, &store, listeners.grpc_address())
+            .await
+            .context("cannot take its place among the instances on the store")?;
+        let backing = StoreBacking::of(&instances, &context);
+        let operations = Operations::open(&context, backing).await?;
+        let registry = Registry::start(config, &context, instances)
+            .await
+            .context("cannot start")?;
+        Server::new(&context)
+            .operations(&operations)
+            .methods(METHODS)
+            .verifier(Arc::new(AgentVerifier(registry.clone())))
+            .service(WorkersServiceServer::new(Workers(registry.clone())))
+            .service(PeerServiceServer::new(Peers(registry)))
+            .serve(listeners)
+            .await?;
+        Ok(())
+    })
 }
 
 /// The worker-registry as a program.
@@ -130,4 +136,10 @@ impl Component for WorkerRegistry {
         );
         serve(config, context, store, listeners).await
     }
+}
+
+/// The whole of the program's `main`, compiled with this crate, and not once more in each program.
+#[must_use]
+pub fn main() -> ExitCode {
+    process::main::<WorkerRegistry>()
 }

@@ -1,7 +1,5 @@
 //! The program.
 
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    muster_runtime::process::main::<worker_registry::WorkerRegistry>()
+fn main() -> std::process::ExitCode {
+    worker_registry::main()
 }

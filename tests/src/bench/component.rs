@@ -88,10 +88,10 @@ impl Component {
         match self {
             Self::Bare => bare::main(),
             Self::Empty => process::main::<Empty>(),
-            Self::Gateway => process::main::<offers_gateway::Gateway>(),
-            Self::Registry => process::main::<worker_registry::WorkerRegistry>(),
-            Self::Manager => process::main::<replica_manager::ReplicaManager>(),
-            Self::Agent => process::main::<worker_agent::Program>(),
+            Self::Gateway => offers_gateway::main(),
+            Self::Registry => worker_registry::main(),
+            Self::Manager => replica_manager::main(),
+            Self::Agent => worker_agent::main(),
         }
     }
 }
