@@ -8,7 +8,11 @@
 //! that it needs: nothing here is global, so the same code runs as a process, beside others in one
 //! process, and in a test on port 0.
 //!
+//! That function gives a boxed future, and `main` is not generic, so that the component is compiled with its
+//! library, and not once more with each program that it is in.
+//!
 //! ```no_run
+//! use futures_util::future::BoxFuture;
 //! use muster_runtime::args::CommonArgs;
 //! use muster_runtime::context::Context;
 //! use muster_runtime::process::{self, Component, NoArgs, NoFile, Renewed};
@@ -16,20 +20,26 @@
 //! use muster_runtime::shutdown::Phase;
 //!
 //! /// Serves until shutdown. Tests call it with `Context::for_tests` and `Listeners::loopback`.
-//! pub async fn serve(config: Config, context: Context, listeners: Listeners) -> anyhow::Result<()> {
-//!     let stop = context.shutdown.reached(Phase::Loops);
-//!     context.tasks.critical("refresh", async move {
-//!         tokio::select! {
-//!             () = stop => {}
-//!             () = refresh_for_ever(config.every) => {}
-//!         }
-//!     });
-//!     Server::new(&context)
-//!         // .methods(METHODS)                      who may call what
-//!         // .service(ThingsServiceServer::new(..)) any generated tonic server
-//!         .serve(listeners)
-//!         .await?;
-//!     Ok(())
+//! pub fn serve(
+//!     config: Config,
+//!     context: Context,
+//!     listeners: Listeners,
+//! ) -> BoxFuture<'static, anyhow::Result<()>> {
+//!     Box::pin(async move {
+//!         let stop = context.shutdown.reached(Phase::Loops);
+//!         context.tasks.critical("refresh", async move {
+//!             tokio::select! {
+//!                 () = stop => {}
+//!                 () = refresh_for_ever(config.every) => {}
+//!             }
+//!         });
+//!         Server::new(&context)
+//!             // .methods(METHODS)                      who may call what
+//!             // .service(ThingsServiceServer::new(..)) any generated tonic server
+//!             .serve(listeners)
+//!             .await?;
+//!         Ok(())
+//!     })
 //! }
 //!
 //! /// The checked settings.
@@ -65,11 +75,11 @@
 //!     }
 //! }
 //!
-//! # async fn refresh_for_ever(_: std::time::Duration) {}
-//! // main.rs, whole:
-//! fn main() -> std::process::ExitCode {
+//! /// All that `main.rs` calls.
+//! pub fn main() -> std::process::ExitCode {
 //!     process::main::<Sample>()
 //! }
+//! # async fn refresh_for_ever(_: std::time::Duration) {}
 //! ```
 //!
 //! In a test:

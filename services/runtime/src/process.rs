@@ -185,7 +185,7 @@ fn start<C: Component>(settings: Settings<C>) -> anyhow::Result<ExitCode> {
     let pulse = Pulse::new();
     side.start(context.clone(), pulse.clone())?;
     let component = caught(C::run(config, renewed, context.clone(), listeners));
-    let code = run(&runtime, &context, Box::pin(component), pulse);
+    let code = run(&runtime, context, Box::pin(component), pulse);
     runtime.shutdown_timeout(BLOCKING_END);
     Ok(ExitCode::from(code))
 }
@@ -227,8 +227,8 @@ fn prepare(
 type Running = BoxFuture<'static, Result<anyhow::Result<()>, Panicked>>;
 
 /// Runs the component to the end of its shutdown, and gives the exit code.
-fn run(runtime: &Runtime, context: &Context, component: Running, pulse: Pulse) -> u8 {
-    let shutdown = context.shutdown.clone();
+fn run(runtime: &Runtime, context: Context, component: Running, pulse: Pulse) -> u8 {
+    let shutdown = context.shutdown;
     runtime.block_on(async move {
         let beating = task::spawn(pulse.beat());
         // On a task of its own, so that it runs on the runtime's threads and not on this one.
