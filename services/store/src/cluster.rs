@@ -113,24 +113,20 @@ impl Cluster {
 
     /// All records, and the revision that they are of: where there is a store, one that every instance comes to.
     pub(crate) fn list(&self) -> Call<'_, (Vec<Record>, u64)> {
-        Box::pin(async move {
-            match self {
-                Self::Memory(memory) => memory.list().await,
-                #[cfg(feature = "etcd")]
-                Self::Etcd(etcd) => etcd.list().await,
-            }
-        })
+        match self {
+            Self::Memory(memory) => Box::pin(memory.list()),
+            #[cfg(feature = "etcd")]
+            Self::Etcd(etcd) => Box::pin(etcd.list()),
+        }
     }
 
     /// Judges and does it.
     pub(crate) fn commit(&self, request: Request) -> Call<'_, Answer> {
-        Box::pin(async move {
-            match self {
-                Self::Memory(memory) => memory.commit(request).await,
-                #[cfg(feature = "etcd")]
-                Self::Etcd(etcd) => etcd.commit(request).await,
-            }
-        })
+        match self {
+            Self::Memory(memory) => Box::pin(memory.commit(request)),
+            #[cfg(feature = "etcd")]
+            Self::Etcd(etcd) => Box::pin(etcd.commit(request)),
+        }
     }
 
     /// What changes after a revision.
@@ -158,46 +154,38 @@ impl Cluster {
 
     /// A new lease that ends when it is not renewed for `ttl`.
     pub(crate) fn grant(&self, ttl: Duration) -> Call<'_, LeaseId> {
-        Box::pin(async move {
-            match self {
-                Self::Memory(memory) => memory.grant(ttl).await,
-                #[cfg(feature = "etcd")]
-                Self::Etcd(etcd) => etcd.grant(ttl).await,
-            }
-        })
+        match self {
+            Self::Memory(memory) => Box::pin(memory.grant(ttl)),
+            #[cfg(feature = "etcd")]
+            Self::Etcd(etcd) => Box::pin(etcd.grant(ttl)),
+        }
     }
 
     /// Renews a lease.
     pub(crate) fn keep_alive(&self, lease: LeaseId) -> Call<'_, ()> {
-        Box::pin(async move {
-            match self {
-                Self::Memory(memory) => memory.keep_alive(lease).await,
-                #[cfg(feature = "etcd")]
-                Self::Etcd(etcd) => etcd.keep_alive(lease).await,
-            }
-        })
+        match self {
+            Self::Memory(memory) => Box::pin(memory.keep_alive(lease)),
+            #[cfg(feature = "etcd")]
+            Self::Etcd(etcd) => Box::pin(etcd.keep_alive(lease)),
+        }
     }
 
     /// Ends a lease, and what goes with it.
     pub(crate) fn revoke(&self, lease: LeaseId) -> Call<'_, ()> {
-        Box::pin(async move {
-            match self {
-                Self::Memory(memory) => memory.revoke(lease).await,
-                #[cfg(feature = "etcd")]
-                Self::Etcd(etcd) => etcd.revoke(lease).await,
-            }
-        })
+        match self {
+            Self::Memory(memory) => Box::pin(memory.revoke(lease)),
+            #[cfg(feature = "etcd")]
+            Self::Etcd(etcd) => Box::pin(etcd.revoke(lease)),
+        }
     }
 
     /// Forgets the history up to a revision.
     pub(crate) fn compact(&self, revision: u64) -> Call<'_, ()> {
-        Box::pin(async move {
-            match self {
-                Self::Memory(memory) => memory.compact(revision).await,
-                #[cfg(feature = "etcd")]
-                Self::Etcd(etcd) => etcd.compact(revision).await,
-            }
-        })
+        match self {
+            Self::Memory(memory) => Box::pin(memory.compact(revision)),
+            #[cfg(feature = "etcd")]
+            Self::Etcd(etcd) => Box::pin(etcd.compact(revision)),
+        }
     }
 }
 
@@ -212,13 +200,11 @@ pub(crate) enum Stream {
 impl Stream {
     /// What comes next. Dropping the future loses nothing.
     pub(crate) fn next(&mut self) -> Call<'_, Told> {
-        Box::pin(async move {
-            match self {
-                Self::Memory(stream) => stream.next().await,
-                #[cfg(feature = "etcd")]
-                Self::Etcd(stream) => stream.next().await,
-            }
-        })
+        match self {
+            Self::Memory(stream) => Box::pin(stream.next()),
+            #[cfg(feature = "etcd")]
+            Self::Etcd(stream) => Box::pin(stream.next()),
+        }
     }
 
     /// Asks to be told how far the watch is.
