@@ -558,8 +558,8 @@ async fn what_a_replica_uses_is_measured_and_its_metric_scraped() {
         ..Default::default()
     });
     fleet.assign(scaled);
+    fleet.until_phase("use.0.1", AttemptPhase::Starting).await;
     until("it runs", || runs("use.0.1")).await;
-    assert_eq!(fleet.phase("use.0.1"), AttemptPhase::Starting);
     serve_metrics(&fleet, port).await;
     let ready = fleet.until_phase("use.0.1", AttemptPhase::Ready).await;
     assert_eq!(ready.addresses[0].address, format!("127.0.0.1:{port}"));
