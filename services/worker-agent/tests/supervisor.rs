@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -250,6 +250,25 @@ fn a_supervisor_that_is_told_to_end_has_its_grace_too() {
         assert_eq!(attempt.output(), ["up", "bye"]);
         attempt.assert_nothing_runs();
     }
+}
+
+#[test]
+fn what_no_agent_can_know_of_is_ended() {
+    let mut attempt = Attempt::start("echo up; exec sleep 100");
+    until("it is up", || attempt.output() == ["up"]);
+    let mut wake = attempt.dir.wake_end().unwrap();
+    // A disk that is away for a while, or a folder that is put elsewhere, is no reason.
+    let elsewhere = attempt._folder.path().join("elsewhere");
+    std::fs::rename(attempt.dir.path(), &elsewhere).unwrap();
+    wake.write_all(&[1]).unwrap();
+    pause(300);
+    attempt.launched();
+    let process = AttemptDir::new(&elsewhere).running().unwrap().unwrap();
+    assert!(runs(Pid::from_raw(process.process.unwrap()).unwrap()));
+    std::fs::remove_dir_all(&elsewhere).unwrap();
+    wake.write_all(&[1]).unwrap();
+    assert!(attempt.supervisor.wait().unwrap().success());
+    attempt.assert_nothing_runs();
 }
 
 #[test]

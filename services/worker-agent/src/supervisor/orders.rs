@@ -4,6 +4,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -32,7 +33,7 @@ const LEASE_EVERY: Duration = Duration::from_millis(500);
 pub(super) struct Orders {
     /// When it is killed, since boot.
     pub(super) stop: Option<Duration>,
-    /// When it is killed because we were told to end, since boot.
+    /// When it is killed because we were told to end, or the folder is gone, since boot.
     pub(super) interrupted: Option<Duration>,
     pub(super) lease: Option<Lease>,
 }
@@ -42,7 +43,7 @@ pub(super) struct Orders {
 pub(super) enum Why {
     Told,
     Fenced,
-    /// We were told to end: with us nobody would mind it.
+    /// We were told to end, or no agent will ever know of us: nobody would mind it.
     Interrupted,
 }
 
@@ -124,8 +125,9 @@ impl Shared {
         let _ = (&*self.changed).write(&[1]);
     }
 
+    /// Ends it by `kill_at`, unless that was said before.
     fn interrupt(&self, kill_at: Duration) {
-        self.lock().interrupted = Some(kill_at);
+        self.lock().interrupted.get_or_insert(kill_at);
         self.wake();
     }
 
@@ -165,11 +167,17 @@ pub(super) fn begin(dir: &AttemptDir, spec: &Spec) -> io::Result<(Shared, UnixSt
         changed: Arc::new(changed_end),
     };
     heed_signals(&orders, spec.stop_grace)?;
-    let wake = dir.wake_end()?;
+    let watched = Watched {
+        wake: dir.wake_end()?,
+        folder: File::open(dir.path())?,
+        dir: dir.clone(),
+        fence: spec.fence.clone(),
+        grace: spec.stop_grace,
+    };
     orders.read(dir, spec.fence.as_ref(), None);
-    let (shared, dir, fence) = (orders.clone(), dir.clone(), spec.fence.clone());
+    let shared = orders.clone();
     thread::Builder::new().stack_size(STACK).spawn(move || {
-        if let Err(error) = watch(&shared, &dir, fence.as_ref(), &wake) {
+        if let Err(error) = watch(&shared, &watched) {
             complain(&format!("no longer sees its orders: {error}"));
         }
     })?;
@@ -206,13 +214,30 @@ fn first_of(runtime: &Runtime, [mut one, mut two, mut three]: [Signal; 3]) {
     });
 }
 
+/// Where orders come from.
+struct Watched {
+    wake: File,
+    /// The folder itself, whatever becomes of its path.
+    folder: File,
+    dir: AttemptDir,
+    fence: Option<Fence>,
+    /// For an end that nobody has given another time.
+    grace: Duration,
+}
+
+impl Watched {
+    /// Whether the folder was removed, and with it all that an agent could know us by. A path that leads
+    /// nowhere is no sign of that: a disk may come back.
+    fn is_removed(&self) -> bool {
+        self.folder
+            .metadata()
+            .is_ok_and(|folder| folder.nlink() == 0)
+    }
+}
+
 /// Reads the files whenever woken, and now and then.
-fn watch(
-    shared: &Shared,
-    dir: &AttemptDir,
-    fence: Option<&Fence>,
-    mut wake: &File,
-) -> io::Result<()> {
+fn watch(shared: &Shared, watched: &Watched) -> io::Result<()> {
+    let mut wake = &watched.wake;
     loop {
         let mut fds = [PollFd::new(&wake, PollFlags::IN)];
         match poll(&mut fds, Some(&timespec(shared.get().look_every()))) {
@@ -221,7 +246,11 @@ fn watch(
         }
         let mut bytes = [0; 1024];
         let read = wake.read(&mut bytes).unwrap_or(0);
-        shared.read(dir, fence, called_stop(&bytes[..read]));
+        let called = called_stop(&bytes[..read]);
+        shared.read(&watched.dir, watched.fence.as_ref(), called);
+        if watched.is_removed() {
+            shared.interrupt(machine::since_boot().saturating_add(watched.grace));
+        }
     }
 }
 
