@@ -637,6 +637,7 @@ fn spec_of(
         command: run.command.clone(),
         env,
         working_dir,
+        accelerators: plan::accelerators(assignment),
         cgroup: None,
         log: config.log,
         stop_grace: grace,

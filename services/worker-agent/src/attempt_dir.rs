@@ -34,6 +34,9 @@ pub struct Spec {
     pub env: Vec<(String, String)>,
     /// The folder it starts in; for a container, empty is the image's own.
     pub working_dir: PathBuf,
+    /// The accelerators that it alone may run on, as far as they are real.
+    #[serde(default)]
+    pub accelerators: Vec<String>,
     /// The control group made for it; absent is none.
     pub cgroup: Option<Group>,
     /// How much of its output is kept.

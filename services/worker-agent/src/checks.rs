@@ -1,12 +1,15 @@
 //! The checks that a machine has to pass before anything is placed on it: named, timed, told to the
 //! registry, and tried again until they pass. Each says what is wrong and what to do.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use muster_proto::types::v1::Gpu;
 use muster_proto::workers::v1::workers_service_client::WorkersServiceClient;
 use muster_proto::workers::v1::{ActivateWorkerRequest, CheckStatus, WorkerCheck, WorkerState};
 use muster_runtime::connect::Channel;
@@ -16,6 +19,7 @@ use muster_runtime::shutdown::Phase;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::Request;
 
+use crate::claims::Claims;
 use crate::config::Config;
 use crate::domain::ports;
 use crate::engine::Engine;
@@ -39,6 +43,7 @@ pub(crate) struct Activation {
     pub(crate) shared: Shared,
     pub(crate) client: WorkersServiceClient<Channel>,
     pub(crate) check: Check,
+    pub(crate) claims: Arc<Mutex<Claims>>,
 }
 
 impl Activation {
@@ -54,7 +59,7 @@ impl Activation {
     async fn activate_on(&mut self) {
         loop {
             let generation = self.until_provisioning().await;
-            let checks = run_all(&self.shared).await;
+            let checks = run_all(&self.shared, &self.claims).await;
             let failed = checks
                 .iter()
                 .find(|check| check.status() == CheckStatus::Failed);
@@ -115,15 +120,15 @@ impl Activation {
 }
 
 /// Runs every check, side by side.
-async fn run_all(shared: &Shared) -> Vec<WorkerCheck> {
+async fn run_all(shared: &Shared, claims: &Arc<Mutex<Claims>>) -> Vec<WorkerCheck> {
     let Shared {
         config,
-        standing,
         context,
         groups,
         ..
     } = shared;
-    let gpus = standing.capacity().gpus.len();
+    let (capacity, used) = (shared.standing.capacity(), accelerators_in_use(shared));
+    let claims = Arc::clone(claims);
     let data = config.data.clone();
     let range = config.ports.clone();
     let now = context.clock.now();
@@ -134,9 +139,11 @@ async fn run_all(shared: &Shared) -> Vec<WorkerCheck> {
             blocking(move || check_data(&data))
         ),
         timed("clock", context, async move { check_clock(now) }),
-        timed("gpu-inventory", context, async move {
-            Ok(format!("{gpus} accelerators"))
-        }),
+        timed(
+            "gpu-inventory",
+            context,
+            blocking(move || check_accelerators(&claims, &capacity.gpus, &used))
+        ),
         timed("ports", context, blocking(move || check_ports(&range))),
         timed("supervisor", context, async {
             let said = check_supervisor(config).await;
@@ -145,6 +152,24 @@ async fn run_all(shared: &Shared) -> Vec<WorkerCheck> {
         timed("container-engine", context, check_engine(config)),
     );
     vec![checks.0, checks.1, checks.2, checks.3, checks.4, checks.5]
+}
+
+/// Those that replicas of this agent run on.
+fn accelerators_in_use(shared: &Shared) -> BTreeSet<String> {
+    let view = Arc::clone(&shared.view.borrow());
+    let running = view.attempts.values().filter(|seen| !seen.has_ended());
+    running
+        .flat_map(|seen| seen.assignment.gpu_uuids.iter().cloned())
+        .collect()
+}
+
+/// Whether nobody else offers or uses them, as far as they are real.
+fn check_accelerators(claims: &Mutex<Claims>, offered: &[Gpu], used: &BTreeSet<String>) -> Found {
+    let real = offered.iter().filter(|gpu| !gpu.simulated);
+    let real = real.map(|gpu| gpu.uuid.clone()).collect();
+    let mut claims = claims.lock().unwrap_or_else(PoisonError::into_inner);
+    claims.offer(&real, used)?;
+    Ok(format!("{} accelerators", offered.len()))
 }
 
 async fn timed(name: &str, context: &Context, check: impl Future<Output = Found>) -> WorkerCheck {

@@ -7,6 +7,7 @@ mod agent;
 pub mod attempt_dir;
 pub mod cgroup;
 mod checks;
+mod claims;
 pub mod config;
 pub mod data_dir;
 pub mod domain;

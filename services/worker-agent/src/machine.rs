@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use rustix::process::Pid;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
+pub(crate) mod claim;
 pub(crate) mod nvidia;
 pub mod usage;
 

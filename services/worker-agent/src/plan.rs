@@ -291,7 +291,6 @@ pub fn container(assignment: &Assignment, ports: &[Port], socket: &Path) -> Opti
         return None;
     };
     let protocol = |port: &Port| if port.udp { "udp" } else { "tcp" }.to_owned();
-    let real = |uuid: &&String| !uuid.starts_with(inventory::SIMULATED);
     Some(Container {
         socket: socket.to_owned(),
         name: container_name(&assignment.attempt_id),
@@ -301,10 +300,19 @@ pub fn container(assignment: &Assignment, ports: &[Port], socket: &Path) -> Opti
             .map(|port| (port.logical, port.real, protocol(port)))
             .collect(),
         mounts: run.volumes.iter().filter_map(mount).collect(),
-        gpu_uuids: assignment.gpu_uuids.iter().filter(real).cloned().collect(),
+        gpu_uuids: accelerators(assignment),
         cpu_milli: i64::from(assignment.cpu_milli),
         memory_bytes: i64::from(assignment.memory_mib) << 20,
     })
+}
+
+/// The accelerators of an assignment, as far as they are real.
+pub fn accelerators(assignment: &Assignment) -> Vec<String> {
+    let uuids = assignment.gpu_uuids.iter();
+    uuids
+        .filter(|uuid| !uuid.starts_with(inventory::SIMULATED))
+        .cloned()
+        .collect()
 }
 
 /// The name of an attempt's container.

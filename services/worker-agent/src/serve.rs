@@ -150,6 +150,7 @@ fn talk(shared: &Shared, reached: Reached) -> anyhow::Result<()> {
         shared: shared.clone(),
         client: workers.clone(),
         check: check("start-up"),
+        claims: Arc::default(),
     };
     let registry = Registry {
         shared: shared.clone(),

@@ -35,6 +35,7 @@ fn spec(folder: &Path, script: &str) -> Spec {
             ("MUSTER_ATTEMPT".into(), mark(folder)),
         ],
         working_dir: folder.to_owned(),
+        accelerators: Vec::new(),
         cgroup: None,
         log: LogLimits {
             segment_bytes: 1 << 20,
@@ -250,6 +251,31 @@ fn a_supervisor_that_is_told_to_end_has_its_grace_too() {
         assert_eq!(attempt.output(), ["up", "bye"]);
         attempt.assert_nothing_runs();
     }
+}
+
+#[test]
+fn no_two_replicas_run_on_one_accelerator() {
+    let on = |gpus: &[&str], script: &str| {
+        let me = std::process::id();
+        let gpus = gpus.iter().map(|gpu| format!("{gpu}-{me}")).collect();
+        Attempt::start_with(script, |spec| spec.accelerators = gpus)
+    };
+    let mut first = on(&["GPU-a", "GPU-b"], "echo up; exec sleep 100");
+    until("it is up", || first.output() == ["up"]);
+    let mut second = on(&["GPU-c", "GPU-b"], "echo up");
+    let exit = second.exit();
+    assert_eq!(exit.cause, ExitCause::NotStarted);
+    let used = format!("its accelerator GPU-b-{}", std::process::id());
+    assert!(exit.message.starts_with(&used), "{}", exit.message);
+    let by = format!("process {} (", first.supervisor.id());
+    assert!(exit.message.contains(&by), "{}", exit.message);
+    let folder = first.dir.path().display().to_string();
+    assert!(exit.message.contains(&folder), "{}", exit.message);
+    assert!(second.output().is_empty(), "it never ran");
+    assert_eq!(on(&["GPU-c"], "exit 0").exit().cause, ExitCause::Exited);
+    // What is killed with its supervisor gives them back too.
+    first.supervisor.kill().unwrap();
+    assert_eq!(on(&["GPU-b"], "exit 0").exit().cause, ExitCause::Exited);
 }
 
 #[test]

@@ -201,6 +201,7 @@ mod tests {
     #[test]
     fn the_drivers_cards_are_told_by_their_identifiers_and_nominal_sizes() {
         let driver = Driver::finding("HHL");
+        let uuids = driver.uuids();
         let (read, unread) = cards(look_at(&driver));
         let gpus: Vec<Gpu> = read.iter().map(Card::gpu).collect();
         let told: Vec<_> = gpus
@@ -215,8 +216,8 @@ mod tests {
             })
             .collect();
         let expected = [
-            ("GPU-00000000", "H100", 81_920, "9.0"),
-            ("GPU-00000001", "A100-80GB", 81_920, "8.0"),
+            (&*uuids[0], "H100", 81_920, "9.0"),
+            (&*uuids[1], "A100-80GB", 81_920, "8.0"),
         ];
         assert_eq!(told, expected);
         assert_eq!(unread, [""; 0], "one that is lost is not there");
@@ -238,7 +239,7 @@ mod tests {
         );
         driver.find("--H");
         let (read, unread) = cards(look_at(&driver));
-        assert_eq!((&*read[0].uuid, unread.len()), ("GPU-00000002", 0));
+        assert_eq!((&read[0].uuid, unread.len()), (&driver.uuids()[2], 0));
         driver.find("");
         assert_eq!(cards(look_at(&driver)), (vec![], vec![]));
     }
@@ -256,18 +257,19 @@ mod tests {
     #[test]
     fn use_is_told_of_what_there_was_when_the_library_was_opened_last() {
         let driver = Driver::finding("HHM");
+        let [first, second, third] = &driver.uuids();
         let nvidia = Nvidia::new(&driver.library());
         let busy = |percents: &[(&str, f64)]| -> BTreeMap<String, f64> {
             let each = percents.iter();
             each.map(|(uuid, use_)| ((*uuid).to_owned(), *use_))
                 .collect()
         };
-        let both = busy(&[("GPU-00000000", 93.0), ("GPU-00000001", 7.0)]);
+        let both = busy(&[(first, 93.0), (second, 7.0)]);
         assert_eq!(nvidia.busy(), both);
         driver.find("-HH");
         assert_eq!(nvidia.busy(), both);
         nvidia.reopen();
-        let now = busy(&[("GPU-00000001", 7.0), ("GPU-00000002", 7.0)]);
+        let now = busy(&[(second, 7.0), (third, 7.0)]);
         assert_eq!(nvidia.busy(), now);
         let none = Nvidia::new("libnone-such.so.1".as_ref());
         assert!(none.busy().is_empty());

@@ -21,13 +21,17 @@ use super::orders::{self, Due, End, Shared, Why};
 use super::process::Process;
 use crate::attempt_dir::{AttemptDir, Lock, Running, Spec};
 use crate::cgroup::Group;
+use crate::claims::use_of;
 use crate::domain::end::{Exit, ExitCause};
 use crate::log::writer::Writer;
 use crate::machine;
+use crate::machine::claim::{Claim, Holder};
 
 /// How long another holder of the lock is waited for: an agent holds it only to look.
 const LOCK_TRIES: u32 = 200;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
+/// An accelerator's last replica has ended, but its supervisor may be a moment from its own end.
+const CLAIM_TRIES: u32 = 100;
 /// Between looks at what a replica left behind: its end cannot be waited for otherwise.
 const REMAINS_PAUSE: Duration = Duration::from_millis(5);
 /// Between kills, at last: some processes cannot be killed.
@@ -76,9 +80,12 @@ fn supervise(dir: &AttemptDir) -> io::Result<()> {
     };
     let (orders, changed) = orders::begin(dir, &spec)?;
     dir.set_running(&running)?;
-    let exit = match &spec.container {
-        None => Run::new(dir, &spec, running, orders, changed).until_the_end()?,
-        Some(container) => container::run(dir, &spec, container, running, orders, changed)?,
+    let exit = match claim(&spec.accelerators) {
+        Ok(_claims) => match &spec.container {
+            None => Run::new(dir, &spec, running, orders, changed).until_the_end()?,
+            Some(container) => container::run(dir, &spec, container, running, orders, changed)?,
+        },
+        Err(failure) => finish(None, Some(failure), String::new()),
     };
     if let Some(group) = &spec.cgroup {
         // What cannot be removed is removed with the rest, by the agent.
@@ -96,6 +103,36 @@ fn take_lock(dir: &AttemptDir) -> io::Result<Option<Lock>> {
         pause(LOCK_PAUSE);
     }
     Ok(None)
+}
+
+/// Has the accelerators for as long as the replica runs: no two run on one, whoever has started them and
+/// whatever the agents of this machine know of each other.
+fn claim(accelerators: &[String]) -> Result<Vec<Claim>, Failure> {
+    let mut claims = Vec::with_capacity(accelerators.len());
+    for accelerator in accelerators {
+        match claim_one(&use_of(accelerator)) {
+            Ok(Ok(claim)) => claims.push(claim),
+            Ok(Err(holder)) => {
+                return Err(Failure {
+                    cause: ExitCause::NotStarted,
+                    message: format!("its accelerator {accelerator} is used by {holder}"),
+                });
+            }
+            // Where the kernel has no such names, the registry's word is all there is.
+            Err(error) => complain(&format!("cannot claim accelerator {accelerator}: {error}")),
+        }
+    }
+    Ok(claims)
+}
+
+fn claim_one(name: &str) -> io::Result<Result<Claim, Holder>> {
+    for _ in 0..CLAIM_TRIES {
+        if let Some(claim) = Claim::take(name)? {
+            return Ok(Ok(claim));
+        }
+        pause(LOCK_PAUSE);
+    }
+    Ok(Err(Holder::of(name)?.unwrap_or_default()))
 }
 
 /// A session of its own, the parent of all orphans below, and last in line when memory is short.

@@ -1,7 +1,7 @@
 /* A driver's library made by hand. The file STATE says what it finds, a letter for each card, as it was when the
  * library was opened: H is here, L is lost, M is lost and only its memory tells so, U cannot be read for a reason
  * that nobody knows, D has the uuid of the first card, N has no name, - is not listed any more. Before them, ! is a library of
- * another version than the driver, and ? a driver that never answers. */
+ * another version than the driver, and ? a driver that never answers. The uuids of its cards begin with PREFIX. */
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -44,7 +44,7 @@ int nvmlDeviceGetName(void *device, char *name, unsigned int length) {
     return 0;
 }
 int nvmlDeviceGetUUID(void *device, char *uuid, unsigned int length) {
-    snprintf(uuid, length, "GPU-0000000%d", letter(device) == 'D' ? 0 : number(device));
+    snprintf(uuid, length, PREFIX "%d", letter(device) == 'D' ? 0 : number(device));
     return 0;
 }
 int nvmlDeviceGetMemoryInfo_v2(void *device, memory *info) {
