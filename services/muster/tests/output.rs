@@ -276,3 +276,38 @@ async fn a_watch_says_that_its_component_is_away() {
     child.kill().await.unwrap();
     assert_eq!(said.next_line().await.unwrap(), None, "it is said once");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_says_what_is_no_longer_listed() {
+    let registry = Registry::begin().await;
+    let watching = ["table", "json"].map(|format| {
+        let mut command = registry.command(&["workers", "-w", "-o", format]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.kill_on_drop(true).spawn().unwrap()
+    });
+    let [mut table, mut json] = watching;
+    let mut shown = BufReader::new(table.stdout.take().unwrap()).lines();
+    let mut documents = BufReader::new(json.stdout.take().unwrap()).lines();
+    let mut said = BufReader::new(json.stderr.take().unwrap()).lines();
+    let told = async {
+        let mut line = shown.next_line().await.unwrap().unwrap();
+        assert!(line.starts_with("NAME  "), "{line}");
+        for _ in ["w1 is there", "and is disabled"] {
+            line = shown.next_line().await.unwrap().unwrap();
+            assert!(line.starts_with("w1  "), "{line}");
+            documents.next_line().await.unwrap().unwrap();
+            if !line.contains("DISABLED") {
+                registry.muster(&["disable", "w1", "--force"]).await;
+            }
+        }
+        registry.muster(&["delete-worker", "w1"]).await;
+        while line.starts_with("w1  ") {
+            line = shown.next_line().await.unwrap().unwrap();
+        }
+        assert_eq!(line, "w1 is no longer listed");
+        let sentence = said.next_line().await.unwrap();
+        assert_eq!(sentence.as_deref(), Some("w1 is no longer listed"));
+    };
+    timeout(DEADLINE, told).await.expect("it is told");
+    registry.end().await;
+}

@@ -1,7 +1,11 @@
 //! What `-w` shows: resources as a watch tells them. On a terminal the table is
 //! drawn anew at each change; elsewhere each change is printed as it comes.
 
-use std::{collections::BTreeMap, future::Future, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    time::Duration,
+};
 
 use prost::{Message, Name};
 use tonic::{Code, Response, Status, Streaming};
@@ -59,12 +63,18 @@ pub(crate) trait Shown: Watched {
 /// Shows resources and their changes until the program is interrupted.
 pub(crate) async fn show<W: Shown>(session: &Session, watched: &W) -> Result<(), Failure> {
     let mut state: BTreeMap<String, W::Resource> = BTreeMap::new();
+    let mut unseen = BTreeSet::new();
     let mut columns = Columns::default();
     let watch = follow_all(session, watched, |told| {
         let terminal = session.is_terminal();
         if let (Told::Changes(changes, _), false) = (&told, terminal) {
             let resources = changes.iter().filter_map(|(_, resource)| resource.as_ref());
             print_all::<W>(session, resources, &mut columns)?;
+        }
+        for key in gone(&state, &mut unseen, &told) {
+            if !terminal {
+                session.say(&format!("{key} is no longer listed\n"))?;
+            }
         }
         let synced = matches!(told, Told::Changes(_, true));
         apply(&mut state, told);
@@ -75,6 +85,33 @@ pub(crate) async fn show<W: Shown>(session: &Session, watched: &W) -> Result<(),
         Ok(Flow::GoOn)
     });
     until_interrupted(watch).await
+}
+
+/// What goes by what a watch tells. `unseen` is what was there before it began anew and has not come again.
+fn gone<R>(
+    state: &BTreeMap<String, R>,
+    unseen: &mut BTreeSet<String>,
+    told: &Told<R>,
+) -> BTreeSet<String> {
+    match told {
+        Told::Changes(changes, synced) => {
+            let mut gone = BTreeSet::new();
+            for (key, resource) in changes {
+                let was_unseen = unseen.remove(key);
+                if resource.is_none() && (was_unseen || state.contains_key(key)) {
+                    gone.insert(key.clone());
+                }
+            }
+            if *synced {
+                gone.append(unseen);
+            }
+            gone
+        }
+        Told::Anew => {
+            unseen.extend(state.keys().cloned());
+            BTreeSet::new()
+        }
+    }
 }
 
 /// What is there after a watch has told of something.
@@ -268,5 +305,29 @@ mod tests {
         apply(&mut state, Told::Anew);
         apply(&mut state, Told::Changes(vec![put("a", 2)], true));
         assert_eq!(state, BTreeMap::from([("a".to_owned(), 2)]));
+    }
+
+    #[test]
+    fn what_goes_is_told_once_also_while_nobody_watched() {
+        let (mut state, mut unseen) = (BTreeMap::new(), BTreeSet::new());
+        let mut hear = |told| {
+            let gone = gone(&state, &mut unseen, &told);
+            apply(&mut state, told);
+            Vec::from_iter(gone)
+        };
+        let put = |key: &str| (key.to_owned(), Some(1));
+        let deleted = |key: &str| (key.to_owned(), None);
+        let all = vec![put("a"), put("b"), put("c"), put("d"), put("e")];
+        assert_eq!(hear(Told::Changes(all, true)), [""; 0]);
+        let some = vec![deleted("a"), deleted("none")];
+        assert_eq!(hear(Told::Changes(some, true)), ["a"]);
+        for _ in 0..2 {
+            assert_eq!(hear(Told::Anew), [""; 0]);
+            assert_eq!(hear(Told::Changes(vec![put("b")], false)), [""; 0]);
+        }
+        let some = vec![put("c"), deleted("d")];
+        assert_eq!(hear(Told::Changes(some, false)), ["d"]);
+        assert_eq!(hear(Told::Changes(vec![], true)), ["e"]);
+        assert_eq!(hear(Told::Changes(vec![], true)), [""; 0]);
     }
 }
