@@ -230,7 +230,7 @@ pub(crate) struct Up {
         value_name = "DIR"
     )]
     pub(crate) data: PathBuf,
-    /// How many workers to run on this machine
+    /// How many workers to run on this machine; its own GPUs are the first's
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub(crate) workers: u16,
     /// Declared, simulated GPUs of each worker, such as H100:8

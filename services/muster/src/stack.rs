@@ -39,7 +39,7 @@ pub(crate) struct Options {
     pub(crate) data: PathBuf,
     /// How many workers there are.
     pub(crate) workers: u16,
-    /// Declared, simulated GPUs of each; none is what the machine has.
+    /// Declared, simulated GPUs of each; none is what the machine has, for the first.
     pub(crate) gpus: Option<GpuRequest>,
     /// Makes each DIR/*/vms.csv a backend.
     pub(crate) catalog: Option<PathBuf>,
@@ -222,6 +222,15 @@ async fn manager(options: &Options, gateway: &Part, registry: &Part) -> Result<P
     Ok(Part::start(name.to_owned(), context, at, serving))
 }
 
+/// The declared GPUs of a worker; none is what the machine has, which is offered once.
+fn declared_gpus(declared: Option<&GpuRequest>, worker: u16) -> Option<GpuRequest> {
+    match declared {
+        Some(declared) => Some(declared.clone()),
+        None if worker == 1 => None,
+        None => Some(GpuRequest::default()),
+    }
+}
+
 async fn agent(
     options: &Options,
     number: u16,
@@ -238,11 +247,28 @@ async fn agent(
     let (workers, replicas): (Endpoints, Endpoints) = (registry.endpoints()?, manager.endpoints()?);
     let data = options.data.join("workers").join(&name);
     let mut config = worker_agent::config::Config::new(&name, data, workers, replicas);
-    config.simulated_gpus = options.gpus.clone();
+    config.simulated_gpus = declared_gpus(options.gpus.as_ref(), number);
     if let Some(supervisor) = &options.supervisor {
         config.supervisor_command = supervisor.clone();
     }
     let (context, at) = part::surroundings("worker-agent", &listeners);
     let serving = worker_agent::serve(config, context.clone(), listeners);
     Ok(Part::start(name, context, at, serving))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_machine_has_is_offered_by_the_first_worker() {
+        assert_eq!(declared_gpus(None, 1), None);
+        let none = GpuRequest::default();
+        assert_eq!(declared_gpus(None, 2), Some(none));
+        let declared = muster_model::gpu_syntax::parse("H100:8").unwrap();
+        for worker in [1, 2] {
+            let gpus = declared_gpus(Some(&declared), worker);
+            assert_eq!(gpus.as_ref(), Some(&declared));
+        }
+    }
 }

@@ -127,6 +127,7 @@ mod tests {
             assert_eq!(gpu.compute_capability, "9.0");
             assert_eq!(gpu.vendor(), GpuVendor::Nvidia);
         }
+        assert_eq!(simulated("w1", &GpuRequest::default()), [], "declared none");
     }
 
     #[test]
