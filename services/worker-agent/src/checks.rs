@@ -6,7 +6,7 @@ use std::future::Future;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use muster_proto::types::v1::Gpu;
@@ -167,7 +167,10 @@ fn accelerators_in_use(shared: &Shared) -> BTreeSet<String> {
 fn check_accelerators(claims: &Mutex<Claims>, offered: &[Gpu], used: &BTreeSet<String>) -> Found {
     let real = offered.iter().filter(|gpu| !gpu.simulated);
     let real = real.map(|gpu| gpu.uuid.clone()).collect();
-    let mut claims = claims.lock().unwrap_or_else(PoisonError::into_inner);
+    // Whoever asks the kernel about a process may wait for that process.
+    let mut claims = claims
+        .try_lock()
+        .map_err(|_| "who else has accelerators is still being asked".to_owned())?;
     claims.offer(&real, used)?;
     Ok(format!("{} accelerators", offered.len()))
 }

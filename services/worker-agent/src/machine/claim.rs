@@ -8,11 +8,12 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
-use rustix::net::sockopt::socket_peercred;
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
 };
 use rustix::process::Pid;
+use tokio::net::UnixStream;
+use tokio::runtime;
 
 /// So many may ask who has a name: they connect, and nobody is ever let in. The kernel may take fewer.
 const ASKED: i32 = 4096;
@@ -59,8 +60,7 @@ impl Holder {
             Err(Errno::AGAIN) => return Ok(Some(Self::default())),
             Err(error) => return Err(error.into()),
         }
-        // A process of another namespace has no number here.
-        let pid = socket_peercred(&socket).ok().map(|peer| peer.pid);
+        let pid = peer(socket).ok().flatten();
         let command = pid.map(command_of).unwrap_or_default();
         Ok(Some(Self { pid, command }))
     }
@@ -78,6 +78,15 @@ impl Display for Holder {
         let command: String = self.command.join(" ").chars().take(TOLD).collect();
         write!(f, " ({command})")
     }
+}
+
+/// The process that listens at the other end; none if it is of another namespace, and has no number here.
+fn peer(socket: OwnedFd) -> io::Result<Option<Pid>> {
+    // Tokio's, which needs a runtime: rustix takes every number for one of a process.
+    let runtime = runtime::Builder::new_current_thread().enable_io().build()?;
+    let _inside = runtime.enter();
+    let stream = UnixStream::from_std(socket.into())?;
+    Ok(stream.peer_cred()?.pid().and_then(Pid::from_raw))
 }
 
 fn open() -> io::Result<OwnedFd> {
