@@ -5,9 +5,9 @@ use std::{collections::BTreeMap, future::Future};
 use muster_proto::{
     types::v1::{Gpu, GpuGroup},
     workers::v1::{
-        Allocation, Drain, GetWorkerRequest, GetWorkerResponse, ListWorkersRequest,
+        Allocation, CheckStatus, Drain, GetWorkerRequest, GetWorkerResponse, ListWorkersRequest,
         ListWorkersResponse, WatchWorkersRequest, WatchWorkersResponse, Worker, WorkerFilter,
-        worker_change::Change,
+        WorkerState, worker_change::Change,
     },
 };
 use tonic::{Response, Status, Streaming};
@@ -126,15 +126,17 @@ fn detail(session: &Session, worker: &Worker) -> String {
 /// How alive a worker is, and when it was heard last.
 fn liveness(session: &Session, worker: &Worker) -> String {
     let liveness = text::word(worker.liveness().as_str_name(), "WORKER_LIVENESS_");
-    match worker.heartbeat_time {
+    let heard = match worker.heartbeat_time {
         // A record made ahead by a join token.
-        _ if worker.generation == 0 => format!("{liveness}, never heard"),
-        None => format!("{liveness}, not heard since the registry started"),
-        heard => format!(
-            "{liveness}, heard {} ago",
-            text::print_ago(heard, session.now())
-        ),
-    }
+        _ if worker.generation == 0 => "never heard".to_owned(),
+        None => "not heard since the registry started".to_owned(),
+        heard => format!("heard {} ago", text::print_ago(heard, session.now())),
+    };
+    let words: Vec<&str> = [liveness, &heard]
+        .into_iter()
+        .chain(fence(worker))
+        .collect();
+    words.join(", ")
 }
 
 /// A worker's agent; empty if none has registered.
@@ -375,19 +377,40 @@ fn table(session: &Session, workers: &mut dyn Iterator<Item = &Worker>) -> Table
     table
 }
 
-/// What a glance should not miss: a drain, or GPUs that are not real.
+/// What a glance should not miss: a drain, what keeps it from use, what may run on it still, or GPUs that are
+/// not real.
 fn note(session: &Session, worker: &Worker) -> String {
     let drain = worker
         .drain
         .as_ref()
         .filter(|drain| drain.end_time.is_none());
     let drain = drain.map(|drain| drain_words(session, drain));
+    let check = failed_check(worker).map(|check| format!("check {check} failed"));
+    let fence = fence(worker).map(str::to_owned);
     let simulated = worker.simulated.then(|| "simulated GPUs".to_owned());
-    [drain, simulated]
+    [drain, check, fence, simulated]
         .into_iter()
         .flatten()
         .collect::<Vec<_>>()
         .join("; ")
+}
+
+/// The first start-up check that keeps a worker from use.
+fn failed_check(worker: &Worker) -> Option<&str> {
+    let mut checks = worker.checks.iter();
+    let failed = checks.find(|check| check.status() == CheckStatus::Failed);
+    failed
+        .filter(|_| worker.state() == WorkerState::Provisioning)
+        .map(|check| &*check.name)
+}
+
+/// Whether what stops when it is cut off has stopped, where that is in question.
+fn fence(worker: &Worker) -> Option<&'static str> {
+    match (worker.fenced, worker.unconfirmed) {
+        (true, _) => Some("fenced"),
+        (false, true) => Some("not fenced yet"),
+        (false, false) => None,
+    }
 }
 
 /// Workers, watched.
@@ -438,5 +461,48 @@ impl Shown for Workers {
 
     fn name(worker: &Worker) -> &str {
         &worker.name
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use muster_proto::workers::v1::WorkerCheck;
+
+    use super::*;
+
+    #[test]
+    fn what_keeps_a_worker_from_use_is_told_while_it_does() {
+        let check = |name: &str, status: CheckStatus| WorkerCheck {
+            name: name.to_owned(),
+            status: status.into(),
+            ..WorkerCheck::default()
+        };
+        let mut worker = Worker {
+            state: WorkerState::Provisioning.into(),
+            checks: vec![check("clock", CheckStatus::Passed)],
+            ..Worker::default()
+        };
+        assert_eq!(failed_check(&worker), None);
+        worker.checks.push(check("ports", CheckStatus::Failed));
+        assert_eq!(failed_check(&worker), Some("ports"));
+        worker.set_state(WorkerState::Disabled);
+        assert_eq!(failed_check(&worker), None);
+    }
+
+    #[test]
+    fn a_fence_is_told_where_something_may_run_still() {
+        for (fenced, unconfirmed, told) in [
+            (false, false, None),
+            (false, true, Some("not fenced yet")),
+            (true, true, Some("fenced")),
+            (true, false, Some("fenced")),
+        ] {
+            let worker = Worker {
+                fenced,
+                unconfirmed,
+                ..Worker::default()
+            };
+            assert_eq!(fence(&worker), told);
+        }
     }
 }
