@@ -27,11 +27,12 @@ use crate::log::writer::Writer;
 use crate::machine;
 use crate::machine::claim::{Claim, Holder};
 
-/// How long another holder of the lock is waited for: an agent holds it only to look.
+/// Another holder of the lock is waited for: an agent holds it only to look.
 const LOCK_TRIES: u32 = 200;
-const LOCK_PAUSE: Duration = Duration::from_millis(10);
 /// An accelerator's last replica has ended, but its supervisor may be a moment from its own end.
 const CLAIM_TRIES: u32 = 100;
+/// Between tries of either.
+const TAKE_PAUSE: Duration = Duration::from_millis(10);
 /// Between looks at what a replica left behind: its end cannot be waited for otherwise.
 const REMAINS_PAUSE: Duration = Duration::from_millis(5);
 /// Between kills, at last: some processes cannot be killed.
@@ -96,11 +97,19 @@ fn supervise(dir: &AttemptDir) -> io::Result<()> {
 }
 
 fn take_lock(dir: &AttemptDir) -> io::Result<Option<Lock>> {
-    for _ in 0..LOCK_TRIES {
-        if let Some(lock) = dir.try_lock()? {
-            return Ok(Some(lock));
+    in_turn(LOCK_TRIES, || dir.try_lock())
+}
+
+/// What is had by one process at a time, once whoever has it gives it back; nothing if that takes too long.
+fn in_turn<T>(
+    tries: u32,
+    mut take: impl FnMut() -> io::Result<Option<T>>,
+) -> io::Result<Option<T>> {
+    for _ in 0..tries {
+        if let Some(taken) = take()? {
+            return Ok(Some(taken));
         }
-        pause(LOCK_PAUSE);
+        pause(TAKE_PAUSE);
     }
     Ok(None)
 }
@@ -126,13 +135,10 @@ fn claim(accelerators: &[String]) -> Result<Vec<Claim>, Failure> {
 }
 
 fn claim_one(name: &str) -> io::Result<Result<Claim, Holder>> {
-    for _ in 0..CLAIM_TRIES {
-        if let Some(claim) = Claim::take(name)? {
-            return Ok(Ok(claim));
-        }
-        pause(LOCK_PAUSE);
-    }
-    Ok(Err(Holder::of(name)?.unwrap_or_default()))
+    Ok(match in_turn(CLAIM_TRIES, || Claim::take(name))? {
+        Some(claim) => Ok(claim),
+        None => Err(Holder::of(name)?.unwrap_or_default()),
+    })
 }
 
 /// A session of its own, the parent of all orphans below, and last in line when memory is short.
