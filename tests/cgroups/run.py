@@ -22,7 +22,9 @@ import tempfile
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 GROUPS = pathlib.Path("/sys/fs/cgroup")
-TEST = "cgroups"
+# The program of the agent's tests, and those of them that are of control groups.
+TEST = "agent"
+MODULE = "cgroups::"
 PACKAGES = {"qemu-system-x86_64": "qemu-system-x86", "busybox": "busybox-static"}
 KERNEL = "linux-image-cloud-amd64"
 QEMU = "qemu-system-x86_64 -nodefaults -no-reboot -display none -serial stdio -m 1024 -smp 2 -accel tcg,thread=multi -cpu Nehalem"
@@ -37,7 +39,7 @@ mount -t devtmpfs none /dev
 mount -t tmpfs none /tmp
 mount -t cgroup2 none /sys/fs/cgroup
 ip link set lo up
-%s --test-threads 2 --nocapture
+%s %s --test-threads 2 --nocapture
 echo "tests: ended with $?"
 poweroff -f
 """
@@ -169,7 +171,7 @@ def file_system(test, agent, path):
             archive.add(f"bin/{applet}", stat.S_IFLNK | 0o777, b"busybox")
     for program in (test, agent):
         archive.add_program(program)
-    archive.add("init", stat.S_IFREG | 0o755, (INIT % test).encode())
+    archive.add("init", stat.S_IFREG | 0o755, (INIT % (test, MODULE)).encode())
     archive.write(path)
 
 
@@ -202,7 +204,7 @@ def main():
     test, agent = build([flag for flag in flags if flag != "--install"])
     if is_unified():
         say("on this machine")
-        command = [test, "--nocapture"]
+        command = [test, MODULE, "--nocapture"]
         return check(subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT).stdout)
     try:
         output = in_machine(test, agent, may_install)

@@ -179,7 +179,7 @@ impl Nvidia {
 }
 
 #[cfg(test)]
-#[path = "../../tests/support/driver.rs"]
+#[path = "../../tests/agent/support/driver.rs"]
 mod driver;
 
 #[cfg(test)]

@@ -1,0 +1,7 @@
+//! `muster` as a process.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod backup;
+mod output;
+mod probe;

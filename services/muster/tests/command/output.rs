@@ -1,0 +1,311 @@
+//! What `muster` writes, as a process against a registry: documents alone on stdout, and what is said
+//! to people.
+
+use std::{
+    process::{Output, Stdio},
+    time::Duration,
+};
+
+use muster_proto::{
+    types::v1::{CpuArchitecture, MachineCapacity},
+    workers::v1::{
+        ActivateWorkerRequest, CheckStatus, CreateJoinTokenRequest, RegisterWorkerRequest,
+        WorkerCheck, workers_service_client::WorkersServiceClient,
+    },
+};
+use muster_runtime::{context::Context, server::Listeners, shutdown::Cause};
+use muster_store::Store;
+use serde_json::Value;
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    process::Command,
+    time::timeout,
+};
+use worker_registry::Config;
+
+/// What every command has ended within.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// A registry, and where it is.
+struct Registry {
+    context: Context,
+    url: String,
+}
+
+impl Registry {
+    /// One that expects the worker `w1`, which is never heard.
+    async fn begin() -> Self {
+        let context = Context::for_tests("worker-registry");
+        let listeners = Listeners::loopback().await.unwrap();
+        let url = format!("http://{}", listeners.grpc_address());
+        let store = Store::memory();
+        let config = Config {
+            insecure_join: true,
+            ..Config::default()
+        };
+        let serving = worker_registry::serve(config, context.clone(), store, listeners);
+        let _serving = context
+            .tasks
+            .spawn("registry", async move { serving.await.unwrap() });
+        context.health.until_ready().await;
+        let registry = Self { context, url };
+        registry.expect_worker("w1").await;
+        registry
+    }
+
+    /// Makes a token for a worker, and so its record.
+    async fn expect_worker(&self, name: &str) {
+        let mut client = WorkersServiceClient::connect(self.url.clone())
+            .await
+            .unwrap();
+        let request = CreateJoinTokenRequest {
+            worker_name: name.to_owned(),
+            max_uses: Some(0),
+            ..CreateJoinTokenRequest::default()
+        };
+        client.create_join_token(request).await.unwrap();
+    }
+
+    /// Registers and activates a worker, on which nothing runs.
+    async fn join(&self, name: &str) {
+        let mut client = WorkersServiceClient::connect(self.url.clone())
+            .await
+            .unwrap();
+        let request = RegisterWorkerRequest {
+            name: name.to_owned(),
+            boot_id: "boot-1".to_owned(),
+            capacity: Some(MachineCapacity {
+                cpu_milli: 1000,
+                memory_mib: 1024,
+                architecture: CpuArchitecture::X8664.into(),
+                ..MachineCapacity::default()
+            }),
+            ..RegisterWorkerRequest::default()
+        };
+        let answer = client.register_worker(request).await.unwrap().into_inner();
+        let request = ActivateWorkerRequest {
+            name: name.to_owned(),
+            generation: answer.worker.unwrap().generation,
+            checks: vec![WorkerCheck {
+                name: "gpu-inventory".to_owned(),
+                status: CheckStatus::Passed.into(),
+                ..WorkerCheck::default()
+            }],
+        };
+        client.activate_worker(request).await.unwrap();
+    }
+
+    /// Ends it as a process would.
+    async fn end(self) {
+        self.context
+            .shutdown
+            .begin(Cause::asked("the test is over"));
+        self.context.shutdown.finished().await;
+    }
+
+    /// The command line, told where the registry is.
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_muster"));
+        command.args(["--workers-addr", &self.url]).args(words);
+        command.kill_on_drop(true);
+        command
+    }
+
+    /// What a command ends with.
+    async fn muster(&self, words: &[&str]) -> Said {
+        let output = timeout(DEADLINE, self.command(words).output()).await;
+        Said::from(output.expect("it does not end").unwrap())
+    }
+}
+
+/// What a command has said.
+#[derive(Debug)]
+struct Said {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+impl From<Output> for Said {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_document_stands_alone_on_stdout() {
+    let registry = Registry::begin().await;
+    registry.join("w2").await;
+    let drained = registry
+        .muster(&["drain", "w2", "--wait", "-o", "json"])
+        .await;
+    assert_eq!(drained.code, Some(0), "{drained:?}");
+    let document: Value = serde_json::from_str(&drained.stdout).unwrap();
+    assert_eq!(document["worker"]["name"], "w2");
+    assert!(drained.stderr.ends_with("w2 is DISABLED\n"), "{drained:?}");
+
+    let worker = registry.muster(&["workers", "w2"]).await.stdout;
+    let last = worker.lines().find(|line| line.starts_with("last drain"));
+    assert!(last.unwrap().contains("; ended "), "{worker}");
+    let enabled = registry.muster(&["enable", "w2", "-o", "name"]).await;
+    assert_eq!(enabled.stdout, "w2\n", "{enabled:?}");
+
+    let tokens = registry.muster(&["token", "list", "-o", "json"]).await;
+    let tokens: Value = serde_json::from_str(&tokens.stdout).unwrap();
+    let id = tokens["joinTokens"][0]["id"].as_str().unwrap();
+    let revoked = registry
+        .muster(&["token", "revoke", id, "-o", "json"])
+        .await;
+    let document: Value = serde_json::from_str(&revoked.stdout).unwrap();
+    assert!(document.is_object(), "{revoked:?}");
+    registry.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_is_forgotten_once_it_is_out_of_use() {
+    let registry = Registry::begin().await;
+    registry.join("w2").await;
+    let refused = registry.muster(&["delete-worker", "w2"]).await;
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.stderr.contains("disable it first"), "{refused:?}");
+
+    let disabled = registry.muster(&["disable", "w2"]).await;
+    assert_eq!(disabled.code, Some(0), "{disabled:?}");
+    let forgotten = registry.muster(&["delete-worker", "w2"]).await;
+    assert_eq!(forgotten.code, Some(0), "{forgotten:?}");
+    assert_eq!(forgotten.stdout, "w2 is forgotten\n");
+    let left = registry.muster(&["workers", "-o", "name"]).await;
+    assert_eq!(left.stdout, "w1\n");
+    let twice = registry.muster(&["delete-worker", "w2"]).await;
+    assert_eq!(twice.code, Some(1), "{twice:?}");
+    registry.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_zone_that_is_not_held_is_told_so() {
+    let registry = Registry::begin().await;
+    let said = registry.muster(&["release-mass-loss", "a"]).await;
+    assert_eq!(said.stdout, "no worker of a was held\n", "{said:?}");
+    registry.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_tokens_than_a_page_has_are_all_listed() {
+    let registry = Registry::begin().await;
+    let mut client = WorkersServiceClient::connect(registry.url.clone())
+        .await
+        .unwrap();
+    for _ in 0..1_000 {
+        let request = CreateJoinTokenRequest::default();
+        client.create_join_token(request).await.unwrap();
+    }
+    let tokens = registry.muster(&["token", "list", "-o", "name"]).await;
+    assert_eq!(tokens.stdout.lines().count(), 1_001);
+    registry.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_there_is_not_watched() {
+    let registry = Registry::begin().await;
+    let said = registry.muster(&["workers", "nosuch", "-w"]).await;
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.stderr.contains("nosuch"), "{said:?}");
+    registry.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_known_is_not_made_up() {
+    let registry = Registry::begin().await;
+    let worker = registry.muster(&["workers", "w1"]).await.stdout;
+    assert!(worker.contains(", never heard\n"), "{worker}");
+    assert!(!worker.contains("agent "), "{worker}");
+    let none = registry.muster(&["workers", "-l", "a=b"]).await;
+    assert_eq!(none.stdout, "no worker has a=b\n");
+
+    let tokens = registry.muster(&["token", "list"]).await.stdout;
+    assert!(tokens.contains("  any  "), "{tokens}");
+    let ids = registry.muster(&["token", "list", "-o", "name"]).await;
+    let id = tokens.lines().nth(1).unwrap().split(' ').next().unwrap();
+    assert_eq!(ids.stdout, format!("{id}\n"));
+    registry.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_reads_and_it_ends_quietly() {
+    let registry = Registry::begin().await;
+    for words in [
+        &["workers", "-w"][..],
+        &["workers", "-w", "-o", "json"],
+        &["completions", "bash"],
+    ] {
+        let mut command = registry.command(words);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        drop(child.stdout.take());
+        let output = timeout(DEADLINE, child.wait_with_output()).await;
+        let said = Said::from(output.expect("it does not end").unwrap());
+        assert_eq!((said.code, &*said.stderr), (Some(0), ""), "{words:?}");
+    }
+    registry.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_says_that_its_component_is_away() {
+    let registry = Registry::begin().await;
+    let mut command = registry.command(&["workers", "-w", "-o", "name"]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut shown = BufReader::new(child.stdout.take().unwrap()).lines();
+    let first = timeout(DEADLINE, shown.next_line()).await;
+    assert_eq!(first.unwrap().unwrap().as_deref(), Some("w1"));
+
+    registry.end().await;
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+    let line = timeout(DEADLINE, said.next_line()).await;
+    let line = line.expect("nothing is said").unwrap().unwrap();
+    assert!(
+        line.starts_with("the worker-registry cannot be reached"),
+        "{line}"
+    );
+    child.kill().await.unwrap();
+    assert_eq!(said.next_line().await.unwrap(), None, "it is said once");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_says_what_is_no_longer_listed() {
+    let registry = Registry::begin().await;
+    let watching = ["table", "json"].map(|format| {
+        let mut command = registry.command(&["workers", "-w", "-o", format]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.kill_on_drop(true).spawn().unwrap()
+    });
+    let [mut table, mut json] = watching;
+    let mut shown = BufReader::new(table.stdout.take().unwrap()).lines();
+    let mut documents = BufReader::new(json.stdout.take().unwrap()).lines();
+    let mut said = BufReader::new(json.stderr.take().unwrap()).lines();
+    let told = async {
+        let mut line = shown.next_line().await.unwrap().unwrap();
+        assert!(line.starts_with("NAME  "), "{line}");
+        for _ in ["w1 is there", "and is disabled"] {
+            line = shown.next_line().await.unwrap().unwrap();
+            assert!(line.starts_with("w1  "), "{line}");
+            documents.next_line().await.unwrap().unwrap();
+            if !line.contains("DISABLED") {
+                registry.muster(&["disable", "w1", "--force"]).await;
+            }
+        }
+        registry.muster(&["delete-worker", "w1"]).await;
+        while line.starts_with("w1  ") {
+            line = shown.next_line().await.unwrap().unwrap();
+        }
+        assert_eq!(line, "w1 is no longer listed");
+        let sentence = said.next_line().await.unwrap();
+        assert_eq!(sentence.as_deref(), Some("w1 is no longer listed"));
+    };
+    timeout(DEADLINE, told).await.expect("it is told");
+    registry.end().await;
+}

@@ -1,0 +1,24 @@
+//! Muster as a whole, mostly with every part a process of its own.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods
+)]
+
+mod architecture;
+mod certificates;
+mod failures;
+mod faults;
+mod flags;
+#[cfg(feature = "etcd")]
+mod instances;
+mod metrics;
+mod restore;
+mod roles;
+mod scaling;
+mod shutdown;
+mod story;
+mod trace;
+mod watching;
