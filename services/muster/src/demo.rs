@@ -128,7 +128,7 @@ async fn active_workers(session: &Session, wanted: usize) -> Result<(), Failure>
         filter: WorkerFilter::default(),
     };
     let mut active = std::collections::BTreeSet::new();
-    let watch = live::follow(session, &watched, |changes, _| {
+    let watch = live::follow(session, &watched, |changes| {
         for (name, worker) in changes {
             if worker.is_some_and(|worker| worker.state() == WorkerState::Active) {
                 active.insert(name);
@@ -280,7 +280,7 @@ async fn until_disabled(session: &Session, step: &Step, name: &str) -> Result<()
     };
     let watched = workers::Workers { filter };
     let mut left = i32::MAX;
-    let watch = live::follow(session, &watched, |changes, _| {
+    let watch = live::follow(session, &watched, |changes| {
         for worker in changes.into_iter().filter_map(|(_, worker)| worker) {
             let holds = worker.usage.unwrap_or_default().allocations;
             if holds < left {

@@ -38,16 +38,14 @@ pub(crate) async fn run(session: &Session, args: &Args) -> Result<(), Failure> {
     if args.watch {
         let (services, workers) = (Services(services), Workers(workers));
         let merged = RefCell::new(Merged::default());
-        let show = |source, changes, synced| {
-            let events = merged.borrow_mut().take(source, changes, synced);
+        let show = |source, changes| {
+            let events = merged.borrow_mut().take(source, changes);
             print_new(session, &events)
         };
-        let of_services = live::follow(session, &services, |changes, synced| {
-            show(Source::Services, changes, synced)
+        let of_services = live::follow(session, &services, |changes| {
+            show(Source::Services, changes)
         });
-        let of_workers = live::follow(session, &workers, |changes, synced| {
-            show(Source::Workers, changes, synced)
-        });
+        let of_workers = live::follow(session, &workers, |changes| show(Source::Workers, changes));
         let both = async { tokio::try_join!(of_services, of_workers).map(drop) };
         return live::until_interrupted(both).await;
     }
@@ -178,15 +176,10 @@ struct Merged {
 
 impl Merged {
     /// Takes what one has told; answers what is to be shown now.
-    fn take(
-        &mut self,
-        source: Source,
-        changes: Vec<(String, Option<Event>)>,
-        synced: bool,
-    ) -> Vec<Event> {
+    fn take(&mut self, source: Source, changes: Vec<(String, Option<Event>)>) -> Vec<Event> {
         let events = changes.into_iter().filter_map(|(_, event)| event);
         self.waiting.extend(events);
-        if synced && !self.told.contains(&source) {
+        if !self.told.contains(&source) {
             self.told.push(source);
         }
         if self.told.len() < 2 {
@@ -323,15 +316,15 @@ mod tests {
     #[test]
     fn the_past_is_told_in_order_of_time_and_the_rest_at_once() {
         let mut merged = Merged::default();
-        let mut take = |source, seconds: &[i64], synced| {
+        let mut take = |source, seconds: &[i64]| {
             let changes = seconds.iter().map(|seconds| at(*seconds)).collect();
-            let shown = merged.take(source, changes, synced).into_iter();
+            let shown = merged.take(source, changes).into_iter();
             shown.map(|event| event.id).collect::<Vec<_>>().join(" ")
         };
-        assert_eq!(take(Source::Services, &[2, 4], false), "");
-        assert_eq!(take(Source::Services, &[6], true), "");
-        assert_eq!(take(Source::Workers, &[1, 3, 5], true), "1 2 3 4 5 6");
-        assert_eq!(take(Source::Services, &[9], true), "9");
-        assert_eq!(take(Source::Workers, &[8], true), "8");
+        assert_eq!(take(Source::Services, &[2, 4]), "");
+        assert_eq!(take(Source::Services, &[6]), "");
+        assert_eq!(take(Source::Workers, &[1, 3, 5]), "1 2 3 4 5 6");
+        assert_eq!(take(Source::Services, &[9]), "9");
+        assert_eq!(take(Source::Workers, &[8]), "8");
     }
 }

@@ -111,7 +111,7 @@ pub(crate) async fn service(
     let watched = Services {
         names: vec![name.to_owned()],
     };
-    let watch = live::follow(session, &watched, |changes, synced| {
+    let watch = live::follow(session, &watched, |changes| {
         let mut seen = false;
         for (_, change) in changes {
             seen = true;
@@ -127,7 +127,7 @@ pub(crate) async fn service(
                 return Ok(Flow::Done);
             }
         }
-        if synced && !seen && last.is_empty() {
+        if !seen && last.is_empty() {
             ended = Some(gone(name, goal));
             return Ok(Flow::Done);
         }

@@ -22,8 +22,8 @@ pub(crate) const PAUSE: Duration = Duration::from_millis(500);
 
 /// One message of a watch, whatever its type.
 pub(crate) struct Update<R> {
-    /// What changed: the key, and the resource unless it is gone.
-    pub(crate) changes: Vec<(String, Option<R>)>,
+    /// What changed.
+    pub(crate) changes: Changes<R>,
     /// Where to go on, if it is told.
     pub(crate) resume_token: String,
     /// Whether the current state is complete.
@@ -67,7 +67,7 @@ pub(crate) async fn show<W: Shown>(session: &Session, watched: &W) -> Result<(),
     let mut columns = Columns::default();
     let watch = follow_all(session, watched, |told| {
         let terminal = session.is_terminal();
-        if let (Told::Changes(changes, _), false) = (&told, terminal) {
+        if let (Told::Changes(changes), false) = (&told, terminal) {
             let resources = changes.iter().filter_map(|(_, resource)| resource.as_ref());
             print_all::<W>(session, resources, &mut columns)?;
         }
@@ -76,9 +76,9 @@ pub(crate) async fn show<W: Shown>(session: &Session, watched: &W) -> Result<(),
                 session.say(&format!("{key} is no longer listed\n"))?;
             }
         }
-        let synced = matches!(told, Told::Changes(_, true));
+        let draws = terminal && matches!(told, Told::Changes(_));
         apply(&mut state, told);
-        if terminal && synced {
+        if draws {
             clear(session)?;
             session.print_table(&W::table(session, &mut state.values()))?;
         }
@@ -94,7 +94,7 @@ fn gone<R>(
     told: &Told<R>,
 ) -> BTreeSet<String> {
     match told {
-        Told::Changes(changes, synced) => {
+        Told::Changes(changes) => {
             let mut gone = BTreeSet::new();
             for (key, resource) in changes {
                 let was_unseen = unseen.remove(key);
@@ -102,9 +102,7 @@ fn gone<R>(
                     gone.insert(key.clone());
                 }
             }
-            if *synced {
-                gone.append(unseen);
-            }
+            gone.append(unseen);
             gone
         }
         Told::Anew => {
@@ -117,7 +115,7 @@ fn gone<R>(
 /// What is there after a watch has told of something.
 fn apply<R>(state: &mut BTreeMap<String, R>, told: Told<R>) {
     match told {
-        Told::Changes(changes, _) => {
+        Told::Changes(changes) => {
             for (key, resource) in changes {
                 match resource {
                     Some(resource) => state.insert(key, resource),
@@ -186,24 +184,27 @@ pub(crate) enum Flow {
     Done,
 }
 
+/// What changed: the key, and the resource unless it is gone.
+type Changes<R> = Vec<(String, Option<R>)>;
+
 /// What a watch says to those who follow it.
 enum Told<R> {
-    /// What changed, and whether the current state is complete.
-    Changes(Vec<(String, Option<R>)>, bool),
+    /// The current state, and then what changed.
+    Changes(Changes<R>),
     /// It begins anew: the whole current state comes again.
     Anew,
 }
 
-/// Hands every change to `take` until it has seen enough. A watch that breaks is
-/// taken up where it was, which is told if it takes a while; one whose history is
-/// gone begins anew.
+/// Hands the current state to `take`, then every change, until it has seen enough. A
+/// watch that breaks is taken up where it was, which is told if it takes a while; one
+/// whose history is gone begins anew.
 pub(crate) async fn follow<W: Watched>(
     session: &Session,
     watched: &W,
-    mut take: impl FnMut(Vec<(String, Option<W::Resource>)>, bool) -> Result<Flow, Failure>,
+    mut take: impl FnMut(Changes<W::Resource>) -> Result<Flow, Failure>,
 ) -> Result<(), Failure> {
     let take = |told| match told {
-        Told::Changes(changes, synced) => take(changes, synced),
+        Told::Changes(changes) => take(changes),
         Told::Anew => Ok(Flow::GoOn),
     };
     follow_all(session, watched, take).await
@@ -217,10 +218,15 @@ async fn follow_all<W: Watched>(
 ) -> Result<(), Failure> {
     let mut token = String::new();
     let mut first = true;
+    let mut early = Vec::new();
     loop {
         let ended = match watched.open(session, token.clone()).await {
             Ok(stream) => {
                 session.tell_back(W::COMPONENT);
+                let mut take = |update| match hold_back(&mut early, update) {
+                    Some(changes) => take(Told::Changes(changes)),
+                    None => Ok(Flow::GoOn),
+                };
                 read_all(watched, stream.into_inner(), &mut token, &mut take).await?
             }
             Err(status) if first => return Err(session.failure(W::COMPONENT, status)),
@@ -236,6 +242,7 @@ async fn follow_all<W: Watched>(
             Ended::Done => return Ok(()),
             Ended::Broken(status) if status.code() == Code::OutOfRange => {
                 token.clear();
+                early.clear();
                 take(Told::Anew)?;
             }
             Ended::Broken(status) if passes(status.code()) => {}
@@ -243,6 +250,25 @@ async fn follow_all<W: Watched>(
         }
         tokio::time::sleep(PAUSE).await;
     }
+}
+
+/// Keeps what comes before the current state is complete, and gives it out with the change that completes it:
+/// a watch may begin with a state of a moment ago, which its own caller may have changed since. Of several
+/// changes of one resource the last counts.
+fn hold_back<R>(early: &mut Changes<R>, mut update: Update<R>) -> Option<Changes<R>> {
+    if update.synced && early.is_empty() {
+        return Some(update.changes);
+    }
+    early.append(&mut update.changes);
+    if !update.synced {
+        return None;
+    }
+    let mut told = BTreeSet::new();
+    let mut last = std::mem::take(early);
+    last.reverse();
+    last.retain(|(key, _)| told.insert(key.clone()));
+    last.reverse();
+    Some(last)
 }
 
 /// Whether a watch that broke like this may go on later.
@@ -268,16 +294,16 @@ async fn read_all<W: Watched>(
     watched: &W,
     mut stream: Streaming<W::Message>,
     token: &mut String,
-    take: &mut impl FnMut(Told<W::Resource>) -> Result<Flow, Failure>,
+    take: &mut impl FnMut(Update<W::Resource>) -> Result<Flow, Failure>,
 ) -> Result<Ended, Failure> {
     loop {
         match stream.message().await {
             Ok(Some(message)) => {
                 let update = watched.read(message);
                 if !update.resume_token.is_empty() {
-                    *token = update.resume_token;
+                    token.clone_from(&update.resume_token);
                 }
-                if take(Told::Changes(update.changes, update.synced))? == Flow::Done {
+                if take(update)? == Flow::Done {
                     return Ok(Ended::Done);
                 }
             }
@@ -296,15 +322,35 @@ mod tests {
         let mut state = BTreeMap::new();
         let put = |key: &str, value: u8| (key.to_owned(), Some(value));
         let changes = vec![put("a", 1), put("b", 1), put("c", 1)];
-        apply(&mut state, Told::Changes(changes, true));
-        apply(
-            &mut state,
-            Told::Changes(vec![("c".to_owned(), None)], true),
-        );
+        apply(&mut state, Told::Changes(changes));
+        apply(&mut state, Told::Changes(vec![("c".to_owned(), None)]));
         assert_eq!(state.keys().collect::<Vec<_>>(), ["a", "b"]);
         apply(&mut state, Told::Anew);
-        apply(&mut state, Told::Changes(vec![put("a", 2)], true));
+        apply(&mut state, Told::Changes(vec![put("a", 2)]));
         assert_eq!(state, BTreeMap::from([("a".to_owned(), 2)]));
+    }
+
+    #[test]
+    fn what_is_not_complete_is_held_back_and_the_last_of_each_counts() {
+        let mut early = Vec::new();
+        let mut hear = |changes: &[(&str, Option<u8>)], synced| {
+            let changes = changes.iter();
+            let update = Update {
+                changes: changes
+                    .map(|(key, value)| ((*key).to_owned(), *value))
+                    .collect(),
+                resume_token: String::new(),
+                synced,
+            };
+            hold_back(&mut early, update)
+        };
+        assert_eq!(hear(&[("a", Some(1)), ("b", Some(1))], false), None);
+        assert_eq!(hear(&[("a", Some(2))], false), None);
+        let state = vec![("a".to_owned(), Some(2)), ("b".to_owned(), None)];
+        assert_eq!(hear(&[("b", None)], true), Some(state));
+        let twice = [("a", Some(3)), ("a", Some(4))];
+        let both = Vec::from_iter(twice.map(|(key, value)| (key.to_owned(), value)));
+        assert_eq!(hear(&twice, true), Some(both));
     }
 
     #[test]
@@ -318,16 +364,14 @@ mod tests {
         let put = |key: &str| (key.to_owned(), Some(1));
         let deleted = |key: &str| (key.to_owned(), None);
         let all = vec![put("a"), put("b"), put("c"), put("d"), put("e")];
-        assert_eq!(hear(Told::Changes(all, true)), [""; 0]);
+        assert_eq!(hear(Told::Changes(all)), [""; 0]);
         let some = vec![deleted("a"), deleted("none")];
-        assert_eq!(hear(Told::Changes(some, true)), ["a"]);
-        for _ in 0..2 {
-            assert_eq!(hear(Told::Anew), [""; 0]);
-            assert_eq!(hear(Told::Changes(vec![put("b")], false)), [""; 0]);
-        }
-        let some = vec![put("c"), deleted("d")];
-        assert_eq!(hear(Told::Changes(some, false)), ["d"]);
-        assert_eq!(hear(Told::Changes(vec![], true)), ["e"]);
-        assert_eq!(hear(Told::Changes(vec![], true)), [""; 0]);
+        assert_eq!(hear(Told::Changes(some)), ["a"]);
+        // It may begin anew again before it has told of anything.
+        assert_eq!(hear(Told::Anew), [""; 0]);
+        assert_eq!(hear(Told::Anew), [""; 0]);
+        let some = vec![put("b"), put("c"), deleted("d")];
+        assert_eq!(hear(Told::Changes(some)), ["d", "e"]);
+        assert_eq!(hear(Told::Changes(vec![])), [""; 0]);
     }
 }

@@ -67,7 +67,7 @@ async fn until_disabled(session: &Session, name: &str, timeout: Duration) -> Res
     let mut last = String::new();
     let mut ended = None;
     let watched = Workers { filter };
-    let watch = live::follow(session, &watched, |changes, _| {
+    let watch = live::follow(session, &watched, |changes| {
         for (_, worker) in changes {
             let Some(worker) = worker else {
                 ended = Some(Err(Failure::Failed(format!("{name} was deleted"))));

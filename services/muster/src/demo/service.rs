@@ -88,7 +88,7 @@ pub(crate) async fn until(
     let mut seen = None;
     let mut last = String::new();
     let services = watched(&service.name);
-    let watch = live::follow(session, &services, |changes, _| {
+    let watch = live::follow(session, &services, |changes| {
         for now in changes.into_iter().filter_map(|(_, now)| now) {
             let status = now.status.unwrap_or_default();
             last = format!(
@@ -127,7 +127,7 @@ pub(crate) fn least_ready<'s>(
     let (least, seen) = watch::channel(i32::MAX);
     let services = watched(&service.name);
     let watching = async move {
-        live::follow(session, &services, |changes, _| {
+        live::follow(session, &services, |changes| {
             for now in changes.into_iter().filter_map(|(_, now)| now) {
                 let counts = now
                     .status
@@ -160,15 +160,11 @@ pub(crate) async fn remove(
         .await?;
     let services = watched(name);
     let mut present = false;
-    let watch = live::follow(session, &services, |changes, synced| {
+    let watch = live::follow(session, &services, |changes| {
         for (_, now) in changes {
             present = now.is_some();
         }
-        Ok(if synced && !present {
-            Flow::Done
-        } else {
-            Flow::GoOn
-        })
+        Ok(if present { Flow::GoOn } else { Flow::Done })
     });
     step::within(patience, &format!("{name} was not gone"), watch).await
 }

@@ -44,9 +44,9 @@ pub(super) async fn run(
     };
     let backends = Backends::default();
     tokio::try_join!(
-        live::follow(session, &offers, |_, _| wake()),
+        live::follow(session, &offers, |_| wake()),
         // What is wrong with a backend stands below the offers.
-        live::follow(session, &backends, |_, _| wake()),
+        live::follow(session, &backends, |_| wake()),
         look_whenever(&look, session, args, &request, &mut shown),
     )?;
     Ok(())
