@@ -547,7 +547,7 @@ pub(crate) struct Workers {
     pub(crate) watch: bool,
 }
 
-/// Empty a worker.
+/// Empty a worker, or follow the drain that empties it already.
 #[derive(Debug, Args)]
 pub(crate) struct Drain {
     /// The worker
@@ -558,12 +558,12 @@ pub(crate) struct Drain {
     /// Time until --after-deadline applies [default: never]
     #[arg(long, value_name = "DURATION", value_parser = text::duration)]
     pub(crate) deadline: Option<Duration>,
-    /// What happens to what is left at the deadline
-    #[arg(long, value_enum, default_value = "wait", value_name = "WHAT")]
-    pub(crate) after_deadline: AfterDeadline,
-    /// How many replicas may move at a time
-    #[arg(long, default_value_t = 1, value_name = "N")]
-    pub(crate) max_parallel: i32,
+    /// What happens to what is left at the deadline [default: wait]
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub(crate) after_deadline: Option<AfterDeadline>,
+    /// How many replicas may move at a time [default: 1]
+    #[arg(long, value_name = "N")]
+    pub(crate) max_parallel: Option<i32>,
     /// Show what it would do; change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,

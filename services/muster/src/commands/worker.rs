@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use muster_proto::workers::v1::{
     AfterDeadline, DeleteWorkerRequest, DisableWorkerRequest, Drain, DrainCause,
-    DrainWorkerRequest, EnableWorkerRequest, ReleaseMassLossRequest, ResumeWorkerRequest, Worker,
-    WorkerFilter, WorkerState,
+    DrainWorkerRequest, DrainWorkerResponse, EnableWorkerRequest, ReleaseMassLossRequest,
+    ResumeWorkerRequest, Worker, WorkerFilter, WorkerState,
 };
 
 use super::{
@@ -23,15 +23,29 @@ use crate::{
 /// Empties a worker, and follows until it is DISABLED.
 pub(crate) async fn drain(session: &Session, args: &args::Drain) -> Result<(), Failure> {
     let after_deadline = match args.after_deadline {
-        args::AfterDeadline::Wait => AfterDeadline::Wait,
-        args::AfterDeadline::Force => AfterDeadline::Force,
+        None | Some(args::AfterDeadline::Wait) => AfterDeadline::Wait,
+        Some(args::AfterDeadline::Force) => AfterDeadline::Force,
     };
+    if !has_terms(args)
+        && let Some(worker) = drains_already(session, &args.name).await?
+    {
+        let sentence = format!("{} is {} already\n", args.name, state(&worker));
+        let answer = DrainWorkerResponse {
+            worker: Some(worker),
+            ..DrainWorkerResponse::default()
+        };
+        session.print_answer(&answer, &args.name, &sentence)?;
+        return match session.follows(&args.following) {
+            true => until_disabled(session, &args.name, args.following.timeout).await,
+            false => Ok(()),
+        };
+    }
     let request = DrainWorkerRequest {
         name: args.name.clone(),
         cause: DrainCause::Operator.into(),
         reason: reason(args.reason.as_deref()),
         deadline: args.deadline.and_then(|deadline| deadline.try_into().ok()),
-        max_parallel: args.max_parallel,
+        max_parallel: args.max_parallel.unwrap_or(1),
         after_deadline: after_deadline.into(),
         validate_only: args.dry_run,
         ..DrainWorkerRequest::default()
@@ -56,6 +70,20 @@ pub(crate) async fn drain(session: &Session, args: &args::Drain) -> Result<(), F
         return Ok(());
     }
     until_disabled(session, &args.name, args.following.timeout).await
+}
+
+/// Whether a drain is asked for in other words than its name.
+fn has_terms(args: &args::Drain) -> bool {
+    let terms = args.deadline.is_some() || args.after_deadline.is_some();
+    terms || args.max_parallel.is_some() || args.reason.is_some() || args.dry_run
+}
+
+/// The worker, if an operator's drain empties it: asked for again without terms, it keeps those that it has.
+async fn drains_already(session: &Session, name: &str) -> Result<Option<Worker>, Failure> {
+    let worker = get(session, name).await?.worker.unwrap_or_default();
+    let cause = worker.drain.as_ref().map(Drain::cause);
+    let drains = worker.state() == WorkerState::Draining && cause == Some(DrainCause::Operator);
+    Ok(drains.then_some(worker))
 }
 
 async fn until_disabled(session: &Session, name: &str, timeout: Duration) -> Result<(), Failure> {

@@ -7,10 +7,11 @@ use std::{
 };
 
 use muster_proto::{
-    types::v1::{CpuArchitecture, MachineCapacity},
+    types::v1::{CpuArchitecture, MachineCapacity, Requirements},
     workers::v1::{
-        ActivateWorkerRequest, CheckStatus, CreateJoinTokenRequest, RegisterWorkerRequest,
-        WorkerCheck, workers_service_client::WorkersServiceClient,
+        ActivateWorkerRequest, AllocateRequest, AllocationSpec, CheckStatus,
+        CreateJoinTokenRequest, OwnerTerm, RegisterWorkerRequest, WorkerCheck,
+        workers_service_client::WorkersServiceClient,
     },
 };
 use muster_runtime::{context::Context, server::Listeners, shutdown::Cause};
@@ -95,6 +96,29 @@ impl Registry {
         client.activate_worker(request).await.unwrap();
     }
 
+    /// Gives room on a worker to a replica.
+    async fn occupy(&self) {
+        let mut client = WorkersServiceClient::connect(self.url.clone())
+            .await
+            .unwrap();
+        let spec = AllocationSpec {
+            request_id: "1".to_owned(),
+            subject: "chat/0".to_owned(),
+            requirements: Some(Requirements::default()),
+            ..AllocationSpec::default()
+        };
+        let request = AllocateRequest {
+            owner: "manager".to_owned(),
+            owner_term: Some(OwnerTerm {
+                epoch: "000000000001-00000001".to_owned(),
+                revision: 1,
+            }),
+            spec: Some(spec),
+            validate_only: false,
+        };
+        client.allocate(request).await.unwrap();
+    }
+
     /// Ends it as a process would.
     async fn end(self) {
         self.context
@@ -162,6 +186,50 @@ async fn a_document_stands_alone_on_stdout() {
         .await;
     let document: Value = serde_json::from_str(&revoked.stdout).unwrap();
     assert!(document.is_object(), "{revoked:?}");
+    registry.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_is_judged_by_what_is_not_by_what_was_a_moment_ago() {
+    let registry = Registry::begin().await;
+    for name in ["w2", "w3", "w4"] {
+        registry.join(name).await;
+    }
+    for name in ["w2", "w3", "w4"] {
+        let drained = registry.muster(&["drain", name, "--wait"]).await;
+        assert_eq!(drained.code, Some(0), "{drained:?}");
+    }
+    registry.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_asked_for_again_without_terms_keeps_those_that_it_has() {
+    let registry = Registry::begin().await;
+    registry.join("w2").await;
+    registry.occupy().await;
+    let terms = [
+        "--deadline",
+        "1h",
+        "--after-deadline",
+        "force",
+        "--reason",
+        "new kernel",
+    ];
+    let drain = ["drain", "w2", "-o", "json"];
+    let begun = registry.muster(&[&drain[..], &terms[..]].concat()).await;
+    let begun: Value = serde_json::from_str(&begun.stdout).unwrap();
+    assert_eq!(begun["worker"]["drain"]["reason"], "new kernel");
+
+    let again = registry.muster(&drain).await;
+    let again: Value = serde_json::from_str(&again.stdout).unwrap();
+    assert_eq!(again["worker"]["drain"], begun["worker"]["drain"]);
+    let told = registry.muster(&["drain", "w2"]).await;
+    assert_eq!(told.stdout, "w2 is DRAINING already\n", "{told:?}");
+
+    let other = ["--max-parallel", "2"];
+    let changed = registry.muster(&[&drain[..], &other[..]].concat()).await;
+    let changed: Value = serde_json::from_str(&changed.stdout).unwrap();
+    assert_eq!(changed["worker"]["drain"]["maxParallel"], 2, "{changed}");
     registry.end().await;
 }
 
