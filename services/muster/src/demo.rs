@@ -15,6 +15,7 @@ use muster_proto::{
     types::v1::{GpuRequest, Requirements},
     workers::v1::{DrainWorkerRequest, WorkerFilter, WorkerState},
 };
+use muster_runtime::signals::{Hangup, Signals};
 use rustix::process::{Pid, Signal, kill_process};
 
 use self::{
@@ -56,8 +57,9 @@ stop: {grace: 2s}
 /// How long a step may wait for what it shows.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Tells the story.
+/// Tells the story. Interrupted, it removes what it began; a second time, it ends at once.
 pub(crate) async fn run() -> Result<(), Failure> {
+    let mut signals = Signals::listen(Hangup::Ends)?;
     let folder = tempfile::tempdir()?;
     let mut step = Step::new("Start three services and three workers, on an embedded store");
     let gpus = gpu_syntax::parse("H100:8").map_err(|error| Failure::Failed(error.to_string()))?;
@@ -71,11 +73,26 @@ pub(crate) async fn run() -> Result<(), Failure> {
     };
     let stack = Stack::start(&options).await?;
     let session = stack.session(Format::Table)?;
-    let told = Box::pin(tell(&session, &mut step)).await;
-    if told.is_err() {
-        step.say("the step above did not come out; the stack is stopped");
+    let told = tokio::select! {
+        told = Box::pin(tell(&session, &mut step)) => told,
+        signal = signals.next() => Err(Failure::Interrupted(format!("the demo was ended by {signal}"))),
+    };
+    if let Err(failure) = &told {
+        step.say(match failure {
+            Failure::Interrupted(_) => "interrupted; what was begun is removed",
+            _ => "the step above did not come out; what was begun is removed",
+        });
     }
-    let stopped = stack.stop().await;
+    let end = async {
+        if told.is_err() {
+            clear_away(&session).await;
+        }
+        stack.stop().await
+    };
+    let stopped = tokio::select! {
+        stopped = end => stopped,
+        signal = signals.next() => return Err(Failure::Interrupted(format!("ended at once by {signal}"))),
+    };
     told?;
     step.next("Stop everything");
     step.say(&format!(
@@ -84,6 +101,14 @@ pub(crate) async fn run() -> Result<(), Failure> {
     ));
     step.end();
     Ok(())
+}
+
+/// Removes what a story that broke off has left running.
+async fn clear_away(session: &Session) {
+    for name in ["chat", "batch"] {
+        // It may not have been applied, or be on its way out already.
+        let _ = service::remove(session, name, PATIENCE).await;
+    }
 }
 
 async fn tell(session: &Session, step: &mut Step) -> Result<(), Failure> {
