@@ -78,9 +78,10 @@ pub(crate) async fn run() -> Result<(), Failure> {
         signal = signals.next() => Err(Failure::Interrupted(format!("the demo was ended by {signal}"))),
     };
     if let Err(failure) = &told {
-        step.say(match failure {
-            Failure::Interrupted(_) => "interrupted; what was begun is removed",
-            _ => "the step above did not come out; what was begun is removed",
+        let interrupted = matches!(failure, Failure::Interrupted(_));
+        step.say(match interrupted {
+            true => "interrupted; what was begun is removed",
+            false => "the step above did not come out; what was begun is removed",
         });
     }
     let end = async {

@@ -51,6 +51,17 @@ impl Failure {
         }
     }
 
+    /// The same, where a server refused, with what of several it is about.
+    pub(crate) fn about(self, name: &str) -> Self {
+        let Self::Refused(status) = self else {
+            return self;
+        };
+        let message = format!("{name}: {}", status.message());
+        let details = status.details().to_vec().into();
+        let metadata = status.metadata().clone();
+        Status::with_details_and_metadata(status.code(), message, details, metadata).into()
+    }
+
     /// The failure as a google.rpc.Status in JSON.
     pub(crate) fn as_json(&self) -> serde_json::Value {
         let plain = |code: Code| serde_json::json!({"code": i32::from(code), "message": self.to_string(), "details": []});

@@ -7,6 +7,7 @@
     clippy::disallowed_methods
 )]
 
+mod applying;
 mod architecture;
 mod certificates;
 mod failures;

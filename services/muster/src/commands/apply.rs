@@ -1,6 +1,6 @@
 //! `muster apply`: makes services what a file says.
 
-use std::{fs, io::Read as _, path::Path};
+use std::{collections::BTreeSet, fs, io::Read as _, path::Path};
 
 use muster_proto::replicas::v1::{
     Service, ServiceSpec, UpdateEffect, UpdateServiceRequest, UpdateServiceResponse,
@@ -24,7 +24,7 @@ use crate::{
 /// The largest file that is read.
 const MAX_FILE: u64 = 4 << 20;
 
-/// Applies every service of a file, in order.
+/// Applies every service of a file, in order. Of several, none is applied if one of them would be refused.
 pub(crate) async fn run(session: &Session, args: &Apply) -> Result<(), Failure> {
     let specs = read(&args.file)?;
     let asked = specs.len();
@@ -38,47 +38,47 @@ pub(crate) async fn run(session: &Session, args: &Apply) -> Result<(), Failure> 
     if args.dry_run || args.no_start || !session.follows(&args.following) {
         return Ok(());
     }
-    for service in answers.iter().filter_map(|answer| answer.service.as_ref()) {
-        let goal = Goal::Healthy {
-            version: service.version,
-        };
-        follow::service(session, service, goal, &args.following).await?;
-        if session.is_terminal() {
+    let services = answers.iter().filter_map(|answer| answer.service.as_ref());
+    // What the file says is to run, also where it was rolled back before.
+    let goal = |service: &Service| Goal::Healthy {
+        version: service.version,
+    };
+    let goals: Vec<_> = services.map(|service| (service, goal(service))).collect();
+    follow::services(session, &goals, &args.following).await?;
+    if session.is_terminal() {
+        for (service, _) in goals {
             session.print(&format!("{} is HEALTHY\n", service.name))?;
         }
     }
     Ok(())
 }
 
-/// Applies these until one is refused. A person is told of each at once.
+/// Applies these, and tells a person of each at once.
 async fn apply(
     session: &Session,
     args: &Apply,
     specs: Vec<ServiceSpec>,
     answers: &mut Vec<UpdateServiceResponse>,
 ) -> Result<(), Failure> {
+    let several = specs.len() > 1;
+    let named = |failure: Failure, name: &str| match several {
+        true => failure.about(name),
+        false => failure,
+    };
+    if several && !args.dry_run {
+        for spec in &specs {
+            let checked = update(session, args, spec.clone(), true).await;
+            checked.map_err(|failure| named(failure, &spec.name))?;
+        }
+    }
     for spec in specs {
         let before = match args.dry_run {
             true => current(session, &spec.name).await?,
             false => None,
         };
         let name = spec.name.clone();
-        let request = UpdateServiceRequest {
-            spec: Some(spec),
-            update_mask: Some(FieldMask {
-                paths: vec!["*".to_owned()],
-            }),
-            allow_missing: true,
-            validate_only: args.dry_run,
-            no_start: args.no_start,
-            ..UpdateServiceRequest::default()
-        };
-        let answer = session
-            .call(
-                Component::Manager,
-                session.replicas().update_service(request),
-            )
-            .await?;
+        let answer = update(session, args, spec, args.dry_run).await;
+        let answer = answer.map_err(|failure| named(failure, &name))?;
         match session.format {
             // Printed together.
             Format::Json | Format::Yaml => {}
@@ -90,6 +90,27 @@ async fn apply(
         answers.push(answer);
     }
     Ok(())
+}
+
+async fn update(
+    session: &Session,
+    args: &Apply,
+    spec: ServiceSpec,
+    validate_only: bool,
+) -> Result<UpdateServiceResponse, Failure> {
+    let request = UpdateServiceRequest {
+        spec: Some(spec),
+        update_mask: Some(FieldMask {
+            paths: vec!["*".to_owned()],
+        }),
+        allow_missing: true,
+        validate_only,
+        no_start: args.no_start,
+        ..UpdateServiceRequest::default()
+    };
+    let mut manager = session.replicas();
+    let asked = manager.update_service(request);
+    session.call(Component::Manager, asked).await
 }
 
 /// The service as it is, if it is there.
@@ -159,13 +180,21 @@ pub(crate) fn read(file: &Path) -> Result<Vec<ServiceSpec>, Failure> {
     {
         return Ok(vec![spec]);
     }
-    spec::parse(&text).map_err(|problems| {
+    let specs = spec::parse(&text).map_err(|problems| {
         let lines: Vec<String> = problems
             .iter()
             .map(|problem| format!("{place}: {problem}"))
             .collect();
         Failure::Usage(lines.join("\n"))
-    })
+    })?;
+    let mut names = BTreeSet::new();
+    match specs.iter().find(|spec| !names.insert(&spec.name)) {
+        Some(spec) => {
+            let message = format!("{place}: {} is there twice", spec.name);
+            Err(Failure::Usage(message))
+        }
+        None => Ok(specs),
+    }
 }
 
 fn contents(file: &Path) -> Result<String, std::io::Error> {

@@ -193,8 +193,9 @@ async fn to_healthy(
     service: Option<Service>,
     following: &Following,
 ) -> Result<(), Failure> {
-    let version = service.as_ref().map_or(0, |service| service.version);
-    to(session, service, Goal::Healthy { version }, following).await
+    let service = service.unwrap_or_default();
+    let goal = Goal::up(&service);
+    to(session, Some(service), goal, following).await
 }
 
 async fn to(

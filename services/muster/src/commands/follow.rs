@@ -2,6 +2,7 @@
 //! gone; and the line on a terminal that shows how far it is.
 
 use std::{
+    collections::BTreeMap,
     io::{self, IsTerminal as _, Write as _},
     time::Duration,
 };
@@ -97,6 +98,42 @@ pub(crate) enum Goal {
     Gone,
 }
 
+impl Goal {
+    /// That a service is up, as a call has left it: in the version that is to be, or that was gone back to before.
+    pub(crate) fn up(service: &Service) -> Self {
+        let running = service.status.as_ref().map(|status| status.running_version);
+        Self::Healthy {
+            version: match rolled_back(service, service.version) {
+                true => running.unwrap_or_default(),
+                false => service.version,
+            },
+        }
+    }
+}
+
+/// What is waited for of one service.
+struct Awaited<'a> {
+    service: &'a Service,
+    goal: Goal,
+    /// How it was last.
+    last: String,
+    /// What it has come to.
+    end: Option<Result<(), Failure>>,
+}
+
+impl Awaited<'_> {
+    /// Takes what a watch tells of it; nothing if it is gone.
+    fn see(&mut self, now: Option<&Service>) {
+        match now.filter(|now| now.uid == self.service.uid) {
+            Some(now) => {
+                self.last = line(now);
+                self.end = reached(now, self.goal);
+            }
+            None => self.end = Some(gone(&self.service.name, self.goal)),
+        }
+    }
+}
+
 /// Waits until a service has reached a goal, or shows that it will not.
 pub(crate) async fn service(
     session: &Session,
@@ -104,45 +141,68 @@ pub(crate) async fn service(
     goal: Goal,
     following: &Following,
 ) -> Result<(), Failure> {
-    let name = service.name.as_str();
+    services(session, &[(service, goal)], following).await
+}
+
+/// Waits until each service has reached its goal, or one shows that it will not.
+pub(crate) async fn services(
+    session: &Session,
+    goals: &[(&Service, Goal)],
+    following: &Following,
+) -> Result<(), Failure> {
     let mut progress = Progress::new();
-    let mut last = String::new();
-    let mut ended = None;
+    let awaited = goals.iter().map(|&(service, goal)| Awaited {
+        service,
+        goal,
+        last: String::new(),
+        end: None,
+    });
+    let mut awaited: Vec<_> = awaited.collect();
     let watched = Services {
-        names: vec![name.to_owned()],
+        names: goals
+            .iter()
+            .map(|(service, _)| service.name.clone())
+            .collect(),
     };
     let watch = live::follow(session, &watched, |changes| {
-        let mut seen = false;
-        for (_, change) in changes {
-            seen = true;
-            match change.filter(|now| now.uid == service.uid) {
-                Some(now) => {
-                    last = line(&now);
-                    progress.show(&last, None)?;
-                    ended = reached(&now, goal);
-                }
-                None => ended = Some(gone(name, goal)),
+        let changes: BTreeMap<_, _> = changes.into_iter().collect();
+        for one in awaited.iter_mut().filter(|one| one.end.is_none()) {
+            match changes.get(&one.service.name) {
+                Some(change) => one.see(change.as_ref()),
+                // The first that is told is the whole state.
+                None if one.last.is_empty() => one.see(None),
+                None => continue,
             }
-            if ended.is_some() {
-                return Ok(Flow::Done);
+            if !one.last.is_empty() {
+                progress.show(&one.last, None)?;
             }
         }
-        if !seen && last.is_empty() {
-            ended = Some(gone(name, goal));
-            return Ok(Flow::Done);
-        }
-        Ok(Flow::GoOn)
+        Ok(match is_over(&awaited) {
+            true => Flow::Done,
+            false => Flow::GoOn,
+        })
     });
     let outcome = tokio::time::timeout(following.timeout, watch).await;
     progress.finish()?;
+    let (ended, go_on): (Vec<_>, Vec<_>) = awaited.into_iter().partition(|one| one.end.is_some());
+    let go_on: Vec<_> = go_on.into_iter().map(|one| one.last).collect();
     match outcome {
         Ok(result) => result?,
         Err(_) => {
-            let timeout = following.timeout;
+            let (timeout, last) = (following.timeout, go_on.join("; "));
             return Err(gave_up(session, Component::Manager, timeout, "it", &last));
         }
     }
-    ended.unwrap_or(Ok(()))
+    for last in go_on {
+        session.say(&format!("not waited for any more: {last}\n"))?;
+    }
+    ended.into_iter().filter_map(|one| one.end).collect()
+}
+
+/// Whether nothing is left to wait for: all have what was wanted, or one will not.
+fn is_over(awaited: &[Awaited<'_>]) -> bool {
+    let ends = || awaited.iter().map(|one| one.end.as_ref());
+    ends().all(|end| end.is_some()) || ends().flatten().any(Result::is_err)
 }
 
 /// That a wait was given up, and what goes on all the same, as a component told of it last.
@@ -235,7 +295,7 @@ fn rolled_back(service: &Service, version: i64) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use muster_proto::replicas::v1::{ReplicaCounts, ServiceStatus};
+    use muster_proto::replicas::v1::{ReplicaCounts, Rollout, RolloutState, ServiceStatus};
 
     use super::*;
 
@@ -254,6 +314,40 @@ mod tests {
             }),
             ..Service::default()
         }
+    }
+
+    #[test]
+    fn what_was_rolled_back_before_is_up_in_the_version_that_runs() {
+        let rollout = Rollout {
+            target_version: 2,
+            state: RolloutState::RolledBack.into(),
+            ..Rollout::default()
+        };
+        let mut now = service(ServicePhase::Healthy, 3, 3);
+        now.version = 2;
+        let up_before = Goal::up(&now);
+        if let Some(status) = &mut now.status {
+            status.rollout = Some(rollout);
+        }
+        assert!(matches!(reached(&now, up_before), Some(Err(_))));
+        assert_eq!(Goal::up(&now), Goal::Healthy { version: 1 });
+        assert!(matches!(reached(&now, Goal::up(&now)), Some(Ok(()))));
+    }
+
+    #[test]
+    fn several_are_waited_for_until_all_are_up_or_one_will_not_be() {
+        let one = service(ServicePhase::Pending, 0, 1);
+        let with = |ends: [Option<bool>; 2]| {
+            let awaited = ends.map(|end| Awaited {
+                service: &one,
+                goal: Goal::up(&one),
+                last: String::new(),
+                end: end.map(|up| up.then_some(()).ok_or(Failure::Failed(String::new()))),
+            });
+            is_over(&awaited)
+        };
+        assert!(!with([None, None]) && !with([Some(true), None]));
+        assert!(with([Some(true), Some(true)]) && with([None, Some(false)]));
     }
 
     #[test]
