@@ -502,7 +502,7 @@ pub(crate) struct Ps {
 /// What happened.
 #[derive(Debug, Args)]
 pub(crate) struct Events {
-    /// Only about this service or worker
+    /// Only about this service, replica or worker; also as it stands under ABOUT
     pub(crate) subject: Option<String>,
     /// Only what happened in the last such time
     #[arg(long, value_name = "DURATION", value_parser = text::duration)]

@@ -18,10 +18,7 @@ pub(crate) enum Failure {
     #[error("{0}")]
     Usage(String),
     /// A component does not answer.
-    #[error(
-        "the {component} at {address} does not answer: {message}\n\
-             is it running? `muster up` starts the whole stack on this machine"
-    )]
+    #[error("the {component} at {address} does not answer: {message}{hint}")]
     Unreachable {
         /// Its name.
         component: &'static str,
@@ -29,6 +26,8 @@ pub(crate) enum Failure {
         address: String,
         /// What went wrong.
         message: String,
+        /// What may help, in a line of its own; empty where nothing is known.
+        hint: &'static str,
     },
     /// `--timeout` passed.
     #[error("{0}")]

@@ -5,6 +5,7 @@ use std::{
     collections::BTreeSet,
     future::Future,
     io::{self, IsTerminal as _, Write},
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
@@ -18,7 +19,7 @@ use muster_proto::{
 use muster_runtime::{
     age::AGE,
     clock::Clock,
-    connect::{Channel, Connector, Endpoints},
+    connect::{Channel, Connector, Endpoint, Endpoints},
     status::Details,
 };
 use prost::{Message, Name};
@@ -215,14 +216,15 @@ impl Session {
         let details = Details::of(&status);
         let unreachable = details.is(ErrorReason::PeerUnreachable) || details.domain.is_empty();
         if status.code() == Code::Unavailable && unreachable {
-            let addresses = self.endpoints(component).iter();
+            let endpoints = self.endpoints(component);
             return Failure::Unreachable {
                 component: component.name(),
-                address: addresses
-                    .map(ToString::to_string)
-                    .collect::<Vec<_>>()
-                    .join(","),
+                address: endpoints.to_string(),
                 message: details.message,
+                hint: match endpoints.iter().all(is_plain_and_here) {
+                    true => "\nis it running? `muster up` starts the whole stack on this machine",
+                    false => "",
+                },
             };
         }
         Failure::from(status)
@@ -373,3 +375,10 @@ enum Layout {
 
 /// The largest answer that is taken.
 const MAX_MESSAGE: usize = 64 << 20;
+/// Whether a component that `muster up` starts would be there.
+fn is_plain_and_here(endpoint: &Endpoint) -> bool {
+    let address: Option<IpAddr> = endpoint.host().trim_matches(['[', ']']).parse().ok();
+    let here =
+        endpoint.host() == "localhost" || address.is_some_and(|address| address.is_loopback());
+    here && !endpoint.is_tls()
+}

@@ -34,12 +34,14 @@ pub(crate) async fn run(session: &Session, args: &Args) -> Result<(), Failure> {
         .since
         .and_then(|since| session.now().checked_sub(since))
         .map(Timestamp::from);
-    let (services, workers) = (of_services(args, since), of_workers(args, since));
+    let about = About::of(args.subject.as_deref());
+    let (services, workers) = (of_services(&about, since), of_workers(&about, since));
     if args.watch {
         let (services, workers) = (Services(services), Workers(workers));
         let merged = RefCell::new(Merged::default());
         let show = |source, changes| {
-            let events = merged.borrow_mut().take(source, changes);
+            let mut events = merged.borrow_mut().take(source, changes);
+            events.retain(|event| about.is_met_by(event));
             print_new(session, &events)
         };
         let of_services = live::follow(session, &services, |changes| {
@@ -50,13 +52,69 @@ pub(crate) async fn run(session: &Session, args: &Args) -> Result<(), Failure> {
         return live::until_interrupted(both).await;
     }
     let (one, other) = tokio::join!(
-        last_of_services(session, services, args.limit),
-        last_of_workers(session, workers, args.limit)
+        last_of_services(session, services, &about, args.limit),
+        last_of_workers(session, workers, &about, args.limit)
     );
-    let mut events: Vec<Event> = one?.into_iter().chain(other?).collect();
+    let (mut events, mut away) = (Vec::new(), None);
+    for last in [one, other] {
+        match last {
+            Ok(last) => events.extend(last),
+            // What the other tells may say why.
+            Err(failure @ Failure::Unreachable { .. }) => away = away.or(Some(failure)),
+            Err(failure) => return Err(failure),
+        }
+    }
+    if let Some(away) = away.take_if(|_| events.is_empty()) {
+        return Err(away);
+    }
     events.sort_by(|a, b| order(a).cmp(&order(b)));
     let surplus = events.len().saturating_sub(args.limit);
-    print(session, events.get(surplus..).unwrap_or_default())
+    print(session, events.get(surplus..).unwrap_or_default())?;
+    away.map_or(Ok(()), Err)
+}
+
+/// What events are asked for about.
+struct About {
+    /// The service or the worker, if it is one.
+    name: Option<String>,
+    /// The subjects of its events, where they are fewer than the name has.
+    subjects: Option<[String; 2]>,
+}
+
+impl About {
+    /// Of a name, of a replica's id, or of either as events show it: `worker/w1`, `replica/chat/0`.
+    fn of(subject: Option<&str>) -> Self {
+        let Some(subject) = subject else {
+            return Self {
+                name: None,
+                subjects: None,
+            };
+        };
+        let (name, subjects) = match subject.split_once('/') {
+            None => (subject, None),
+            Some(("service", name)) => {
+                let of_replicas = format!("replica/{name}/");
+                (name, Some([subject.to_owned(), of_replicas]))
+            }
+            Some(("worker", name)) => (name, Some([subject.to_owned(), String::new()])),
+            Some(_) => {
+                let id = subject.strip_prefix("replica/").unwrap_or(subject);
+                let name = id.split('/').next().unwrap_or_default();
+                (name, Some([format!("replica/{id}"), String::new()]))
+            }
+        };
+        Self {
+            name: Some(name.to_owned()),
+            subjects,
+        }
+    }
+
+    fn is_met_by(&self, event: &Event) -> bool {
+        self.subjects.as_ref().is_none_or(|[one, of_its]| {
+            let is_of_its = !of_its.is_empty() && event.subject.starts_with(of_its);
+            event.subject == *one || is_of_its
+        })
+    }
 }
 
 fn order(event: &Event) -> (i64, i32, &str) {
@@ -64,17 +122,17 @@ fn order(event: &Event) -> (i64, i32, &str) {
     (time.seconds, time.nanos, event.id.as_str())
 }
 
-fn of_services(args: &Args, since_time: Option<Timestamp>) -> EventFilter {
+fn of_services(about: &About, since_time: Option<Timestamp>) -> EventFilter {
     EventFilter {
-        services: args.subject.iter().cloned().collect(),
+        services: about.name.iter().cloned().collect(),
         since_time,
         ..EventFilter::default()
     }
 }
 
-fn of_workers(args: &Args, since_time: Option<Timestamp>) -> WorkerEventFilter {
+fn of_workers(about: &About, since_time: Option<Timestamp>) -> WorkerEventFilter {
     WorkerEventFilter {
-        workers: args.subject.iter().cloned().collect(),
+        workers: about.name.iter().cloned().collect(),
         since_time,
         ..WorkerEventFilter::default()
     }
@@ -83,6 +141,7 @@ fn of_workers(args: &Args, since_time: Option<Timestamp>) -> WorkerEventFilter {
 async fn last_of_services(
     session: &Session,
     filter: EventFilter,
+    about: &About,
     limit: usize,
 ) -> Result<VecDeque<Event>, Failure> {
     let mut last = VecDeque::new();
@@ -96,13 +155,14 @@ async fn last_of_services(
         });
         session.call(Component::Manager, asked).await
     };
-    let take = |page: ListEventsResponse| keep_last(&mut last, page.events, limit);
+    let take = |page: ListEventsResponse| keep_last(&mut last, page.events, about, limit);
     pages::each(ask, take).await.map(|()| last)
 }
 
 async fn last_of_workers(
     session: &Session,
     filter: WorkerEventFilter,
+    about: &About,
     limit: usize,
 ) -> Result<VecDeque<Event>, Failure> {
     let mut last = VecDeque::new();
@@ -116,12 +176,12 @@ async fn last_of_workers(
         });
         session.call(Component::Registry, asked).await
     };
-    let take = |page: ListWorkerEventsResponse| keep_last(&mut last, page.events, limit);
+    let take = |page: ListWorkerEventsResponse| keep_last(&mut last, page.events, about, limit);
     pages::each(ask, take).await.map(|()| last)
 }
 
-fn keep_last(last: &mut VecDeque<Event>, events: Vec<Event>, limit: usize) {
-    last.extend(events);
+fn keep_last(last: &mut VecDeque<Event>, events: Vec<Event>, about: &About, limit: usize) {
+    last.extend(events.into_iter().filter(|event| about.is_met_by(event)));
     let surplus = last.len().saturating_sub(limit);
     last.drain(..surplus);
 }
@@ -303,6 +363,37 @@ impl Watched for Workers {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn events_are_asked_for_as_they_are_shown() {
+        let all = [
+            "worker/chat",
+            "service/chat",
+            "replica/chat/0",
+            "replica/chat/1",
+            "replica/chat-2/0",
+        ];
+        let of = |subject: &str| {
+            let about = About::of(Some(subject));
+            assert_eq!(about.name.as_deref(), Some("chat"));
+            let is_met = |subject: &&str| {
+                about.is_met_by(&Event {
+                    subject: (*subject).to_owned(),
+                    ..Event::default()
+                })
+            };
+            Vec::from_iter(all.into_iter().filter(is_met))
+        };
+        assert_eq!(of("worker/chat"), ["worker/chat"]);
+        assert_eq!(
+            of("service/chat"),
+            ["service/chat", "replica/chat/0", "replica/chat/1"]
+        );
+        assert_eq!(of("replica/chat/0"), ["replica/chat/0"]);
+        assert_eq!(of("chat/0"), ["replica/chat/0"]);
+        // A name alone is what the components themselves look for.
+        assert_eq!(of("chat"), all);
+    }
 
     fn at(seconds: i64) -> (String, Option<Event>) {
         let event = Event {

@@ -3,8 +3,10 @@
 
 use muster_proto::replicas::v1::{
     AdoptOrphanRequest, ListOrphansRequest, ListOrphansResponse, Orphan, RemoveOrphanRequest,
+    Service,
 };
 
+use super::services;
 use crate::{
     args::{Format, OrphanAct, Orphans},
     failure::Failure,
@@ -77,6 +79,7 @@ fn table(session: &Session, orphans: &[Orphan]) -> Table {
 }
 
 async fn adopt(session: &Session, id: &str, service: &str) -> Result<(), Failure> {
+    let before = services::get(session, service).await?;
     let request = AdoptOrphanRequest {
         attempt_id: id.to_owned(),
         service: service.to_owned(),
@@ -87,7 +90,18 @@ async fn adopt(session: &Session, id: &str, service: &str) -> Result<(), Failure
     let answer = session.call(Component::Manager, asked).await?;
     let replica = answer.replica.unwrap_or_default();
     let sentence = format!("{id} runs on as {}\n", replica.id);
-    session.print_answer(&replica, &replica.id, &sentence)
+    session.print_answer(&replica, &replica.id, &sentence)?;
+    surplus(&before).map_or(Ok(()), |words| session.say(&words))
+}
+
+/// That a service has all the replicas that it wants, and one more now.
+fn surplus(service: &Service) -> Option<String> {
+    let counts = service.status.as_ref()?.counts?;
+    let (name, wanted) = (&service.name, counts.wanted);
+    (counts.ready >= wanted).then(|| {
+        let more = wanted.saturating_add(1);
+        format!("{name} wants {wanted}, so one of its replicas is stopped; `muster scale {name} {more}` keeps it\n")
+    })
 }
 
 async fn remove(session: &Session, id: &str) -> Result<(), Failure> {
