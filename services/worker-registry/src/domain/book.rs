@@ -148,9 +148,12 @@ impl Book {
         }
     }
 
-    /// Whether an agent has named the allocation ended.
+    /// Whether an agent has named the allocation ended. One that has left had named all of its own, which is
+    /// known after a restart and at every instance.
     pub fn is_ended(&self, id: &Text) -> bool {
-        self.ended.contains(id)
+        let allocation = self.fleet.allocation(id);
+        let entry = allocation.and_then(|one| self.fleet.worker(&one.worker));
+        self.ended.contains(id) || entry.is_some_and(|entry| entry.worker.has_left())
     }
 
     fn refresh(&mut self, name: &Text) {

@@ -25,8 +25,8 @@ mod tokens;
 pub use allocate::{Item, allocate, allocate_in_question, claim_owner};
 pub use beat::{HeldPhase, Named, end, fenced, hand_out_fence, heard, leave, lost, sweep};
 pub use operate::{
-    Checked, DrainAsked, Edit, activate, call_deadline, clear_revoked, delete, disable, drain,
-    enable, resume, update,
+    Checked, DrainAsked, Edit, activate, call_deadline, clear_over, delete, disable, drain, enable,
+    resume, update,
 };
 pub use register::{Arrival, Proof, Registered, recreatable, recreate, register};
 pub use release::{may_report, release};

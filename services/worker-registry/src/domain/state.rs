@@ -1,7 +1,7 @@
 //! What may happen on a worker: the states, and the table of every change between them.
 //!
 //! It decides which change is allowed and what has to be done first where it is not. It never looks at
-//! liveness beyond the one fact that a worker is lost, and changes nothing itself.
+//! liveness beyond the one fact that a worker's agent is gone, and changes nothing itself.
 
 use std::fmt;
 
@@ -49,8 +49,8 @@ pub enum Event {
 pub struct Facts {
     /// No allocation is on it.
     pub empty: bool,
-    /// It is LOST.
-    pub lost: bool,
+    /// Its agent is gone: it is LOST, or has LEFT.
+    pub gone: bool,
     /// This generation has passed its start-up checks.
     pub proved: bool,
     /// The drain that brought it here, or the one under way, is the agent's own shutdown.
@@ -66,8 +66,8 @@ pub enum When {
     Always,
     /// Nothing is allocated on it.
     Empty,
-    /// It is LOST.
-    Lost,
+    /// It is LOST, or has LEFT.
+    Gone,
     /// Its checks have passed.
     Proved,
     /// A SHUTDOWN drain led here.
@@ -133,7 +133,7 @@ pub static TABLE: &[Rule] = {
     use Event::{Activate, Delete, Disable, Drain, Emptied, Enable, Force, Register, Resume};
     use State::{Active, Disabled, Draining, Provisioning};
     use Then::{Forget, Go, Refuse};
-    use When::{Always, Empty, Lost, Proved, Shutdown, Unended};
+    use When::{Always, Empty, Gone, Proved, Shutdown, Unended};
     &[
         rule(Provisioning, Register, Always, Go(Provisioning)),
         rule(Provisioning, Activate, Always, Go(Active)),
@@ -149,7 +149,7 @@ pub static TABLE: &[Rule] = {
         rule(Provisioning, Disable, Empty, Go(Disabled)),
         rule(Provisioning, Disable, Always, Refuse(EMPTY_IT)),
         rule(Provisioning, Force, Empty, Go(Disabled)),
-        rule(Provisioning, Force, Lost, Go(Disabled)),
+        rule(Provisioning, Force, Gone, Go(Disabled)),
         rule(Provisioning, Force, Always, Go(Draining)),
         rule(Provisioning, Enable, Always, Refuse(IN_USE)),
         rule(Provisioning, Delete, Always, Refuse(NOT_DELETABLE)),
@@ -161,7 +161,7 @@ pub static TABLE: &[Rule] = {
         rule(Active, Disable, Empty, Go(Disabled)),
         rule(Active, Disable, Always, Refuse(EMPTY_IT)),
         rule(Active, Force, Empty, Go(Disabled)),
-        rule(Active, Force, Lost, Go(Disabled)),
+        rule(Active, Force, Gone, Go(Disabled)),
         rule(Active, Force, Always, Go(Draining)),
         rule(Active, Enable, Always, Refuse(IN_USE)),
         rule(Active, Delete, Always, Refuse(NOT_DELETABLE)),
@@ -175,7 +175,7 @@ pub static TABLE: &[Rule] = {
         rule(Draining, Disable, Empty, Go(Disabled)),
         rule(Draining, Disable, Always, Refuse(EMPTY_IT)),
         rule(Draining, Force, Empty, Go(Disabled)),
-        rule(Draining, Force, Lost, Go(Disabled)),
+        rule(Draining, Force, Gone, Go(Disabled)),
         rule(Draining, Force, Always, Go(Draining)),
         rule(
             Draining,
@@ -304,7 +304,7 @@ impl When {
         match self {
             Self::Always => true,
             Self::Empty => facts.empty,
-            Self::Lost => facts.lost,
+            Self::Gone => facts.gone,
             Self::Proved => facts.proved,
             Self::Shutdown => facts.shutdown,
             Self::Unended => facts.unended,

@@ -199,6 +199,16 @@ impl Worker {
         matches!(self.presence, Presence::Lost { .. })
     }
 
+    /// Whether its agent has said that it leaves, which it may only with all ended that is allocated here.
+    pub fn has_left(&self) -> bool {
+        matches!(self.presence, Presence::Left { .. })
+    }
+
+    /// Whether its agent is gone: whatever is asked of it is answered by nobody.
+    pub fn is_gone(&self) -> bool {
+        self.is_lost() || self.has_left()
+    }
+
     /// Whether nothing says that its agent is gone.
     pub fn is_expected(&self) -> bool {
         matches!(self.presence, Presence::Expected)
@@ -218,7 +228,7 @@ impl Worker {
     pub fn facts(&self, empty: bool) -> Facts {
         Facts {
             empty,
-            lost: self.is_lost(),
+            gone: self.is_gone(),
             proved: self.is_proved(),
             shutdown: self
                 .drain

@@ -44,8 +44,8 @@ pub(super) struct Chores {
     fences: BTreeSet<(Moment, Text)>,
     /// When the fence of each of them has passed.
     fenced_at: BTreeMap<Text, Moment>,
-    /// Workers whose allocations force-disabling took.
-    taken: BTreeSet<Text>,
+    /// Workers that may have allocations that are over: force-disabling took them, or the agent has left.
+    over: BTreeSet<Text>,
 }
 
 impl Chores {
@@ -66,8 +66,8 @@ impl Chores {
         } else {
             self.draining.remove(name);
         }
-        if worker.revoked_through > 0 {
-            self.taken.insert(name.clone());
+        if worker.revoked_through > 0 || worker.has_left() {
+            self.over.insert(name.clone());
         }
         match (worker.presence, self.fenced_at.get(name)) {
             (Presence::Lost { fenced: false, .. }, None) => {
@@ -93,7 +93,7 @@ impl Chores {
     /// A worker is gone.
     pub(super) fn forget(&mut self, name: &Text) {
         self.draining.remove(name);
-        self.taken.remove(name);
+        self.over.remove(name);
         if let Some(at) = self.fenced_at.remove(name) {
             self.fences.remove(&(at, name.clone()));
         }
@@ -263,7 +263,7 @@ impl Registry {
                 let worker = view.worker(name).map(|entry| &entry.worker);
                 worker.is_some_and(|worker| {
                     worker.running_drain().is_some_and(|drain| {
-                        drain.is_due(now) || (drain.forced && worker.is_lost())
+                        drain.is_due(now) || (drain.forced && worker.is_gone())
                     })
                 })
             };
@@ -324,18 +324,18 @@ impl Registry {
 
     /// Forgets what is over.
     fn clear(&self, lead: &Leadership) {
-        let taken = std::mem::take(&mut self.chores().taken);
+        let over = std::mem::take(&mut self.chores().over);
         let (registry, lead) = (self.clone(), lead.clone());
         self.tasks.spawn("registry-clear", async move {
-            for name in taken {
+            for name in over {
                 loop {
-                    let clear = |book: &_, now| Ok(decide::clear_revoked(book, &name, now));
+                    let clear = |book: &_, now| Ok(decide::clear_over(book, &name, now));
                     match registry.decide_leading(&lead, clear).await {
                         Ok(more) if more.value => {}
                         Ok(_) => break,
                         Err(error) => {
-                            warn!(worker = %name, %error, "what was revoked could not be cleared; tried again");
-                            registry.chores().taken.insert(name);
+                            warn!(worker = %name, %error, "what is over could not be cleared; tried again");
+                            registry.chores().over.insert(name);
                             break;
                         }
                     }

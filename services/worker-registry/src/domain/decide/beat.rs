@@ -141,7 +141,7 @@ pub fn leave(
     if !entry.counted().all(|one| book.is_ended(&one.id)) {
         return Err(Refused::StillRunning(name.clone()));
     }
-    if matches!(entry.worker.presence, Presence::Left { .. }) {
+    if entry.worker.has_left() {
         return Ok(Decision::nothing(()));
     }
     let mut draft = Draft::new();

@@ -7,9 +7,10 @@ use muster_model::constraints::{CapacityType, Labels};
 use muster_model::quantity::MicroUsd;
 
 use super::{
-    CHUNK, Decision, Precondition, Refused, change_room, free, incarnation, next_state, put_worker,
-    worker,
+    CHUNK, Decision, Precondition, Refused, change_room, disable_if_emptied, free, incarnation,
+    next_state, put_worker, worker,
 };
+use crate::domain::allocation::Allocation;
 use crate::domain::book::Book;
 use crate::domain::drain::{AfterDeadline, Cause, Drain, Terms};
 use crate::domain::fleet::{Change, Draft, Entry, Key, Tombstone};
@@ -174,7 +175,8 @@ fn step(
 }
 
 /// Takes a worker out of use: at once if it is empty; by force also if it is not. Then it drains with
-/// its deadline now, or, if it is LOST, everything on it is revoked and it is DISABLED, unconfirmed.
+/// its deadline now, or, if it is LOST or has LEFT, everything on it is revoked and it is DISABLED; unconfirmed
+/// if it is LOST.
 ///
 /// # Errors
 /// `NoWorker`, `StaleEtag`, `WrongState`, `NotEmpty`.
@@ -236,20 +238,20 @@ fn take_over_drain(worker: &mut Worker) {
     }
 }
 
-/// One write takes all: whatever was made up to now belongs to a generation that is over.
+/// One write takes all: whatever was made up to now belongs to a generation that is over. An agent that has left
+/// had ended it all.
 fn revoke_all(worker: &mut Worker) {
     worker.revoked_through = worker.generation;
     worker.generation += 1;
-    worker.unconfirmed = true;
+    worker.unconfirmed |= worker.is_lost();
 }
 
 /// The deadline of a worker's drain has passed with FORCE: its agent is told to stop what is left; of a
-/// LOST worker everything is revoked. Answers whether anything changed.
+/// worker that is LOST or has LEFT everything is revoked. Answers whether anything changed.
 pub fn call_deadline(book: &Book, name: &Text, now: SystemTime) -> Decision<bool> {
     let due = |entry: &&Entry| {
-        let lost_and_forced = |drain: &Drain| drain.forced && entry.worker.is_lost();
         let drain = entry.worker.running_drain();
-        drain.is_some_and(|drain| drain.is_due(now) || lost_and_forced(drain))
+        drain.is_some_and(|drain| drain.is_due(now) || (drain.forced && entry.worker.is_gone()))
     };
     let Some(entry) = book.fleet().worker(name).filter(due) else {
         return Decision::nothing(false);
@@ -261,11 +263,14 @@ pub fn call_deadline(book: &Book, name: &Text, now: SystemTime) -> Decision<bool
             ..drain.clone()
         }));
     }
-    if worker.is_lost() {
+    if worker.is_gone() {
+        let reason = match worker.has_left() {
+            true => "the drain's deadline has passed, and the agent has left",
+            false => "the drain's deadline has passed, and the worker is lost",
+        };
         revoke_all(&mut worker);
         worker.end_drain(entry.usage().allocations, now);
-        let by = By::system("the drain's deadline has passed, and the worker is lost");
-        worker.go(State::Disabled, by, now);
+        worker.go(State::Disabled, By::system(reason), now);
     }
     let mut draft = Draft::new();
     put_worker(&mut draft, worker, now);
@@ -276,26 +281,29 @@ pub fn call_deadline(book: &Book, name: &Text, now: SystemTime) -> Decision<bool
     }
 }
 
-/// Forgets allocations that force-disabling took, some at a time. Answers whether there may be more.
-pub fn clear_revoked(book: &Book, name: &Text, now: SystemTime) -> Decision<bool> {
+/// Forgets allocations that force-disabling took, and those that were given back where the agent has left, some
+/// at a time. Answers whether there may be more.
+pub fn clear_over(book: &Book, name: &Text, now: SystemTime) -> Decision<bool> {
     let Some(entry) = book.fleet().worker(name) else {
         return Decision::nothing(false);
     };
     let revoked_through = entry.worker.revoked_through;
-    let taken = entry
-        .allocations()
-        .iter()
-        .filter(|one| one.is_revoked_through(revoked_through));
-    let taken: Vec<_> = taken.take(CHUNK).collect();
-    if taken.is_empty() {
+    let is_taken = |one: &&Arc<Allocation>| one.is_revoked_through(revoked_through);
+    let is_over =
+        |one: &&Arc<Allocation>| is_taken(one) || (entry.worker.has_left() && !one.is_held());
+    let over = entry.allocations().iter().filter(is_over);
+    let over: Vec<_> = over.take(CHUNK).collect();
+    if over.is_empty() {
         return Decision::nothing(false);
     }
     let mut draft = Draft::new();
     change_room(&mut draft, name);
-    for allocation in &taken {
+    for allocation in &over {
         free(&mut draft, allocation, now);
     }
-    let more = taken.len() == CHUNK;
+    let counted = over.iter().copied().filter(|one| !is_taken(one)).count();
+    disable_if_emptied(&mut draft, entry, counted, now);
+    let more = over.len() == CHUNK;
     Decision {
         draft,
         answer: more,

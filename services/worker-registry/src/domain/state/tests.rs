@@ -5,7 +5,7 @@ use super::*;
 fn all_facts() -> impl Iterator<Item = Facts> {
     (0..32).map(|bits| Facts {
         empty: bits & 1 != 0,
-        lost: bits & 2 != 0,
+        gone: bits & 2 != 0,
         proved: bits & 4 != 0,
         shutdown: bits & 8 != 0,
         unended: bits & 16 != 0,
@@ -35,7 +35,7 @@ fn expected(from: State, on: Event, facts: Facts) -> Option<Next> {
         Disable if from != Disabled && facts.empty => go(Disabled),
         Disable => None,
         Force if from == Disabled => None,
-        Force => go(if facts.empty || facts.lost {
+        Force => go(if facts.empty || facts.gone {
             Disabled
         } else {
             Draining
@@ -94,10 +94,10 @@ fn each_rule_is_reachable_and_each_pair_ends_with_one_that_always_applies() {
 }
 
 #[test]
-fn only_an_empty_or_lost_worker_is_ever_disabled() {
+fn only_an_empty_worker_or_one_whose_agent_is_gone_is_ever_disabled() {
     for from in [Provisioning, Active, Draining] {
         for on in Event::ALL {
-            for facts in all_facts().filter(|facts| !facts.empty && !facts.lost) {
+            for facts in all_facts().filter(|facts| !facts.empty && !facts.gone) {
                 if on != Emptied {
                     assert_ne!(
                         from.on(on, facts),

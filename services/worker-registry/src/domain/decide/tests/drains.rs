@@ -1,9 +1,11 @@
 //! Draining, resuming, disabling.
 
+use crate::domain::allocation::{End, Life};
 use crate::domain::book::Book;
 use crate::domain::decide::{self, Arrival, Proof, Refused};
 use crate::domain::drain::{AfterDeadline, Cause, Terms};
 use crate::domain::fixture::*;
+use crate::domain::fleet::Change;
 use crate::domain::state::State;
 use crate::domain::text::Text;
 use crate::domain::worker::By;
@@ -216,7 +218,7 @@ fn a_lost_worker_disabled_by_force_is_empty_by_one_write() {
     let fenced = decide::heard(&book, &w1(), 1, true, at(9)).unwrap_err();
     assert!(matches!(fenced, Refused::Fenced { .. }));
     let mut rounds = 0;
-    while take(decide::clear_revoked(&book, &w1(), at(10)), &mut book) {
+    while take(decide::clear_over(&book, &w1(), at(10)), &mut book) {
         rounds += 1;
     }
     assert_eq!(rounds, 1);
@@ -243,7 +245,7 @@ fn delete(book: &Book) -> Result<decide::Decision<()>, Refused> {
 fn force(book: &mut Book) {
     let decision = decide::disable(book, &w1(), true, &by(), &unconditionally, at(8)).unwrap();
     take(decision, book);
-    while take(decide::clear_revoked(book, &w1(), at(9)), book) {}
+    while take(decide::clear_over(book, &w1(), at(9)), book) {}
 }
 
 #[track_caller]
@@ -358,4 +360,78 @@ fn releasing_the_last_one_that_has_ended_ends_the_drain() {
     assert_eq!(worker(&book, "w1").state, State::Draining);
     assert!(release(&mut book, &made.id).unwrap().is_none());
     assert_eq!(worker(&book, "w1").state, State::Disabled);
+}
+
+/// The book of a registry that has started again after the agent of w1 ended `made` and left, before its owner
+/// gave it back.
+fn left(terms: Option<Terms>) -> (Book, Text) {
+    let mut book = book();
+    join(&mut book, "w1", &[("H100", 8)]);
+    let made = allocate(&mut book, &item("r1", ask("H100", 1))).unwrap();
+    if let Some(terms) = terms {
+        drain(&mut book, "w1", terms).unwrap();
+    }
+    end(&mut book, "w1", &made.id).unwrap();
+    take(decide::leave(&book, &w1(), 1, at(7)).unwrap(), &mut book);
+    let next = book.next_revision();
+    let restarted = Book::new(book.fleet().clone(), EPOCH.into(), next);
+    (restarted, made.id.clone())
+}
+
+#[test]
+fn what_is_given_back_after_its_agent_has_left_is_freed_at_once() {
+    let (mut book, made) = left(Some(drain_terms(Cause::Operator)));
+    assert!(release(&mut book, &made).unwrap().is_none());
+    assert_eq!(worker(&book, "w1").state, State::Disabled);
+    assert!(delete(&book).is_ok());
+}
+
+#[test]
+fn what_was_given_back_as_its_agent_left_is_forgotten() {
+    let (mut book, made) = left(Some(drain_terms(Cause::Operator)));
+    let held = book.fleet().allocation(&made).unwrap();
+    let end = End {
+        at: at(7),
+        reason: "no longer wanted".into(),
+    };
+    let releasing = held.with_life(Life::Releasing(end));
+    book.take(&[Change::Allocation(releasing.into())]);
+    assert!(!take(decide::clear_over(&book, &w1(), at(8)), &mut book));
+    assert_eq!(worker(&book, "w1").state, State::Disabled);
+    assert!(book.fleet().allocation(&made).is_none());
+    // What is held is its owner's to give back.
+    let (book, _) = left(None);
+    let cleared = decide::clear_over(&book, &w1(), at(8));
+    assert!(cleared.draft.changes.is_empty());
+}
+
+#[test]
+fn a_worker_that_has_left_is_disabled_by_force_at_once_and_is_not_unconfirmed() {
+    for terms in [None, Some(drain_terms(Cause::Shutdown))] {
+        let (mut book, made) = left(terms);
+        force(&mut book);
+        let disabled = worker(&book, "w1");
+        assert_eq!(
+            (disabled.state, disabled.unconfirmed),
+            (State::Disabled, false)
+        );
+        assert_eq!((disabled.generation, disabled.revoked_through), (2, 1));
+        assert!(book.fleet().allocation(&made).is_none());
+        assert!(delete(&book).is_ok());
+    }
+}
+
+#[test]
+fn a_forced_deadline_ends_the_drain_of_a_worker_that_has_left() {
+    let (mut book, _) = left(Some(forced(100)));
+    assert!(!decide::call_deadline(&book, &w1(), at(99)).answer);
+    assert!(take(
+        decide::call_deadline(&book, &w1(), at(100)),
+        &mut book
+    ));
+    let worker = worker(&book, "w1");
+    assert_eq!((worker.state, worker.unconfirmed), (State::Disabled, false));
+    let by = By::system("the drain's deadline has passed, and the agent has left");
+    assert_eq!(worker.state_by, by);
+    assert!(!decide::call_deadline(&book, &w1(), at(101)).answer);
 }
