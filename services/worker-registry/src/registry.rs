@@ -13,6 +13,7 @@ use muster_runtime::instances::Instances;
 use muster_runtime::instances::barrier::Barrier;
 use muster_runtime::page::Sealer;
 use muster_runtime::resume::{self, Progress};
+use muster_runtime::shutdown::{Phase, Shutdown};
 use muster_runtime::task::Tasks;
 use muster_store::{Leadership, Store, TERM_KEY};
 use tokio::sync::{Notify, Semaphore, mpsc};
@@ -110,6 +111,7 @@ pub(crate) struct Inner {
     pub(crate) progress: Progress,
     pub(crate) tasks: Tasks,
     pub(crate) instances: Instances,
+    shutdown: Shutdown,
     store: Store,
     shared: bool,
     claims: Claims,
@@ -197,6 +199,7 @@ impl Registry {
             progress: Progress::new(revision),
             tasks: context.tasks.clone(),
             instances,
+            shutdown: context.shutdown.clone(),
             store,
             shared,
             claims: Claims::default(),
@@ -237,7 +240,6 @@ impl Registry {
     }
 
     fn spawn(&self, context: &Context, flights: mpsc::Receiver<Flight>, revision: u64) {
-        use muster_runtime::shutdown::Phase;
         let committer = self.clone();
         let stopped = context.shutdown.reached(Phase::Loops);
         context.tasks.critical("registry-commits", async move {

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use futures_util::StreamExt as _;
 use futures_util::future::{BoxFuture, FutureExt as _, join_all};
 use futures_util::stream::FuturesUnordered;
+use muster_runtime::shutdown::Phase;
 use muster_store::{Error as StoreError, Leadership};
 use tracing::{info, warn};
 
@@ -73,17 +74,17 @@ impl Duty {
 }
 
 impl Registry {
-    /// Brings what is in hand in line with whether this instance leads.
+    /// Brings what is in hand in line with whether this instance leads. One that ends does not, also if it is
+    /// alone: it turns heartbeats away, so that silence says nothing.
     pub(super) fn take_up(&self, duty: &mut Option<Duty>) {
-        let leading = self.instances.leading();
+        let ends = self.shutdown.has_reached(Phase::StepDown);
+        let leading = self.instances.leading().filter(|_| !ends);
         let term = leading.as_ref().map(Leadership::term);
         if term == duty.as_ref().map(|duty| duty.lead.term()) {
             return;
         }
         *duty = leading.map(|lead| self.begin_duty(lead));
         if duty.is_none() {
-            // Whoever waits for them is told that this is not the leader any more.
-            self.releases().clear();
             self.metrics.braked.set(0);
         }
     }

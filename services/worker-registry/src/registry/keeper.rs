@@ -154,7 +154,11 @@ impl Registry {
             self.take_up(&mut duty);
             if let Some(duty) = &mut duty {
                 self.do_duty(duty, is_time);
-            } else if is_time {
+                continue;
+            }
+            // Whoever waits for them is told that this is not the leader, or not any more.
+            self.releases().clear();
+            if is_time {
                 self.keep_terms(None);
             }
         }

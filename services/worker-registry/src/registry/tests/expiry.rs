@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use muster_runtime::shutdown::{Cause, Phase};
 use muster_store::{Store, Transaction};
 
 use super::{Running, config, pass};
@@ -12,7 +13,7 @@ use crate::domain::machine::Machine;
 use crate::domain::text::Text;
 use crate::domain::worker::{By, Presence, Worker};
 use crate::record;
-use crate::registry::Registry;
+use crate::registry::{Error, Registry};
 
 const S: Duration = Duration::from_secs(1);
 
@@ -160,6 +161,33 @@ async fn a_registry_that_stood_still_declares_nobody_lost() {
         assert_eq!(count(registry, Liveness::Alive), ALL, "after {stall:?}");
         running.crash().await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_ends_declares_nobody_lost() {
+    let store = store_of(2, |_| String::new()).await;
+    let running = Running::start(config(), store).await;
+    let registry = &running.registry;
+    beat(registry, 3, |_| true, 2).await;
+    // A caller that takes its time keeps it from ending, while nobody can beat any more.
+    let shutdown = &running.context.shutdown;
+    let drained = || tokio::time::sleep(20 * S);
+    shutdown.step(Phase::Drain, "a call", 30 * S, drained);
+    shutdown.begin(Cause::asked("a restart"));
+    pass(S).await;
+    assert!(shutdown.has_reached(Phase::Drain));
+    pass(15 * S).await;
+    assert!(!shutdown.has_reached(Phase::Loops));
+    assert_eq!(count(registry, Liveness::Lost), 0);
+    // Nor does anyone wait for it to judge.
+    let by = By::new("alice", "they are gone");
+    let released = registry.release_mass_loss("".into(), by);
+    let released = tokio::time::timeout(S, released).await;
+    assert!(
+        matches!(released, Ok(Err(Error::NotLeading))),
+        "{released:?}"
+    );
+    running.crash().await;
 }
 
 #[tokio::test(start_paused = true)]
