@@ -4,7 +4,7 @@
 //! It decides which workers take work. It never waits for anything to be durable: whoever answers a
 //! caller does.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::fleet::{Change, Entry, Fleet};
 use super::placement::Index;
@@ -18,8 +18,9 @@ pub struct Book {
     index: Index,
     /// Workers that are SUSPECT: they keep what they have and get nothing new.
     suspects: BTreeSet<Text>,
-    /// Allocations that their agents have named ended while their owners still hold them.
-    ended: BTreeSet<Text>,
+    /// Allocations that their agents have named ended while their owners still hold them, each with the
+    /// generation whose word it was: a later one may have been told to run it.
+    ended: BTreeMap<Text, u64>,
     epoch: Text,
     next: u64,
     /// Of this instance among several on one store; none if it is alone.
@@ -35,7 +36,7 @@ impl Book {
             fleet: Fleet::default(),
             index: Index::default(),
             suspects: BTreeSet::new(),
-            ended: BTreeSet::new(),
+            ended: BTreeMap::new(),
             epoch,
             next,
             instance: None,
@@ -90,7 +91,7 @@ impl Book {
             self.refresh(&name);
         }
         let fleet = &self.fleet;
-        self.ended.retain(|id| fleet.allocation(id).is_some());
+        self.ended.retain(|id, _| fleet.allocation(id).is_some());
     }
 
     /// The records.
@@ -141,19 +142,22 @@ impl Book {
         }
     }
 
-    /// Notes that an agent has named an allocation ended that its owner still holds.
-    pub fn note_ended(&mut self, id: &Text) {
+    /// Notes that an agent of this generation has named an allocation ended that its owner still holds.
+    pub fn note_ended(&mut self, id: &Text, generation: u64) {
         if self.fleet.allocation(id).is_some() {
-            self.ended.insert(id.clone());
+            let noted = self.ended.entry(id.clone()).or_default();
+            *noted = generation.max(*noted);
         }
     }
 
-    /// Whether an agent has named the allocation ended. One that has left had named all of its own, which is
-    /// known after a restart and at every instance.
+    /// Whether its worker's agent, of the current generation, has named the allocation ended. One that has left
+    /// had named all of its own, which is known after a restart and at every instance.
     pub fn is_ended(&self, id: &Text) -> bool {
         let allocation = self.fleet.allocation(id);
         let entry = allocation.and_then(|one| self.fleet.worker(&one.worker));
-        self.ended.contains(id) || entry.is_some_and(|entry| entry.worker.has_left())
+        entry.is_some_and(|Entry { worker, .. }| {
+            worker.has_left() || self.ended.get(id) == Some(&worker.generation)
+        })
     }
 
     fn refresh(&mut self, name: &Text) {

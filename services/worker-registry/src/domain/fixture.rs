@@ -189,7 +189,7 @@ pub(crate) fn end(book: &mut Book, name: &str, id: &Text) -> Result<(), Refused>
         at(4),
     )?;
     for held in take(decision, book) {
-        book.note_ended(&held);
+        book.note_ended(&held, generation);
     }
     Ok(())
 }

@@ -205,7 +205,9 @@ pub(super) async fn end(
             let mut again = Vec::new();
             for id in &left {
                 match book.fleet().allocation(id) {
-                    Some(one) if one.is_held() && held.contains(id) => book.note_ended(id),
+                    Some(one) if one.is_held() && held.contains(id) => {
+                        book.note_ended(id, generation);
+                    }
                     Some(one) if one.worker == *name => again.push(id.clone()),
                     Some(_) | None => {}
                 }

@@ -81,7 +81,7 @@ async fn the_largest_batch_of_all_or_nothing_takes_over_what_has_ended() {
     let first = ids(first.unwrap());
     registry.with_book(|book| {
         for id in &first {
-            book.note_ended(&Text::from(id.as_str()));
+            book.note_ended(&Text::from(id.as_str()), 1);
         }
     });
     let second = calls::batch_allocate(registry, batch("second", &first)).await;

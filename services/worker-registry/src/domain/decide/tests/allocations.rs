@@ -211,6 +211,39 @@ fn the_room_of_one_that_has_ended_is_taken_over_at_once() {
 }
 
 #[test]
+fn what_an_earlier_generation_named_ended_frees_nothing_that_a_later_one_may_run() {
+    let mut book = book();
+    join(&mut book, "w1", &[("H100", 4)]);
+    let old = allocate(&mut book, &item("r1", ask("H100", 2))).unwrap();
+    let other = allocate(&mut book, &item("r2", ask("H100", 2))).unwrap();
+    end(&mut book, "w1", &old.id).unwrap();
+    end(&mut book, "w1", &other.id).unwrap();
+    // Its agent comes back without its memory, and is told to run what is held.
+    let mut again = arrival("w1", machine("w1", &[("H100", 4)]));
+    again.boot_id = "boot-2".into();
+    again.proof.credential = Some("uid-of-w1".into());
+    take(decide::register(&book, &again, at(5)).unwrap(), &mut book);
+    take(
+        decide::activate(&book, checked("w1", 2), at(6)).unwrap(),
+        &mut book,
+    );
+    // What is still under way of the earlier one says nothing either.
+    book.note_ended(&old.id, 1);
+    let refused = decide::leave(&book, &"w1".into(), 2, at(7)).unwrap_err();
+    assert_eq!(refused, Refused::StillRunning("w1".into()));
+    let releasing = release(&mut book, &old.id).unwrap().unwrap();
+    assert!(matches!(releasing.life, Life::Releasing(_)));
+    allocate(&mut book, &replacing("r3", &other.id, 2)).unwrap();
+    assert!(book.fleet().allocation(&other.id).is_some());
+    assert_eq!(
+        allocate(&mut book, &item("r4", ask("H100", 1))).unwrap_err(),
+        Refused::NoCapacity
+    );
+    end(&mut book, "w1", &old.id).unwrap();
+    assert!(allocate(&mut book, &item("r4", ask("H100", 2))).is_ok());
+}
+
+#[test]
 fn all_or_nothing_takes_all_or_nothing() {
     let mut book = book();
     join(&mut book, "w1", &[("H100", 4)]);
