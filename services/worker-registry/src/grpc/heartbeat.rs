@@ -52,12 +52,14 @@ pub(crate) async fn heartbeat(
         let view = registry.view();
         look(registry, &view, &message, generation, &ended)?
     };
+    // Before anything waits for the disk, which may hang for longer than a worker may be silent.
+    let was_suspect = note_beat(registry, &found.worker.name);
     let ends = found.ends || message.leaving;
     if ends {
         end(registry, &found.worker.name, generation, &ended).await?;
     }
     let runs = message.held.iter().any(runs);
-    hear(registry, &found.worker, found.unended).await?;
+    record_heard(registry, &found.worker, found.unended, was_suspect).await?;
     if message.leaving {
         leave(registry, &found.worker, runs).await?;
     }
@@ -134,21 +136,37 @@ fn look(
 /// The worker is heard: its silence ends, and whatever durable followed from it. `runs` says whether
 /// anything that force-disabling took may still run on it.
 pub(super) async fn hear(registry: &Registry, worker: &Worker, runs: bool) -> Result<(), Status> {
-    let name = &worker.name;
+    let was_suspect = note_beat(registry, &worker.name);
+    record_heard(registry, worker, runs, was_suspect).await
+}
+
+/// The worker is heard, as far as that is in memory. Answers whether it was SUSPECT.
+fn note_beat(registry: &Registry, name: &Text) -> bool {
     let beat = registry.lives.beat(name, registry.terms());
     let was_suspect = beat == Beat::Alive { was_suspect: true };
     if was_suspect {
         registry.with_book(|book| book.set_suspect(name, false));
     }
+    if beat != Beat::Heard {
+        registry.observe(name);
+    }
+    was_suspect
+}
+
+/// Whatever durable followed from its silence ends.
+async fn record_heard(
+    registry: &Registry,
+    worker: &Worker,
+    runs: bool,
+    was_suspect: bool,
+) -> Result<(), Status> {
+    let name = &worker.name;
     // Whoever was silent for so long may be declared lost at this very moment.
     let is_news = worker.presence != Presence::Expected || (worker.unconfirmed && !runs);
     if was_suspect || is_news {
         let generation = worker.generation;
         let make = |book: &_, now| decide::heard(book, name, generation, runs, now);
         registry.decide_beat(make).await.map_err(status_of)?;
-    }
-    if beat != Beat::Heard {
-        registry.observe(name);
     }
     Ok(())
 }

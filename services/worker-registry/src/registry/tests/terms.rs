@@ -7,7 +7,7 @@ use muster_runtime::watch::Filter;
 use muster_store::{HistoryLimits, Leases, Link, MemoryCluster, Options, Store};
 use tonic::Code;
 
-use super::{Running, ask, call, config, join, registration};
+use super::{Running, ask, call, config, join, registration, term};
 use crate::domain::decide::Decision;
 use crate::domain::fleet::{Change, Draft};
 use crate::domain::state::State;
@@ -140,6 +140,45 @@ async fn who_is_behind_the_store_stops_nothing_that_was_made_meanwhile() {
     link.heal();
     behind.crash().await;
     other.crash().await;
+}
+
+#[tokio::test]
+async fn who_names_something_ended_is_heard_before_that_is_stored() {
+    let cluster = MemoryCluster::new();
+    let (store, link) = cluster
+        .open("/registry/", Options::default())
+        .await
+        .unwrap();
+    let running = Running::start(config(), store).await;
+    let registry = &running.registry;
+    join(registry, "w1", 4).await;
+    let made = calls::allocate(registry, call(ask("call-1", 1)));
+    let made = made.await.unwrap().allocation.unwrap().id;
+    let release = proto::ReleaseRequest {
+        allocation_id: made.clone(),
+        owner: "replica-manager".to_owned(),
+        owner_term: term(),
+        ..proto::ReleaseRequest::default()
+    };
+    calls::release(registry, call(release)).await.unwrap();
+    let beat = call(proto::HeartbeatRequest {
+        name: "w1".to_owned(),
+        generation: 1,
+        held: vec![proto::HeldAllocation {
+            allocation_id: made,
+            phase: proto::HeldPhase::Ended.into(),
+            ..proto::HeldAllocation::default()
+        }],
+        ..proto::HeartbeatRequest::default()
+    });
+    let before = registry.lives.heard("w1");
+    link.cut();
+    let beaten = calls::heartbeat(registry, beat);
+    let beaten = tokio::time::timeout(Duration::from_secs(1), beaten).await;
+    assert!(!matches!(beaten, Ok(Ok(_))), "{beaten:?}");
+    assert!(registry.lives.heard("w1") > before);
+    link.heal();
+    running.crash().await;
 }
 
 #[tokio::test]
