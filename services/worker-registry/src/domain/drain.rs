@@ -49,6 +49,29 @@ pub struct Terms {
     pub after: AfterDeadline,
 }
 
+impl Terms {
+    /// When the agent stops what is left; none is never.
+    fn forces_at(&self) -> Option<SystemTime> {
+        self.deadline.filter(|_| self.after == AfterDeadline::Force)
+    }
+
+    /// The same, and in no less of a hurry than others: what is left is stopped at the earlier of both times.
+    fn hurried_by(&self, others: &Self) -> Self {
+        let comes_first = match (self.forces_at(), others.forces_at()) {
+            (Some(own), Some(other)) => own <= other,
+            (Some(_), None) => true,
+            (None, _) => false,
+        };
+        let first = if comes_first { self } else { others };
+        Self {
+            deadline: first.deadline,
+            after: first.after,
+            max_parallel: self.max_parallel.max(others.max_parallel),
+            ..self.clone()
+        }
+    }
+}
+
 /// A drain under way, or the last one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Drain {
@@ -84,16 +107,14 @@ impl Drain {
     #[must_use]
     pub fn with_terms(&self, terms: Terms, now: SystemTime) -> Self {
         let keeps_cause = terms.cause == Cause::Shutdown && self.terms.cause != Cause::Shutdown;
-        let kept = keeps_cause.then_some(&self.terms);
-        let passed = terms.deadline.is_some_and(|deadline| deadline <= now);
+        let terms = match keeps_cause {
+            true => self.terms.hurried_by(&terms),
+            false => terms,
+        };
+        let passed = terms.forces_at().is_some_and(|deadline| deadline <= now);
         Self {
-            forced: passed && terms.after == AfterDeadline::Force,
-            terms: Terms {
-                cause: kept.map_or(terms.cause, |old| old.cause),
-                reason: kept.map_or(terms.reason, |old| old.reason.clone()),
-                actor: kept.map_or(terms.actor, |old| old.actor.clone()),
-                ..terms
-            },
+            forced: passed || (keeps_cause && self.forced),
+            terms,
             ..self.clone()
         }
     }
@@ -107,8 +128,10 @@ impl Drain {
     pub fn is_due(&self, now: SystemTime) -> bool {
         self.is_running()
             && !self.forced
-            && self.terms.after == AfterDeadline::Force
-            && self.terms.deadline.is_some_and(|deadline| deadline <= now)
+            && self
+                .terms
+                .forces_at()
+                .is_some_and(|deadline| deadline <= now)
     }
 }
 

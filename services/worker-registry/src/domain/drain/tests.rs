@@ -106,6 +106,41 @@ fn an_agents_shutdown_hurries_an_operators_drain_and_does_not_take_it_over() {
 }
 
 #[test]
+fn an_agents_shutdown_never_slows_a_drain_that_it_does_not_take_over() {
+    let force_at = |cause, seconds| Terms {
+        deadline: Some(at(seconds)),
+        after: AfterDeadline::Force,
+        ..drain_terms(cause)
+    };
+    let begin =
+        |terms: &Terms| Drain::begin(terms.clone(), 2, at(0)).with_terms(terms.clone(), at(1));
+    let shutdown = force_at(Cause::Shutdown, 60);
+    for cause in [Cause::Operator, Cause::Reclaim] {
+        let forced = begin(&force_at(cause, 1)).with_terms(shutdown.clone(), at(2));
+        assert!(forced.forced, "{cause:?}");
+        assert_eq!(forced.terms, force_at(cause, 1));
+        let earlier = begin(&force_at(cause, 30)).with_terms(shutdown.clone(), at(2));
+        assert_eq!(
+            (earlier.forced, earlier.terms),
+            (false, force_at(cause, 30))
+        );
+        let later = begin(&force_at(cause, 90)).with_terms(shutdown.clone(), at(2));
+        assert_eq!((later.forced, later.terms), (false, force_at(cause, 60)));
+    }
+    let waiting = Terms {
+        after: AfterDeadline::Wait,
+        max_parallel: 4,
+        ..force_at(Cause::Operator, 30)
+    };
+    let hurried = begin(&waiting).with_terms(shutdown, at(2)).terms;
+    assert_eq!(hurried.forces_at(), Some(at(60)));
+    assert_eq!(hurried.max_parallel, 4);
+    // Another's terms are taken as they are, also if they leave more time.
+    let eased = begin(&force_at(Cause::Operator, 1)).with_terms(waiting.clone(), at(2));
+    assert_eq!((eased.forced, eased.terms), (false, waiting));
+}
+
+#[test]
 fn a_deadline_is_due_once_and_only_with_force() {
     let terms = |after| Terms {
         deadline: Some(at(10)),
