@@ -114,7 +114,8 @@ async fn settle_held(
 ) -> Result<u64, Status> {
     let mut more = !held.is_empty();
     while more {
-        let make = |book: &_, _| Ok(decide::recreate(book, &worker.name, held));
+        let make =
+            |book: &_, now| decide::recreate(book, &worker.name, worker.generation, held, now);
         more = registry.decide(make).await.map_err(status_of)?.value;
     }
     end(registry, &worker.name, worker.generation, ended).await?;

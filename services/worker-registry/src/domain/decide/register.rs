@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use muster_model::constraints::Labels;
 
 use super::allocate::is_of_epoch;
-use super::{CHUNK, Decision, Refused, change_room, next_state, put_worker};
+use super::{CHUNK, Decision, Refused, change_room, incarnation, next_state, put_worker};
 use crate::domain::allocation::Allocation;
 use crate::domain::book::Book;
 use crate::domain::fleet::{Change, Draft, Entry, Key};
@@ -308,26 +308,40 @@ pub fn recreatable(book: &Book, entry: Option<&Entry>, record: &Allocation) -> b
     is_earlier && is_unknown && !record.is_revoked_through(revoked_through)
 }
 
-/// Makes records again from the agent's word, some at a time. Answers whether there may be more.
-pub fn recreate(book: &Book, name: &Text, records: &[Arc<Allocation>]) -> Decision<bool> {
-    let Some(entry) = book.fleet().worker(name) else {
-        return Decision::nothing(false);
-    };
+/// Makes records again from the agent's word, some at a time. Answers whether there may be more. A worker that was
+/// disabled since it registered, as if nothing were on it, is not called empty.
+///
+/// # Errors
+/// `Fenced`, `Reregister`: it is not the incarnation that registered, which is the witness.
+pub fn recreate(
+    book: &Book,
+    name: &Text,
+    generation: u64,
+    records: &[Arc<Allocation>],
+    now: SystemTime,
+) -> Result<Decision<bool>, Refused> {
+    let entry = incarnation(book, name, generation)?;
     let missing = records
         .iter()
         .filter(|record| recreatable(book, Some(entry), record));
     let missing: Vec<_> = missing.take(CHUNK).collect();
     if missing.is_empty() {
-        return Decision::nothing(false);
+        return Ok(Decision::nothing(false));
     }
     let mut draft = Draft::new();
     change_room(&mut draft, name);
+    if entry.worker.state == State::Disabled {
+        let mut worker = Worker::clone(&entry.worker);
+        let by = By::new("agent", "it runs what was made after the backup");
+        worker.go(State::Provisioning, by, now);
+        put_worker(&mut draft, worker, now);
+    }
     for record in &missing {
         draft.put(Change::Allocation(Arc::clone(record)));
     }
     let more = missing.len() == CHUNK;
-    Decision {
+    Ok(Decision {
         draft,
         answer: more,
-    }
+    })
 }

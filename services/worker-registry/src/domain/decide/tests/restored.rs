@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use crate::domain::allocation::{Allocation, FencingToken};
 use crate::domain::book::Book;
-use crate::domain::decide::{self, Arrival, Named, Proof, Refused};
+use crate::domain::decide::{self, Arrival, Decision, Named, Proof, Refused};
 use crate::domain::fixture::*;
+use crate::domain::fleet::{Change, Key};
 use crate::domain::state::State;
 
 /// The same records in a later epoch.
@@ -23,6 +24,15 @@ fn arrives(last_generation: u64, recreates: bool) -> Arrival {
         },
         ..arrival("w1", machine("w1", &[("H100", 8)]))
     }
+}
+
+/// The agent of w1 that has registered with this generation tells what is missing.
+fn recreate(
+    book: &Book,
+    generation: u64,
+    records: &[Arc<Allocation>],
+) -> Result<Decision<bool>, Refused> {
+    decide::recreate(book, &"w1".into(), generation, records, at(9))
 }
 
 /// What an agent tells of an allocation that was made after the backup.
@@ -87,13 +97,11 @@ fn what_an_agent_runs_and_the_backup_lacks_is_made_again() {
         Named::of(entry(&book, "w1"), &records[0].id, book.epoch()),
         Named::Unknown
     );
-    assert!(!take(
-        decide::recreate(&book, &"w1".into(), &records),
-        &mut book
-    ));
+    assert!(!take(recreate(&book, 2, &records).unwrap(), &mut book));
     assert_eq!(entry(&book, "w1").usage().gpus, 2);
     assert!(
-        decide::recreate(&book, &"w1".into(), &records)
+        recreate(&book, 2, &records)
+            .unwrap()
             .draft
             .changes
             .is_empty()
@@ -184,6 +192,57 @@ fn a_worker_that_was_enabled_after_the_backup_is_not_called_empty() {
 }
 
 #[test]
+fn a_worker_that_was_disabled_before_its_records_were_made_again_is_not_called_empty() {
+    let mut old = book();
+    join(&mut old, "w1", &[("H100", 8)]);
+    let mut book = restored(&old);
+    let records = [told("a-000000000077-0000beef", 1)];
+    let back = decide::register(&book, &arrives(1, true), at(9)).unwrap();
+    take(back, &mut book);
+    let disabled = decide::disable(&book, &"w1".into(), false, &by(), &unconditionally, at(9));
+    take(disabled.unwrap(), &mut book);
+
+    // It rests on the record: whoever deletes the worker meanwhile, at any instance, makes it conflict.
+    let made = recreate(&book, 2, &records).unwrap();
+    let of_worker = |change: &Change| change.key() == Key::Worker("w1".into());
+    assert!(made.draft.changes.iter().any(of_worker));
+    let mut deleted = book.clone();
+    take(made, &mut book);
+    let w1 = worker(&book, "w1");
+    assert_eq!((w1.state, w1.is_proved()), (State::Provisioning, false));
+    assert_eq!(entry(&book, "w1").usage().allocations, 1);
+
+    let gone = decide::delete(
+        &deleted,
+        &"w1".into(),
+        &"alice".into(),
+        &unconditionally,
+        at(9),
+    );
+    take(gone.unwrap(), &mut deleted);
+    let refused = recreate(&deleted, 2, &records).map(drop).unwrap_err();
+    assert_eq!(refused, Refused::Reregister("w1".into()));
+}
+
+#[test]
+fn what_an_earlier_generation_told_is_not_made_again() {
+    let mut old = book();
+    join(&mut old, "w1", &[("H100", 8)]);
+    let mut book = restored(&old);
+    for boot in ["boot-2", "boot-3"] {
+        let arrival = Arrival {
+            boot_id: boot.into(),
+            ..arrives(1, true)
+        };
+        take(decide::register(&book, &arrival, at(9)).unwrap(), &mut book);
+    }
+    let records = [told("a-000000000077-0000beef", 1)];
+    let refused = recreate(&book, 2, &records).map(drop).unwrap_err();
+    assert!(matches!(refused, Refused::Fenced { .. }), "{refused}");
+    assert!(recreate(&book, 3, &records).is_ok());
+}
+
+#[test]
 fn many_records_are_made_again_chunk_by_chunk() {
     let mut old = book();
     join(&mut old, "w1", &[("H100", 8)]);
@@ -196,7 +255,7 @@ fn many_records_are_made_again_chunk_by_chunk() {
         .map(|id| told(&format!("a-{id:012}-0000beef"), 1))
         .collect();
     let mut rounds = 1;
-    while take(decide::recreate(&book, &"w1".into(), &records), &mut book) {
+    while take(recreate(&book, 2, &records).unwrap(), &mut book) {
         rounds += 1;
     }
     assert_eq!((rounds, book.fleet().allocation_count()), (3, 60));
