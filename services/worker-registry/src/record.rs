@@ -14,6 +14,7 @@ use prost::Message;
 use crate::domain::allocation::{OwnerTerm, Request};
 use crate::domain::fleet::{Change, Key, RequestKey, Spent, Tombstone};
 use crate::domain::gpus::Gpus;
+use crate::domain::liveness::Longest;
 use crate::domain::text::{Text, common};
 use crate::domain::worker::{Presence, Worker};
 use crate::grpc::convert::{
@@ -71,8 +72,9 @@ pub(crate) fn value_of(change: &Change) -> Option<Bytes> {
         }
         .encode_to_vec(),
         Change::Event(event) => render_event(event).encode_to_vec(),
-        Change::Fence(fence) => message::Fence {
-            millis: u64::try_from(fence.as_millis()).unwrap_or(u64::MAX),
+        Change::Longest(longest) => message::Longest {
+            fence_millis: millis(longest.fence_after),
+            lost_millis: millis(longest.lost_after),
         }
         .encode_to_vec(),
         Change::WorkerGone(_)
@@ -125,10 +127,18 @@ fn read_value(key: Parsed, value: &[u8]) -> Option<Change> {
             let event = muster_proto::types::v1::Event::decode(value).ok()?;
             Change::Event(Arc::new(parse_event(event)?))
         }
-        Parsed::Fence => Change::Fence(Duration::from_millis(
-            message::Fence::decode(value).ok()?.millis,
-        )),
+        Parsed::Longest => {
+            let longest = message::Longest::decode(value).ok()?;
+            Change::Longest(Longest {
+                fence_after: Duration::from_millis(longest.fence_millis),
+                lost_after: Duration::from_millis(longest.lost_millis),
+            })
+        }
     })
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn read_spent(value: &[u8]) -> Option<Spent> {

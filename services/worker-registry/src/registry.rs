@@ -24,7 +24,7 @@ use crate::domain::book::Book;
 use crate::domain::decide::{self, Decision, Refused};
 use crate::domain::drain;
 use crate::domain::fleet::{Entry, Fleet};
-use crate::domain::liveness::{Liveness, Terms};
+use crate::domain::liveness::{Liveness, Longest, Terms};
 use crate::domain::text::Text;
 use crate::domain::worker::Worker;
 use crate::record::Unreadable;
@@ -87,9 +87,9 @@ pub(crate) enum StartError {
     /// A record cannot be read.
     #[error(transparent)]
     Record(#[from] Unreadable),
-    /// The fence cannot be stored.
-    #[error("the longest fence cannot be stored: {0}")]
-    Fence(String),
+    /// The longest times cannot be stored.
+    #[error("the longest times that agents are told cannot be stored: {0}")]
+    Longest(String),
     /// No key can be made or read.
     #[error("the signing key cannot be used: {0}")]
     Key(String),
@@ -178,10 +178,9 @@ impl Registry {
         let epoch: Text = store.epoch().to_string().into();
         let revision = fleet.revision();
         let sealer = Sealer::random().map_err(|error| StartError::Key(error.to_string()))?;
-        let terms = config
-            .rules
-            .terms(fleet.worker_count(), fleet.fence().unwrap_or_default());
-        let lives = Lives::start(&fleet, terms, &config, &context.clock);
+        let longest = fleet.longest();
+        let terms = config.rules.terms(fleet.worker_count(), longest);
+        let lives = Lives::start(&fleet, terms.patient(longest), &config, &context.clock);
         let hubs = Hubs::start(&fleet, since, &lives, &epoch, context.clock.now());
         let (queue, flights) = mpsc::channel(IN_FLIGHT);
         let book = Book::new(fleet.clone(), epoch.clone(), revision + 1);
@@ -227,16 +226,16 @@ impl Registry {
             .metrics
             .collect(Standing(Arc::downgrade(&registry.0)));
         registry.spawn(context, flights, revision);
-        registry.store_fence(terms.fence_after).await?;
+        registry.store_longest(terms).await?;
         Ok(registry)
     }
 
-    /// Stores the fence that is about to be handed out, unless a longer one is stored.
-    async fn store_fence(&self, fence: Duration) -> Result<(), StartError> {
-        self.decide(|book, _| Ok(decide::hand_out_fence(book, fence)))
+    /// Stores the longest times that are about to be handed out, unless longer ones are stored.
+    async fn store_longest(&self, terms: Terms) -> Result<(), StartError> {
+        self.decide(|book, _| Ok(decide::hand_out(book, Longest::of(terms))))
             .await
             .map(drop)
-            .map_err(|error| StartError::Fence(error.to_string()))
+            .map_err(|error| StartError::Longest(error.to_string()))
     }
 
     fn spawn(&self, context: &Context, flights: mpsc::Receiver<Flight>, revision: u64) {

@@ -194,7 +194,7 @@ fn touched(changes: &[Change], fleet: &Fleet) -> Vec<Text> {
         | Change::SpentGone(_)
         | Change::Event(_)
         | Change::EventGone(_)
-        | Change::Fence(_) => None,
+        | Change::Longest(_) => None,
     });
     let names = names.filter(|name| {
         fleet.worker(name).is_some()

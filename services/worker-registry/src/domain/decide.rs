@@ -23,7 +23,7 @@ mod release;
 mod tokens;
 
 pub use allocate::{Item, allocate, allocate_in_question, claim_owner};
-pub use beat::{HeldPhase, Named, end, fenced, hand_out_fence, heard, leave, lost, sweep};
+pub use beat::{HeldPhase, Named, end, fenced, hand_out, heard, leave, lost, sweep};
 pub use operate::{
     Checked, DrainAsked, Edit, activate, call_deadline, clear_over, delete, disable, drain, enable,
     resume, update,

@@ -6,12 +6,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use rustc_hash::FxHashMap;
 
 use super::allocation::{Allocation, OwnerTerm};
 use super::event::Event;
+use super::liveness::Longest;
 use super::room::{self, Usage};
 use super::sorted::Sorted;
 use super::text::Text;
@@ -184,7 +185,7 @@ pub struct Fleet {
     /// The same by when they may be forgotten.
     spent_until: BTreeSet<(SystemTime, RequestKey)>,
     events: BTreeMap<Text, Held<Arc<Event>>>,
-    fence: Option<Held<Duration>>,
+    longest: Option<Held<Longest>>,
     /// Allocations by the call that made them.
     requests: FxHashMap<(Text, Text), Text>,
     spread: Spread,
@@ -312,9 +313,10 @@ impl Fleet {
         self.events.values().map(|held| &held.value)
     }
 
-    /// The longest fence that any agent was handed out.
-    pub fn fence(&self) -> Option<Duration> {
-        self.fence.as_ref().map(|held| held.value)
+    /// The longest times that any agent was handed out.
+    pub fn longest(&self) -> Longest {
+        let held = self.longest.as_ref();
+        held.map(|held| held.value).unwrap_or_default()
     }
 
     /// How many allocations of a spread key each worker has.
@@ -333,7 +335,7 @@ impl Fleet {
             Key::Tombstone(name) => self.tombstones.get(name).map(|held| held.modified),
             Key::Spent(key) => self.spent.get(key).map(|held| held.modified),
             Key::Event(id) => self.events.get(id).map(|held| held.modified),
-            Key::Fence => self.fence.as_ref().map(|held| held.modified),
+            Key::Longest => self.longest.as_ref().map(|held| held.modified),
         }
     }
 
@@ -378,7 +380,7 @@ impl Fleet {
                     .insert(event.id.clone(), held(Arc::clone(event), modified));
             }
             Change::EventGone(id) => drop(self.events.remove(id)),
-            Change::Fence(fence) => self.fence = Some(held(*fence, modified)),
+            Change::Longest(longest) => self.longest = Some(held(*longest, modified)),
         }
     }
 

@@ -44,6 +44,53 @@ pub struct Terms {
     pub fence_after: Duration,
 }
 
+/// The longest times that agents were ever handed out, by which some of them may still go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Longest {
+    /// The longest `lost_after`.
+    pub lost_after: Duration,
+    /// The longest `fence_after`.
+    pub fence_after: Duration,
+}
+
+impl Longest {
+    /// Those of the terms.
+    pub fn of(terms: Terms) -> Self {
+        Self {
+            lost_after: terms.lost_after,
+            fence_after: terms.fence_after,
+        }
+    }
+
+    /// The longer of both, each.
+    #[must_use]
+    pub fn max(self, other: Self) -> Self {
+        Self {
+            lost_after: self.lost_after.max(other.lost_after),
+            fence_after: self.fence_after.max(other.fence_after),
+        }
+    }
+
+    /// Whether nothing in the terms is longer.
+    pub fn covers(self, terms: Terms) -> bool {
+        self.max(Self::of(terms)) == self
+    }
+
+    /// Those of longer terms with room to grow, so that a growing fleet does not change this each second.
+    #[must_use]
+    pub fn with_room_for(self, terms: Terms) -> Self {
+        let roomy = |known: Duration, asked: Duration| match (asked <= known, known.is_zero()) {
+            (true, _) => known,
+            (false, true) => asked,
+            (false, false) => asked + asked / 4,
+        };
+        Self {
+            lost_after: roomy(self.lost_after, terms.lost_after),
+            fence_after: roomy(self.fence_after, terms.fence_after),
+        }
+    }
+}
+
 /// How heartbeats are asked for, from configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
@@ -73,16 +120,16 @@ impl Default for Rules {
 }
 
 impl Rules {
-    /// What agents are told while there are so many workers. `longest_fence` is the longest that was
-    /// ever handed out, below which none goes.
-    pub fn terms(&self, workers: usize, longest_fence: Duration) -> Terms {
+    /// What agents are told while there are so many workers. No fence goes below the longest that was ever handed
+    /// out.
+    pub fn terms(&self, workers: usize, longest: Longest) -> Terms {
         let workers = u32::try_from(workers).unwrap_or(u32::MAX);
         let by_rate = Duration::from_secs(1) * workers / self.max_rate.max(1);
         let interval = self.interval.max(by_rate);
         Terms {
             interval,
             lost_after: self.lost_after.max(interval * 4),
-            fence_after: self.fence_after.max(interval * 6).max(longest_fence),
+            fence_after: self.fence_after.max(interval * 6).max(longest.fence_after),
         }
     }
 
@@ -93,6 +140,16 @@ impl Rules {
 }
 
 impl Terms {
+    /// The same for those who may go by others, of before a start or of another instance: until they are heard,
+    /// their silence means something only when it would by the longest.
+    #[must_use]
+    pub fn patient(self, longest: Longest) -> Self {
+        Self {
+            lost_after: self.lost_after.max(longest.lost_after),
+            ..self
+        }
+    }
+
     /// The same terms with the interval shortened by up to a tenth, by a hash of who is told: so that
     /// those who came together do not beat together for ever.
     #[must_use]

@@ -13,7 +13,8 @@ const TOKENS: &str = "join-tokens/";
 const TOMBSTONES: &str = "tombstones/";
 const CALLS: &str = "calls/";
 const EVENTS: &str = "events/";
-const FENCE: &str = "longest-fence";
+/// Also of the longest silence, which came later.
+const LONGEST: &str = "longest-fence";
 
 /// The calls whose ids are kept.
 const METHODS: [&str; 2] = ["allocate", "create-join-token"];
@@ -36,7 +37,7 @@ pub(crate) fn key_of(key: &Key) -> String {
             format!("{CALLS}{method}/{}/{principal}{id}", principal.len())
         }
         Key::Event(id) => [EVENTS, id].concat(),
-        Key::Fence => FENCE.to_owned(),
+        Key::Longest => LONGEST.to_owned(),
     }
 }
 
@@ -51,14 +52,14 @@ pub(super) enum Parsed {
     Tombstone(Text),
     Spent(RequestKey),
     Event,
-    Fence,
+    Longest,
 }
 
 impl Parsed {
     /// The parts of a key; none if it is not one of the fleet's.
     pub(super) fn of(key: &str) -> Option<Self> {
-        if key == FENCE {
-            return Some(Self::Fence);
+        if key == LONGEST {
+            return Some(Self::Longest);
         }
         let (kind, rest) = key.split_at(key.find('/')? + 1);
         match kind {

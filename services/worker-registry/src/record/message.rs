@@ -115,9 +115,12 @@ pub(super) struct Spent {
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct Fence {
+pub(super) struct Longest {
     #[prost(uint64, tag = "1")]
-    pub(super) millis: u64,
+    pub(super) fence_millis: u64,
+    /// 0 in records of before it was kept.
+    #[prost(uint64, tag = "2")]
+    pub(super) lost_millis: u64,
 }
 
 pub(super) fn render_capacity_type(kind: CapacityType) -> i32 {

@@ -314,7 +314,7 @@ impl News {
             | Change::Spent(..)
             | Change::SpentGone(_)
             | Change::EventGone(_)
-            | Change::Fence(_) => {}
+            | Change::Longest(_) => {}
         }
     }
 

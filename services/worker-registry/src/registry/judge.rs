@@ -109,7 +109,8 @@ impl Registry {
     }
 
     fn trust_all(&self) {
-        let suspects = self.lives.trust_all(self.terms());
+        let terms = self.terms().patient(self.view().longest());
+        let suspects = self.lives.trust_all(terms);
         self.with_book(|book| {
             suspects
                 .iter()

@@ -295,15 +295,15 @@ impl Registry {
         }
     }
 
-    /// Adapts what heartbeats are asked for to the size of the fleet. A longer fence is handed out only
-    /// once it is stored.
+    /// Adapts what heartbeats are asked for to the size of the fleet. Longer times are handed out only once
+    /// they are stored.
     fn keep_terms(&self, lead: Option<&Leadership>) {
         let (workers, longest) = {
             let view = self.view();
-            (view.worker_count(), view.fence().unwrap_or_default())
+            (view.worker_count(), view.longest())
         };
         let terms = self.config.rules.terms(workers, longest);
-        if terms.fence_after <= longest {
+        if longest.covers(terms) {
             *self
                 .terms
                 .write()
@@ -312,16 +312,12 @@ impl Registry {
         }
         // Until the leader has stored it, the terms stay.
         let Some(lead) = lead else { return };
-        // With room to grow, so that a growing fleet does not write this each second.
-        let roomy = match longest.is_zero() {
-            true => terms.fence_after,
-            false => terms.fence_after + terms.fence_after / 4,
-        };
+        let roomy = longest.with_room_for(terms);
         let (registry, lead) = (self.clone(), lead.clone());
-        self.tasks.spawn("registry-fence", async move {
-            let longer = |book: &_, _| Ok(decide::hand_out_fence(book, roomy));
+        self.tasks.spawn("registry-longest", async move {
+            let longer = |book: &_, _| Ok(decide::hand_out(book, roomy));
             if let Err(error) = registry.decide_leading(&lead, longer).await {
-                warn!(%error, "a longer fence could not be recorded; tried again");
+                warn!(%error, "longer times for agents could not be recorded; tried again");
             }
         });
     }

@@ -319,7 +319,7 @@ fn changes(batch: &Batch) -> Result<Vec<Change>, Unreadable> {
         | Change::SpentGone(_)
         | Change::Event(_)
         | Change::EventGone(_)
-        | Change::Fence(_) => 1,
+        | Change::Longest(_) => 1,
     });
     Ok(changes)
 }

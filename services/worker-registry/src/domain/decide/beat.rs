@@ -2,13 +2,14 @@
 //! come here.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use super::{
     CHUNK, Decision, Refused, change_room, disable_if_emptied, free, incarnation, put_worker,
 };
 use crate::domain::book::Book;
 use crate::domain::fleet::{Change, Draft, Entry, Key, Spent};
+use crate::domain::liveness::Longest;
 use crate::domain::text::Text;
 use crate::domain::worker::{Presence, Worker};
 
@@ -170,13 +171,14 @@ pub fn lost(
     })
 }
 
-/// The fence that agents are about to be handed out, unless a longer one is known already.
-pub fn hand_out_fence(book: &Book, fence: Duration) -> Decision<()> {
-    let known = book.fleet().fence().is_some_and(|known| known >= fence);
+/// The longest times that agents are about to be handed out, unless longer ones are known already.
+pub fn hand_out(book: &Book, times: Longest) -> Decision<()> {
+    let known = book.fleet().longest();
+    let longest = known.max(times);
     Decision {
-        draft: match known {
+        draft: match longest == known {
             true => Draft::new(),
-            false => Draft::of(Change::Fence(fence)),
+            false => Draft::of(Change::Longest(longest)),
         },
         answer: (),
     }

@@ -1,11 +1,11 @@
 //! What a decision leads to: records to put or delete, and records that it rests on.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::{RequestKey, Spent, Tombstone};
 use crate::domain::allocation::{Allocation, OwnerTerm};
 use crate::domain::event::Event;
+use crate::domain::liveness::Longest;
 use crate::domain::text::Text;
 use crate::domain::token::JoinToken;
 use crate::domain::worker::Worker;
@@ -41,8 +41,8 @@ pub enum Change {
     Event(Arc<Event>),
     /// The event of this id is forgotten.
     EventGone(Text),
-    /// The longest fence handed out.
-    Fence(Duration),
+    /// The longest times handed out.
+    Longest(Longest),
 }
 
 /// Names a record.
@@ -64,8 +64,8 @@ pub enum Key {
     Spent(RequestKey),
     /// Of an event.
     Event(Text),
-    /// Of the longest fence.
-    Fence,
+    /// Of the longest times.
+    Longest,
 }
 
 /// What a decision leads to. All of it happens, or nothing.
@@ -118,7 +118,7 @@ impl Change {
             Self::Spent(key, _) | Self::SpentGone(key) => Key::Spent(key.clone()),
             Self::Event(event) => Key::Event(event.id.clone()),
             Self::EventGone(id) => Key::Event(id.clone()),
-            Self::Fence(_) => Key::Fence,
+            Self::Longest(_) => Key::Longest,
         }
     }
 }

@@ -18,13 +18,19 @@ fn terms() -> Terms {
 #[test]
 fn intervals_grow_with_the_fleet() {
     let rules = Rules::default();
-    assert_eq!(rules.terms(1000, Duration::ZERO), terms());
-    let large = rules.terms(100_000, Duration::ZERO);
+    assert_eq!(rules.terms(1000, Longest::default()), terms());
+    let large = rules.terms(100_000, Longest::default());
     assert_eq!(
         (large.interval, large.lost_after, large.fence_after),
         (10 * S, 40 * S, 60 * S)
     );
-    assert_eq!(rules.terms(1, 90 * S).fence_after, 90 * S);
+    let longest = Longest {
+        lost_after: 20 * S,
+        fence_after: 90 * S,
+    };
+    let small = rules.terms(1, longest);
+    assert_eq!((small.lost_after, small.fence_after), (10 * S, 90 * S));
+    assert_eq!(small.patient(longest).lost_after, 20 * S);
     assert_eq!(rules.fenced_after(60 * S), Duration::from_millis(61_600));
 }
 

@@ -121,6 +121,24 @@ async fn after_a_start_everybody_counts_as_heard() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_was_told_to_beat_less_often_is_not_lost_by_a_start_with_other_settings() {
+    let store = store_of(2, |_| String::new()).await;
+    let mut slow = config();
+    slow.rules.interval = 6 * S;
+    let running = Running::start(slow, store.clone()).await;
+    assert_eq!(running.registry.terms().lost_after, 24 * S);
+    running.crash().await;
+    let running = Running::start(config(), store.clone()).await;
+    let registry = &running.registry;
+    assert_eq!(registry.terms().lost_after, 10 * S);
+    pass(11 * S).await;
+    assert_eq!(count(registry, Liveness::Unknown), 2);
+    pass(14 * S).await;
+    assert_eq!(count(registry, Liveness::Lost), 2);
+    running.crash().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn lost_survives_a_restart_and_its_fence_counts_anew() {
     let store = store_of(1, |_| String::new()).await;
     let running = Running::start(config(), store.clone()).await;

@@ -10,6 +10,7 @@ use tonic::Code;
 use super::{Running, ask, call, config, join, registration, term};
 use crate::domain::decide::Decision;
 use crate::domain::fleet::{Change, Draft};
+use crate::domain::liveness::{Liveness, Longest};
 use crate::domain::state::State;
 use crate::grpc::calls;
 use crate::registry::{Error, Registry};
@@ -48,9 +49,16 @@ fn leads(registry: &Registry) -> bool {
     registry.instances.leading().is_some()
 }
 
+fn an_hour() -> Longest {
+    Longest {
+        lost_after: Duration::from_secs(10),
+        fence_after: Duration::from_secs(3600),
+    }
+}
+
 fn longer_fence() -> Decision<()> {
     Decision {
-        draft: Draft::of(Change::Fence(Duration::from_secs(3600))),
+        draft: Draft::of(Change::Longest(an_hour())),
         answer: (),
     }
 }
@@ -69,7 +77,7 @@ async fn who_led_before_writes_nothing_and_who_leads_now_does() {
     assert!(!leads(&first.registry));
     link.heal();
 
-    let fence = || second.registry.view().fence();
+    let fence = || second.registry.view().longest();
     let before = fence();
     let refused = first
         .registry
@@ -83,12 +91,12 @@ async fn who_led_before_writes_nothing_and_who_leads_now_does() {
         .registry
         .decide_leading(&lead, |_, _| Ok(longer_fence()));
     let written = written.await.unwrap();
-    assert_eq!(fence(), Some(Duration::from_secs(3600)));
+    assert_eq!(fence(), an_hour());
     until("the first shows it", || {
         first.registry.progress.current() >= written.revision
     })
     .await;
-    assert_eq!(first.registry.view().fence(), fence());
+    assert_eq!(first.registry.view().longest(), fence());
     first.crash().await;
     second.crash().await;
 }
@@ -182,6 +190,29 @@ async fn who_names_something_ended_is_heard_before_that_is_stored() {
 }
 
 #[tokio::test]
+async fn a_leader_trusts_those_who_beat_as_another_instance_told_them() {
+    let cluster = MemoryCluster::new();
+    let (store, link) = open(&cluster).await;
+    let mut slow = config();
+    slow.rules.interval = Duration::from_secs(1000);
+    let first = Running::start(slow, store).await;
+    join(&first.registry, "w1", 4).await;
+    link.cut();
+    let (store, _link) = open(&cluster).await;
+    let mut quick = config();
+    quick.rules.interval = Duration::from_millis(10);
+    quick.rules.lost_after = Duration::from_millis(50);
+    let second = Running::start(quick, store).await;
+    let registry = &second.registry;
+    until("the second leads", || leads(registry)).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let entry = registry.view().worker("w1").cloned().unwrap();
+    assert_eq!(registry.liveness(&entry.worker), Liveness::Unknown);
+    first.crash().await;
+    second.crash().await;
+}
+
+#[tokio::test]
 async fn who_missed_more_than_the_history_holds_reads_all_anew() {
     let cluster = MemoryCluster::new();
     let (store, link) = forgetful(&cluster).await;
@@ -255,7 +286,7 @@ async fn an_answer_that_is_lost_leaves_the_write_there() {
     let lost = registry.decide(|_, _| Ok(longer_fence())).await;
     assert!(matches!(lost, Err(Error::Store(_))), "{lost:?}");
     until("it is shown nevertheless", || {
-        registry.view().fence() == Some(Duration::from_secs(3600))
+        registry.view().longest() == an_hour()
     })
     .await;
     // The book has followed as well: what is decided next rests on it.

@@ -1,12 +1,14 @@
 //! A registry that was restored from a backup: agents are the witnesses.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::domain::allocation::{Allocation, FencingToken};
 use crate::domain::book::Book;
 use crate::domain::decide::{self, Arrival, Decision, Named, Proof, Refused};
 use crate::domain::fixture::*;
 use crate::domain::fleet::{Change, Key};
+use crate::domain::liveness::Longest;
 use crate::domain::state::State;
 
 /// The same records in a later epoch.
@@ -262,11 +264,17 @@ fn many_records_are_made_again_chunk_by_chunk() {
 }
 
 #[test]
-fn a_fence_that_was_handed_out_is_never_taken_for_a_shorter_one() {
+fn what_was_handed_out_is_never_taken_for_something_shorter() {
     let mut book = book();
-    let longer = std::time::Duration::from_secs(40);
-    take(decide::hand_out_fence(&book, longer), &mut book);
-    assert_eq!(book.fleet().fence(), Some(longer));
-    let shorter = decide::hand_out_fence(&book, longer / 2);
+    let times = |lost, fence| Longest {
+        lost_after: Duration::from_secs(lost),
+        fence_after: Duration::from_secs(fence),
+    };
+    take(decide::hand_out(&book, times(10, 40)), &mut book);
+    assert_eq!(book.fleet().longest(), times(10, 40));
+    let shorter = decide::hand_out(&book, times(5, 20));
     assert!(shorter.draft.changes.is_empty());
+    // Each for itself.
+    take(decide::hand_out(&book, times(20, 30)), &mut book);
+    assert_eq!(book.fleet().longest(), times(20, 40));
 }
