@@ -133,17 +133,29 @@ pub(crate) struct Inner {
 /// Where decisions are made, one at a time.
 struct Desk {
     book: Book,
-    /// A transaction did not become what the book says; nothing is decided until the book is read anew.
-    stale: bool,
+    /// Whether the book is what the store has; nothing is decided while it is not.
+    order: Order,
     /// The store has failed for good.
     failed: Option<muster_store::Error>,
+}
+
+/// How the book stands to the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    /// The store has what the book says.
+    Kept,
+    /// Something that is none of the registry's was written between its transactions, so that these have other
+    /// revisions than the book says. What is shown is whole.
+    Shifted,
+    /// A transaction did not become what the book says, or may not have: all is read anew.
+    Lost,
 }
 
 impl Desk {
     fn with(book: Book) -> Self {
         Self {
             book,
-            stale: false,
+            order: Order::Kept,
             failed: None,
         }
     }
@@ -412,7 +424,7 @@ impl Registry {
                 if let Some(error) = &desk.failed {
                     return Err(error.clone().into());
                 }
-                if !desk.stale {
+                if desk.order == Order::Kept {
                     return Ok(desk);
                 }
             }

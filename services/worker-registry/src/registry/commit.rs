@@ -16,7 +16,7 @@ use muster_store::{
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tracing::{error, warn};
 
-use super::{Desk, Error, Registry, load};
+use super::{Desk, Error, Order, Registry, load};
 use crate::domain::fleet::{Change, Draft, Fleet, Key};
 use crate::record;
 
@@ -162,11 +162,11 @@ impl Registry {
         for (flight, outcome) in landed {
             let answer = match outcome {
                 // It rests on what was decided before it, of which not all is so.
-                Ok(None) if self.desk().stale => Ok(Outcome::Again),
+                Ok(None) if self.desk().order != Order::Kept => Ok(Outcome::Again),
                 Ok(None) => Ok(Outcome::Durable(flight.expected)),
                 Ok(Some(StoreOutcome::Committed(Revision(revision)))) => {
                     if revision != flight.expected {
-                        self.disorder(None);
+                        self.shift();
                     }
                     shown.push((revision, flight.changes));
                     Ok(Outcome::Durable(revision))
@@ -174,11 +174,11 @@ impl Registry {
                 Ok(Some(StoreOutcome::Conflict { key, .. })) => {
                     warn!(%key, "a decision rested on a record that has changed; it is made again");
                     self.metrics.conflicts.inc();
-                    self.disorder(None);
+                    self.note_conflict();
                     Ok(Outcome::Again)
                 }
                 Err(error) => {
-                    self.disorder(Some(&error));
+                    self.disorder(&error);
                     Err(error)
                 }
             };
@@ -192,21 +192,43 @@ impl Registry {
         }
     }
 
-    /// Stops decisions until the book is read anew; for ever if the store has failed.
-    fn disorder(&self, error: Option<&StoreError>) {
+    /// Stops decisions until the book has the revisions of what is shown.
+    fn shift(&self) {
         let mut desk = self.desk();
-        desk.stale = true;
-        if let Some(StoreError::Failed(_) | StoreError::Closed) = error {
-            desk.failed = error.cloned();
+        if desk.order == Order::Kept {
+            desk.order = Order::Shifted;
         }
     }
 
-    /// Reads the book anew once nothing is under way.
+    /// Whoever rests on a revision that has shifted conflicts by that. Whatever else is behind it comes up when
+    /// it is decided again.
+    fn note_conflict(&self) {
+        let mut desk = self.desk();
+        if desk.order == Order::Kept {
+            desk.order = Order::Lost;
+        }
+    }
+
+    /// Stops decisions until the book is read anew; for ever if the store has failed.
+    fn disorder(&self, error: &StoreError) {
+        let mut desk = self.desk();
+        desk.order = Order::Lost;
+        if let StoreError::Failed(_) | StoreError::Closed = error {
+            desk.failed = Some(error.clone());
+        }
+    }
+
+    /// Takes up what is shown, or reads the book anew, once nothing is under way.
     async fn put_in_order(&self) {
-        if !self.is_settled() || !self.desk().stale {
+        let order = self.desk().order;
+        if !self.is_settled() || order == Order::Kept {
             return;
         }
-        if self.desk().failed.is_none() {
+        if order == Order::Shifted {
+            let fleet = self.view().clone();
+            let next = fleet.revision() + 1;
+            self.desk().book.replace(fleet, next);
+        } else if self.desk().failed.is_none() {
             match load::fleet(&self.store).await {
                 Ok(fleet) => {
                     let next = fleet.revision() + 1;
@@ -219,7 +241,7 @@ impl Registry {
                 }
             }
         }
-        self.desk().stale = false;
+        self.desk().order = Order::Kept;
         self.desk_cleared.notify_waiters();
     }
 }

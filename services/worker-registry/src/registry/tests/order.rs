@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use muster_proto::workers::v1 as proto;
+use muster_runtime::watch::Filter;
 use muster_store::{Store, Transaction};
 use tonic::Code;
 
@@ -77,6 +78,27 @@ async fn writes_of_others_in_the_same_store_are_survived() {
     assert_eq!(running.registry.view().allocation_count(), 80);
     running.crash().await;
     store.close().await;
+}
+
+#[tokio::test]
+async fn watchers_go_on_after_writes_of_others_in_the_same_store() {
+    let store = Store::memory();
+    let running = Running::start(config(), store.clone()).await;
+    let registry = &running.registry;
+    join(registry, "w1", 8).await;
+    let before = registry.hubs.workers.resume_token();
+    for number in 0..3 {
+        let put = Transaction::new().put("somebody-else", number.to_string());
+        let _committed = store.commit(put).await.unwrap();
+        // Those behind the first conflict by its revision.
+        let given = allocate_many(registry, &format!("r{number}-"), 2).await;
+        assert_eq!(given.len(), 2);
+    }
+    assert!(registry.metrics.conflicts.get() > 0);
+    assert_eq!(registry.view().allocation_count(), 6);
+    let resumed = registry.hubs.workers.watch(&before, Filter::all());
+    assert!(resumed.is_ok(), "{:?}", resumed.map(|_| ()));
+    running.crash().await;
 }
 
 #[tokio::test]
