@@ -1,5 +1,6 @@
 //! Puts the agent together: its folder, its loops, its server, its end.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -59,10 +60,7 @@ pub fn serve(
             tracing::warn!(%error, "how this run ends will not be told to the next");
         }
         let (data, config) = (Arc::new(data), Arc::new(config));
-        let reached = Reached::of(
-            context.settings.advertise.as_ref(),
-            listeners.grpc_address(),
-        );
+        let reached = reached(&context, listeners.grpc_address());
         let measures = Measures::new(&context.metrics);
         let groups = Groups::open(&config.cgroup_parent, &config.name, &data);
         let (lookout, looks) = Lookout::open(&config).await;
@@ -111,6 +109,19 @@ pub fn serve(
         shared.groups.close(shared.data).await;
         Ok(())
     })
+}
+
+/// Where others reach what is bound, which they ask for the output of replicas.
+fn reached(context: &Context, bound: SocketAddr) -> Reached {
+    let reached = Reached::of(context.settings.advertise.as_ref(), bound);
+    if reached.is_out_of_reach(bound) {
+        tracing::warn!(
+            advertised = %reached.address,
+            %bound,
+            "the output of replicas can be read on this machine alone: --listen is of it alone"
+        );
+    }
+    reached
 }
 
 /// Starts the loops that talk to the registry and the manager.

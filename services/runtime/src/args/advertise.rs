@@ -1,7 +1,7 @@
 //! Where a process is reached by others, as the command line says it: a host, and a port where it is not
 //! the one listened on. It never resolves a name.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 /// Where a process is reached by others.
@@ -67,6 +67,14 @@ impl Reached {
         };
         Self { host, address }
     }
+
+    /// Whether others are told of an address at which nothing listens for them: what is bound is of this machine
+    /// alone. Something may still pass on what comes there.
+    pub fn is_out_of_reach(&self, bound: SocketAddr) -> bool {
+        let address: Option<IpAddr> = self.host.parse().ok();
+        let here = self.host == "localhost" || address.is_some_and(|address| address.is_loopback());
+        bound.ip().is_loopback() && !here
+    }
 }
 
 #[cfg(test)]
@@ -78,6 +86,20 @@ mod tests {
             host: host.to_owned(),
             port,
         }
+    }
+
+    #[test]
+    fn what_is_bound_to_loopback_is_out_of_others_reach() {
+        let loopback: SocketAddr = "127.0.0.1:7403".parse().unwrap();
+        let every: SocketAddr = "0.0.0.0:7403".parse().unwrap();
+        let is_out = |host: &str, bound| {
+            let advertised = advertise(host, None);
+            Reached::of(Some(&advertised), bound).is_out_of_reach(bound)
+        };
+        assert!(is_out("gpu-7.example", loopback) && is_out("10.0.0.1", loopback));
+        assert!(!is_out("localhost", loopback) && !is_out("::1", loopback));
+        assert!(!is_out("gpu-7.example", every));
+        assert!(!Reached::of(None, loopback).is_out_of_reach(loopback));
     }
 
     #[test]
