@@ -278,16 +278,22 @@ impl Agent {
         let misfit = plan::misfit(&assignment);
         let assignment = Arc::new(assignment);
         match self.locals.get_mut(&id) {
-            Some(local) if local.assignment.probes != assignment.probes => {
-                // What it runs stays; how it is asked may change.
-                local.assignment = assignment;
-                (local.ready, local.alive) = (None, None);
-                let dir = self.data.attempt(&id);
-                if let Err(error) = record::set_assignment(&dir, &local.assignment) {
-                    tracing::warn!(attempt = %id, %error, "new probes are not kept");
+            // What it runs stays; how it is started, asked and stopped may change.
+            Some(local) => {
+                let before = std::mem::replace(&mut local.assignment, assignment);
+                let now = &local.assignment;
+                if before.probes != now.probes {
+                    (local.ready, local.alive) = (None, None);
+                }
+                let terms = (&now.probes, &now.start, &now.stop);
+                // What waits has no folder yet.
+                if local.orders.is_some()
+                    && (&before.probes, &before.start, &before.stop) != terms
+                    && let Err(error) = record::set_assignment(&self.data.attempt(&id), now)
+                {
+                    tracing::warn!(attempt = %id, %error, "new terms are not kept");
                 }
             }
-            Some(local) => local.assignment = assignment,
             None => {
                 self.locals.insert(id, Local::new(assignment, Vec::new()));
             }

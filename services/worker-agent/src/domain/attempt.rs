@@ -62,8 +62,8 @@ pub struct Attempt {
     assignment: Assignment,
     phase: Phase,
     phase_time: SystemTime,
-    /// By when it has to be ready, on the boot's clock.
-    ready_by: Option<Duration>,
+    /// Since when its time to be ready runs, on the boot's clock; absent before its start, and once it was ready.
+    awaited_since: Option<Duration>,
     start_time: Option<SystemTime>,
     ready_time: Option<SystemTime>,
     ready: Counter,
@@ -78,7 +78,7 @@ impl Attempt {
             assignment,
             phase: Phase::Waiting,
             phase_time: now.wall,
-            ready_by: None,
+            awaited_since: None,
             start_time: None,
             ready_time: None,
             ready: Counter::default(),
@@ -92,8 +92,6 @@ impl Attempt {
         let ago = |time: SystemTime| now.wall.duration_since(time).unwrap_or_default();
         let by_wall = |time| now.boot.saturating_sub(ago(time));
         let started = past.started.or_else(|| past.start_time.map(by_wall));
-        let timeout = assignment.terms.start_timeout;
-        let ready_by = started.unwrap_or(now.boot).saturating_add(timeout);
         let phase = match (past.stop, past.ready) {
             (Some(cause), _) => Phase::Stopping(cause),
             (None, Some(Readiness { unready: true, .. })) => Phase::Unready,
@@ -106,7 +104,7 @@ impl Attempt {
                 .ready
                 .map_or(past.start_time, |ready| Some(ready.phase_time))
                 .unwrap_or(now.wall),
-            ready_by: past.ready.is_none().then_some(ready_by),
+            awaited_since: past.ready.is_none().then_some(started.unwrap_or(now.boot)),
             start_time: past.start_time,
             ready_time: past.ready.map(|ready| ready.first_time),
             ..Self::new(assignment, now)
@@ -178,11 +176,11 @@ impl Attempt {
     /// When time alone will change something, on the boot's clock.
     pub fn wake_at(&self) -> Option<Duration> {
         match &self.phase {
-            Phase::Starting => self.ready_by,
+            Phase::Starting => self.ready_by(),
             Phase::Running(since) if self.assignment.terms.ready.is_none() => {
-                Some(since.saturating_add(READY_AFTER)).min(self.ready_by)
+                Some(since.saturating_add(READY_AFTER)).min(self.ready_by())
             }
-            Phase::Running(_) => self.ready_by,
+            Phase::Running(_) => self.ready_by(),
             Phase::Waiting
             | Phase::Ready
             | Phase::Unready
@@ -214,8 +212,7 @@ impl Attempt {
     fn while_waiting(&mut self, event: Event, now: Now) -> Result<Option<Phase>, Rejected> {
         match event {
             Event::Start => {
-                let timeout = self.assignment.terms.start_timeout;
-                self.ready_by = Some(now.boot.saturating_add(timeout));
+                self.awaited_since = Some(now.boot);
                 Ok(Some(Phase::Starting))
             }
             Event::Stop(cause) => Ok(Some(Phase::Ended(End::unstarted(&cause, now.wall)))),
@@ -319,13 +316,20 @@ impl Attempt {
     }
 
     fn become_ready(&mut self, now: Now) -> Option<Phase> {
-        self.ready_by = None;
+        self.awaited_since = None;
         self.ready_time.get_or_insert(now.wall);
         Some(Phase::Ready)
     }
 
+    /// By when it has to be ready, on the boot's clock, as its terms are now.
+    fn ready_by(&self) -> Option<Duration> {
+        let timeout = self.assignment.terms.start_timeout;
+        self.awaited_since
+            .map(|since| since.saturating_add(timeout))
+    }
+
     fn not_ready_in_time(&self, now: Now) -> Option<Phase> {
-        self.ready_by
+        self.ready_by()
             .filter(|by| now.boot >= *by)
             .map(|_| Phase::Stopping(StopCause::NotReadyInTime(self.said.clone())))
     }

@@ -7,6 +7,8 @@ use muster_proto::replicas::v1::*;
 use muster_proto::workers::v1::*;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::Instant;
+use worker_agent::attempt_dir::AttemptDir;
+use worker_agent::record;
 
 use crate::support::fleet::{
     Agent, Cleared, FOREVER, Fleet, assignment, exec_probe, kill_all, runs, until,
@@ -368,6 +370,76 @@ async fn a_start_that_takes_too_long_is_ended() {
     });
     fleet.assign(slow);
     let ended = fleet.until_phase("slow.0.1", AttemptPhase::Ended).await;
+    assert_eq!(ended.failure_class(), FailureClass::StartTimeout);
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn changed_terms_count_at_once_and_for_the_next_agent() {
+    let fleet = Fleet::start().await;
+    let _cleared = Cleared(&["terms.0.1"]);
+    let agent = Agent::start(fleet.config()).await;
+    let duration = |time: Duration| Some(time.try_into().unwrap());
+    let within = |timeout, grace| Assignment {
+        start: Some(StartPolicy {
+            timeout: duration(timeout),
+        }),
+        stop: Some(StopPolicy {
+            grace: duration(grace),
+        }),
+        probes: Some(Probes {
+            ready: Some(exec_probe("echo unready >&2; exit 1")),
+            alive: None,
+        }),
+        ..assignment("terms.0.1", &format!("trap '' TERM; {FOREVER}"))
+    };
+    let (long, short) = (Duration::from_secs(3600), Duration::from_millis(300));
+    fleet.assign(within(long, long));
+    until("it runs", || {
+        fleet.report("terms.0.1").message.ends_with("unready")
+    })
+    .await;
+    let changed = within(long, short);
+    fleet.assign(changed.clone());
+    let dir = AttemptDir::new(fleet.data().join("attempts/terms.0.1"));
+    until("the grace is kept", || {
+        record::assignment(&dir).unwrap().as_ref() == Some(&changed)
+    })
+    .await;
+    agent.stop().await;
+    // What was assigned is all that the next agent can go by.
+    fleet.fail_manager(Some(tonic::Status::unavailable("away")));
+    let agent = Agent::start(fleet.config()).await;
+    assert!(runs("terms.0.1"));
+    fleet.registry().notices = vec![AllocationNotice {
+        allocation_id: "a-terms.0.1".into(),
+        state: AllocationState::Revoked.into(),
+        stop_grace: None,
+    }];
+    until("it is killed", || !runs("terms.0.1")).await;
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_changed_start_timeout_ends_a_start_that_has_begun() {
+    let fleet = Fleet::start().await;
+    let _cleared = Cleared(&["brief.0.1"]);
+    let agent = Agent::start(fleet.config()).await;
+    let mut slow = assignment("brief.0.1", FOREVER);
+    slow.probes = Some(Probes {
+        ready: Some(exec_probe("echo unready >&2; exit 1")),
+        alive: None,
+    });
+    fleet.assign(slow.clone());
+    until("it runs", || {
+        fleet.report("brief.0.1").message.ends_with("unready")
+    })
+    .await;
+    slow.start = Some(StartPolicy {
+        timeout: Some(Duration::from_millis(1).try_into().unwrap()),
+    });
+    fleet.assign(slow);
+    let ended = fleet.until_phase("brief.0.1", AttemptPhase::Ended).await;
     assert_eq!(ended.failure_class(), FailureClass::StartTimeout);
     agent.stop().await;
 }

@@ -166,6 +166,41 @@ fn it_has_to_be_ready_in_time_once() {
 }
 
 #[test]
+fn a_changed_start_timeout_counts_from_the_start_at_once() {
+    let with_timeout = |secs| {
+        let mut changed = assignment(Some(PROBE));
+        changed.terms.start_timeout = Duration::from_secs(secs);
+        changed
+    };
+    let started = Past {
+        start_time: Some(at(0).wall),
+        ..Past::default()
+    };
+    let known = Attempt::known(assignment(Some(PROBE)), started, at(3));
+    for mut attempt in [brought_to("starting"), brought_to("running"), known] {
+        let phase = name(&attempt);
+        attempt.set_terms(&with_timeout(600));
+        assert_eq!(attempt.wake_at(), Some(at(600).boot), "{phase}");
+        attempt.apply(Event::Tick, at(599)).unwrap();
+        assert_eq!(name(&attempt), phase);
+        attempt.set_terms(&with_timeout(20));
+        assert_eq!(attempt.wake_at(), Some(at(20).boot), "{phase}");
+        attempt.apply(Event::Tick, at(599)).unwrap();
+        assert_eq!(name(&attempt), "stopping", "{phase}");
+    }
+    let mut waiting = brought_to("waiting");
+    waiting.set_terms(&with_timeout(20));
+    assert_eq!(waiting.wake_at(), None);
+    waiting.apply(Event::Start, at(5)).unwrap();
+    assert_eq!(waiting.wake_at(), Some(at(25).boot));
+    for phase in ["ready", "unready", "stopping"] {
+        let mut attempt = brought_to(phase);
+        attempt.set_terms(&with_timeout(20));
+        assert_eq!(attempt.wake_at(), None, "{phase}");
+    }
+}
+
+#[test]
 fn a_start_that_is_too_slow_says_what_its_probe_said() {
     let mut attempt = brought_to("running");
     let refused = Event::Probed(Kind::Ready, Err("connection refused".into()));
