@@ -185,9 +185,11 @@ impl Engine {
             .map_err(|error| Error::Broken(error.to_string()))
     }
 
-    /// The output of a container, from a time in seconds since the Unix epoch, as it comes.
+    /// The output of a container, from a time in seconds since the Unix epoch, as it comes: each piece with the time
+    /// when it was written before it.
     pub(crate) async fn logs(&self, id: &str, since: u64) -> Result<Streamed, Error> {
-        let path = format!("/containers/{id}/logs?follow=1&stdout=1&stderr=1&since={since}");
+        let path =
+            format!("/containers/{id}/logs?follow=1&stdout=1&stderr=1&timestamps=1&since={since}");
         self.stream(Method::GET, &path, None).await
     }
 

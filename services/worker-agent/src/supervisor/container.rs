@@ -6,26 +6,24 @@
 use std::cell::Cell;
 use std::io;
 use std::pin::pin;
-use std::thread;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::UnixStream;
-use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
 use super::launch::Failure;
 use super::note::Note;
 use super::orders::{Due, End, Shared};
 use super::run::finish;
-use crate::attempt_dir::{AttemptDir, Container, LogLimits, Running, Spec};
+use crate::attempt_dir::{AttemptDir, Container, Running, Spec};
 use crate::domain::end::{Exit, ExitCause};
-use crate::engine::{self, Engine, Frames, Output, State};
-use crate::log::Stream;
+use crate::engine::{self, Engine, State};
 use crate::log::reader;
-use crate::log::writer::{Cutter, Writer};
 use crate::machine;
+
+mod follow;
 
 /// For a signal to be taken by the engine; then it is sent without it.
 const SIGNAL_TIME: Duration = Duration::from_secs(1);
@@ -137,7 +135,7 @@ impl Run<'_> {
         let (engine, dir, limits) = (self.engine.clone(), self.dir.clone(), self.spec.log);
         let mut begun = pin!(timeout(NOTE_TIME, engine.state(id)));
         let mut ended = pin!(ended(&engine, id));
-        let mut output = keep_output(engine.clone(), id.to_owned(), dir, limits);
+        let mut output = follow::begin(engine.clone(), id.to_owned(), dir, limits);
         let (mut noted, mut kept) = (false, false);
         let state = loop {
             tokio::select! {
@@ -386,73 +384,6 @@ async fn ended(engine: &Engine, id: &str) -> Option<State> {
             Ok(state) if !state.running => return Some(state),
             Err(error) if error.is_not_found() => return None,
             Ok(_) | Err(_) => sleep(RETRY).await,
-        }
-    }
-}
-
-/// Keeps a container's output on a thread of its own, since a disk that stands still must not hold up the fence.
-/// What comes back is told the end.
-fn keep_output(
-    engine: Engine,
-    id: String,
-    dir: AttemptDir,
-    limits: LogLimits,
-) -> oneshot::Receiver<()> {
-    let (done, kept) = oneshot::channel();
-    let keep = move || {
-        match tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-        {
-            Ok(runtime) => {
-                let log = Writer::new(dir.path(), limits);
-                runtime.block_on(follow_output(&engine, &id, log));
-            }
-            Err(error) => super::complain(&format!("cannot keep the output: {error}")),
-        }
-        let _ = done.send(());
-    };
-    if let Err(error) = thread::Builder::new().spawn(keep) {
-        super::complain(&format!("cannot keep the output: {error}"));
-    }
-    kept
-}
-
-/// Until the container's end; taken up again after the engine was away.
-async fn follow_output(engine: &Engine, id: &str, mut log: Writer) {
-    let (mut out, mut err) = (Cutter::new(Stream::Out), Cutter::new(Stream::Err));
-    let mut since = 0;
-    loop {
-        let streamed = engine.logs(id, since).await;
-        let over = streamed.is_ok();
-        if let Ok(mut streamed) = streamed {
-            let mut frames = Frames::default();
-            while let Ok(Some(bytes)) = streamed.next().await {
-                frames.add(&bytes);
-                let now = machine::wall_time();
-                while let Some((output, text)) = frames.take() {
-                    let cutter = match output {
-                        Output::Out => &mut out,
-                        Output::Err => &mut err,
-                    };
-                    log.add(&cutter.take(&text, now), now);
-                }
-            }
-        }
-        let now = machine::wall_time();
-        since = now
-            .duration_since(std::time::SystemTime::UNIX_EPOCH)
-            .map_or(since, |at| at.as_secs());
-        match engine.state(id).await {
-            Ok(state) if state.running => sleep(RETRY).await,
-            Err(error) if !error.is_not_found() => sleep(RETRY).await,
-            Ok(_) | Err(_) if over => {
-                log.add(&out.rest(now), now);
-                log.add(&err.rest(now), now);
-                return;
-            }
-            Ok(_) => {}
-            Err(_) => return,
         }
     }
 }

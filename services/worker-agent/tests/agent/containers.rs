@@ -7,6 +7,7 @@ use muster_proto::replicas::v1::run_spec::Runtime;
 use muster_proto::replicas::v1::*;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use worker_agent::config::Config;
+use worker_agent::log::{Stream, reader};
 
 use crate::support::engine::{self, Engine};
 use crate::support::fleet::{
@@ -278,6 +279,41 @@ async fn what_an_engine_was_not_there_to_remove_is_removed_by_a_later_agent() {
     assert_eq!(yard.engine.state().removed, ["muster-left.0.1"]);
     assert!(yard.engine.state().containers.contains_key("stranger"));
     second.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_container_says_while_the_engine_is_away_is_read_once_it_is_back() {
+    let yard = Yard::start().await;
+    let _cleared = Cleared(&["talk.0.1"]);
+    let agent = Agent::start(yard.config()).await;
+    let script = "i=0; while :; do i=$((i+1)); echo $i; echo $i >&2; sleep 0.02; done";
+    yard.fleet.assign(container("talk.0.1", "here", script));
+    let folder = yard.fleet.data().join("attempts/talk.0.1");
+    let said = |stream| -> Vec<usize> {
+        let lines = reader::last(&folder, usize::MAX).unwrap_or_default();
+        let of_it = lines.iter().filter(|line| line.stream == stream);
+        of_it.map(|line| line.text.parse().unwrap()).collect()
+    };
+    until("it has said something", || said(Stream::Out).len() > 9).await;
+    // Times of whole seconds have to pass between tries to read on.
+    yard.engine.leave();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let before = said(Stream::Out).len();
+    yard.engine.come_back();
+    until("it is heard again", || {
+        said(Stream::Out).len() > before + 99
+    })
+    .await;
+    kill_all("talk.0.1");
+    yard.fleet
+        .until_phase("talk.0.1", AttemptPhase::Ended)
+        .await;
+    for stream in [Stream::Out, Stream::Err] {
+        let all = said(stream);
+        let expected: Vec<usize> = (1..=all.len()).collect();
+        assert_eq!(all, expected, "each line of {stream:?} once, in order");
+    }
+    agent.stop().await;
 }
 
 /// The only container of the engine.

@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
@@ -23,6 +23,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tokio_stream::wrappers::ReceiverStream;
+use worker_agent::machine;
 
 type Body = BoxBody<Bytes, Infallible>;
 
@@ -51,6 +52,8 @@ pub(crate) struct State {
     pub(crate) breaks: bool,
     /// It does not say how a container is.
     pub(crate) mute: bool,
+    /// Nobody finds it, and what it was telling breaks off.
+    away: bool,
     execs: BTreeMap<String, (Vec<String>, Option<i32>)>,
 }
 
@@ -59,7 +62,27 @@ pub(crate) struct Container {
     pub(crate) body: Value,
     pub(crate) pid: i32,
     pub(crate) exit: Option<i32>,
-    output: Vec<u8>,
+    output: Vec<Entry>,
+}
+
+/// A piece of output: a line, or what there was of one.
+#[derive(Clone)]
+struct Entry {
+    time: SystemTime,
+    stream: u8,
+    text: Vec<u8>,
+}
+
+impl Entry {
+    /// As it is sent, on request with its time before it.
+    fn frame(&self, is_stamped: bool) -> Vec<u8> {
+        let stamp = if is_stamped {
+            format!("{} ", prost_types::Timestamp::from(self.time))
+        } else {
+            String::new()
+        };
+        frame(self.stream, &[stamp.as_bytes(), &self.text].concat())
+    }
 }
 
 #[derive(Clone)]
@@ -102,10 +125,12 @@ impl Engine {
 
     /// Nobody finds it any more.
     pub(crate) fn leave(&self) {
+        self.state().away = true;
         std::fs::rename(&self.socket, self.socket.with_extension("away")).unwrap();
     }
 
     pub(crate) fn come_back(&self) {
+        self.state().away = false;
         std::fs::rename(self.socket.with_extension("away"), &self.socket).unwrap();
     }
 
@@ -132,7 +157,8 @@ impl Engine {
             (&Method::GET, ["containers", "json"]) => self.list(),
             (&Method::POST, ["containers", id, "start"]) => {
                 let started = self.start_container(id);
-                if self.state().breaks {
+                let breaks = self.state().breaks;
+                if breaks {
                     self.leave();
                     return None;
                 }
@@ -146,7 +172,7 @@ impl Engine {
                 }
                 self.inspect(id)
             }
-            (&Method::GET, ["containers", id, "logs"]) => self.logs(id),
+            (&Method::GET, ["containers", id, "logs"]) => self.logs(id, &query),
             (&Method::DELETE, ["containers", id]) => self.remove(id),
             (&Method::POST, ["containers", _, "exec"]) => {
                 let command: Vec<String> = serde_json::from_value(body["Cmd"].clone()).unwrap();
@@ -311,20 +337,28 @@ impl Engine {
         }}))
     }
 
-    fn logs(&self, id: &str) -> Response<Body> {
+    fn logs(&self, id: &str, query: &str) -> Response<Body> {
         let (sender, receiver) = mpsc::channel(16);
         let (engine, id) = (self.clone(), id.to_owned());
+        let since = SystemTime::UNIX_EPOCH
+            + Duration::from_secs(value(query, "since").parse().unwrap_or(0));
+        let is_stamped = value(query, "timestamps") == "1";
         self.tasks.spawn("logs", async move {
             let mut sent = 0;
             loop {
-                let Some((bytes, over)) =
-                    engine.state().containers.get(&id).map(|container| {
-                        (container.output[sent..].to_vec(), container.exit.is_some())
-                    })
-                else {
-                    return;
+                let (entries, over) = {
+                    let state = engine.state();
+                    let container = state.containers.get(&id);
+                    let Some(container) = container.filter(|_| !state.away) else {
+                        return;
+                    };
+                    (container.output[sent..].to_vec(), container.exit.is_some())
                 };
-                sent += bytes.len();
+                sent += entries.len();
+                let asked_for = entries.iter().filter(|entry| entry.time >= since);
+                let bytes: Vec<u8> = asked_for
+                    .flat_map(|entry| entry.frame(is_stamped))
+                    .collect();
                 // In pieces that have nothing to do with frames.
                 for piece in bytes.chunks(7) {
                     let frame = Frame::data(Bytes::copy_from_slice(piece));
@@ -372,7 +406,12 @@ async fn read(engine: Engine, id: String, stream: u8, mut pipe: impl AsyncRead +
     let mut buffer = [0; 4096];
     while let Ok(1..) = pipe.read(&mut buffer).await.inspect(|read| {
         if let Some(container) = engine.state().containers.get_mut(&id) {
-            container.output.extend(frame(stream, &buffer[..*read]));
+            let lines = buffer[..*read].split_inclusive(|byte| *byte == b'\n');
+            container.output.extend(lines.map(|text| Entry {
+                time: machine::wall_time(),
+                stream,
+                text: text.to_vec(),
+            }));
         }
     }) {}
 }
