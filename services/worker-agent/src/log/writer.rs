@@ -76,6 +76,11 @@ pub struct Writer {
     number: u64,
     open: Option<File>,
     written: u64,
+    /// The open file ends in the middle of a line.
+    is_torn: bool,
+    /// No file has gone for the open one yet.
+    is_extra: bool,
+    /// Bytes of lines that are missing, and of which that is still to be told.
     dropped: u64,
 }
 
@@ -88,6 +93,8 @@ impl Writer {
             number: segments(folder).last().copied().unwrap_or(0),
             open: None,
             written: 0,
+            is_torn: false,
+            is_extra: false,
             dropped: 0,
         }
     }
@@ -97,42 +104,57 @@ impl Writer {
         if lines.is_empty() {
             return;
         }
-        if self.try_add(lines, time).is_err() {
-            self.dropped += u64::try_from(lines.len()).unwrap_or(u64::MAX);
-            // A half-written line must not join the next one: go on in a new file.
-            self.open = None;
+        let preface = self.preface(time);
+        let bytes = [&preface, lines].concat();
+        let taken = self.write(&bytes);
+        if taken >= preface.len() {
+            self.dropped = 0;
         }
+        let missing = lines.len().min(bytes.len() - taken);
+        self.dropped += u64::try_from(missing).unwrap_or(u64::MAX);
     }
 
-    fn try_add(&mut self, lines: &[u8], time: SystemTime) -> io::Result<()> {
-        if self.open.is_none() || self.written >= self.limits.segment_bytes {
-            self.turn()?;
-        }
-        let Some(file) = &mut self.open else {
-            return Ok(());
+    /// What has to stand before the next line.
+    fn preface(&self, time: SystemTime) -> Vec<u8> {
+        // A line that was cut must not join another.
+        let mut preface = if self.is_torn {
+            vec![b'\n']
+        } else {
+            Vec::new()
         };
         if self.dropped > 0 {
-            let mut notice = Vec::new();
             let text = format!(
                 "muster: {} bytes of output could not be written",
                 self.dropped
             );
-            print(&mut notice, time, Stream::Err, text.as_bytes());
-            file.write_all(&notice)?;
-            self.dropped = 0;
+            print(&mut preface, time, Stream::Err, text.as_bytes());
         }
-        file.write_all(lines)?;
-        self.written += u64::try_from(lines.len()).unwrap_or(u64::MAX);
-        Ok(())
+        preface
     }
 
-    /// Opens the next file and removes those that are too many.
-    fn turn(&mut self) -> io::Result<()> {
-        let keep = usize::try_from(self.limits.segments.max(1)).unwrap_or(usize::MAX) - 1;
-        let old = segments(&self.folder);
-        for number in old.iter().take(old.len().saturating_sub(keep)) {
-            std::fs::remove_file(segment_path(&self.folder, *number))?;
+    /// Writes as much as the disk takes; how much that is.
+    fn write(&mut self, bytes: &[u8]) -> usize {
+        if (self.open.is_none() || self.written >= self.limits.segment_bytes)
+            && self.turn().is_err()
+        {
+            return 0;
         }
+        let Some(file) = &mut self.open else {
+            return 0;
+        };
+        let taken = write_some(file, bytes);
+        if let Some(last) = bytes[..taken].last() {
+            self.is_torn = *last != b'\n';
+        }
+        if taken == bytes.len() && std::mem::take(&mut self.is_extra) {
+            self.remove_oldest();
+        }
+        self.written += u64::try_from(taken).unwrap_or(u64::MAX);
+        taken
+    }
+
+    /// Opens the next file. On a full disk that says nothing of whether it takes anything: no other goes for it yet.
+    fn turn(&mut self) -> io::Result<()> {
         let file = OpenOptions::new()
             .append(true)
             .create_new(true)
@@ -140,9 +162,34 @@ impl Writer {
             .open(segment_path(&self.folder, self.number + 1))?;
         self.number += 1;
         self.written = 0;
+        (self.is_torn, self.is_extra) = (false, true);
         self.open = Some(file);
         Ok(())
     }
+
+    /// Removes the files that are too many.
+    fn remove_oldest(&self) {
+        let keep = usize::try_from(self.limits.segments.max(1)).unwrap_or(usize::MAX);
+        let all = segments(&self.folder);
+        for number in all.iter().take(all.len().saturating_sub(keep)) {
+            // What is left goes with the next file.
+            let _ = std::fs::remove_file(segment_path(&self.folder, *number));
+        }
+    }
+}
+
+/// Writes from the start of `bytes` until they are written or no more is taken; how many were.
+fn write_some(file: &mut File, bytes: &[u8]) -> usize {
+    let mut taken = 0;
+    while taken < bytes.len() {
+        match file.write(&bytes[taken..]) {
+            Ok(0) => break,
+            Ok(more) => taken += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => break,
+        }
+    }
+    taken
 }
 
 #[cfg(test)]
@@ -198,5 +245,58 @@ mod tests {
             text,
             "0 e muster: 9 bytes of output could not be written\n0 o kept\n"
         );
+    }
+
+    #[test]
+    fn a_full_disk_costs_no_older_output() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = Writer::new(folder.path(), LIMITS);
+        for _ in 0..6 {
+            writer.add(&[b'x'; 60], T);
+        }
+        // A file can still be made, and takes nothing.
+        writer.turn().unwrap();
+        writer.open = Some(File::options().write(true).open("/dev/full").unwrap());
+        for _ in 0..60 {
+            writer.add(b"0 o lost\n", T);
+        }
+        assert_eq!(segments(folder.path()), [1, 2, 3, 4]);
+        let path = segment_path(folder.path(), 4);
+        writer.open = Some(File::options().append(true).open(&path).unwrap());
+        writer.add(b"0 o kept\n", T);
+        assert_eq!(segments(folder.path()), [2, 3, 4]);
+        assert_eq!(
+            std::fs::read_to_string(path).unwrap(),
+            "0 e muster: 540 bytes of output could not be written\n0 o kept\n"
+        );
+    }
+
+    #[test]
+    fn what_a_full_disk_has_cut_joins_no_other_line() {
+        use std::io::Read as _;
+        use std::os::fd::OwnedFd;
+        let folder = tempfile::tempdir().unwrap();
+        let limits = LogLimits {
+            segment_bytes: 1 << 20,
+            segments: 2,
+        };
+        let mut writer = Writer::new(folder.path(), limits);
+        writer.turn().unwrap();
+        // A pipe takes so much, and more once that was read.
+        let (mut pipe, end) = io::pipe().unwrap();
+        rustix::fs::fcntl_setfl(&end, rustix::fs::OFlags::NONBLOCK).unwrap();
+        writer.open = Some(File::from(OwnedFd::from(end)));
+        let lines = b"0 o 456789\n".repeat(10_000);
+        writer.add(&lines, T);
+        let mut taken = vec![0; 1 << 16];
+        pipe.read_exact(&mut taken).unwrap();
+        assert_eq!(taken, lines[..1 << 16]);
+        writer.add(b"0 o next\n", T);
+        writer.open = None;
+        let mut text = String::new();
+        pipe.read_to_string(&mut text).unwrap();
+        let lost = lines.len() - taken.len();
+        let told = format!("0 e muster: {lost} bytes of output could not be written");
+        assert_eq!(text, format!("\n{told}\n0 o next\n"));
     }
 }
