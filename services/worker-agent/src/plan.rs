@@ -221,13 +221,21 @@ pub fn process_env(
     Ok(env.into_iter().collect())
 }
 
-/// What is added to the environment of a container's image. Its ports are its own.
+/// What is added to the environment of a container's image. Its ports are its own, and only what it is given of
+/// accelerators: images for these ask for all, and get them where NVIDIA's runtime is the engine's default.
 pub fn container_env(
     assignment: &Assignment,
     ports: &[Port],
 ) -> Result<Vec<(String, String)>, String> {
     let mut env = spec_env(run_of(assignment)?)?;
     env.extend(muster_env(assignment, ports, |port| port.logical));
+    let gpus = accelerators(assignment);
+    let visible = if gpus.is_empty() {
+        "void".to_owned()
+    } else {
+        gpus.join(",")
+    };
+    env.insert("NVIDIA_VISIBLE_DEVICES".into(), visible);
     Ok(env.into_iter().collect())
 }
 

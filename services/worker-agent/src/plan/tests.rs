@@ -82,6 +82,25 @@ fn a_container_listens_on_its_logical_ports() {
 }
 
 #[test]
+fn a_container_sees_no_accelerators_but_its_own() {
+    let visible = |gpus: &[&str], own: Option<&str>| {
+        let mut assignment = assignment(&[]);
+        assignment.gpu_uuids = gpus.iter().map(|gpu| (*gpu).to_owned()).collect();
+        let value = |value: &str| Source::Value(value.to_owned());
+        assignment.run.as_mut().unwrap().env =
+            vec![variable("NVIDIA_VISIBLE_DEVICES", own.map(value))];
+        let env = container_env(&assignment, &[]).unwrap();
+        let is_it = |(name, _): &&(String, String)| name == "NVIDIA_VISIBLE_DEVICES";
+        env.iter().find(is_it).unwrap().1.clone()
+    };
+    for own in [None, Some("all"), Some("GPU-9")] {
+        assert_eq!(visible(&[], own), "void");
+        assert_eq!(visible(&["GPU-simulated-H100-0"], own), "void");
+        assert_eq!(visible(&["GPU-1", "GPU-2"], own), "GPU-1,GPU-2");
+    }
+}
+
+#[test]
 fn a_probe_asks_the_real_port() {
     let http = |port, path: &str| Probe {
         check: Some(Check::Http(HttpProbe {
