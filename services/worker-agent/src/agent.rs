@@ -21,6 +21,7 @@ use crate::cgroup::Groups;
 use crate::config::Config;
 use crate::data_dir::DataDir;
 use crate::domain::Now;
+use crate::domain::assignment::Assignment;
 use crate::domain::attempt::Phase;
 use crate::domain::end::{Exit, StopCause};
 use crate::domain::holdings::{Action, Holdings, Input};
@@ -285,11 +286,9 @@ impl Agent {
                 if before.probes != now.probes {
                     (local.ready, local.alive) = (None, None);
                 }
-                let terms = (&now.probes, &now.start, &now.stop);
                 // What waits has no folder yet.
                 if local.orders.is_some()
-                    && (&before.probes, &before.start, &before.stop) != terms
-                    && let Err(error) = record::set_assignment(&self.data.attempt(&id), now)
+                    && let Err(error) = keep_terms(&self.data.attempt(&id), &before, now, &parsed)
                 {
                     tracing::warn!(attempt = %id, %error, "new terms are not kept");
                 }
@@ -539,6 +538,25 @@ fn entry(action: &Action) -> Option<Entry> {
             None
         }
     }
+}
+
+/// Keeps an assignment whose terms have changed for the next agent, and tells its supervisor what that goes by.
+fn keep_terms(
+    dir: &AttemptDir,
+    before: &wire::Assignment,
+    now: &wire::Assignment,
+    parsed: &Assignment,
+) -> io::Result<()> {
+    let told = if before.stop == now.stop {
+        Ok(())
+    } else {
+        dir.set_grace(parsed.terms.stop_grace)
+    };
+    let terms = (&now.probes, &now.start, &now.stop);
+    if (&before.probes, &before.start, &before.stop) == terms {
+        return told;
+    }
+    record::set_assignment(dir, now).and(told)
 }
 
 fn begin_minder(

@@ -313,6 +313,18 @@ impl AttemptDir {
         files::read_json(&self.0.join("stop.json"))
     }
 
+    /// What it is given to stop by itself, if that has changed since its spec was written.
+    pub fn grace(&self) -> io::Result<Option<Duration>> {
+        files::read_json(&self.0.join("grace.json"))
+    }
+
+    /// Gives it another time to stop by itself, when its lease ends or its supervisor is told to end.
+    pub fn set_grace(&self, grace: Duration) -> io::Result<()> {
+        files::replace_json(&self.0.join("grace.json"), &grace, Durability::Kernel)?;
+        self.wake(&[1]);
+        Ok(())
+    }
+
     /// Asks its supervisor, if there is one, to stop it. Again: to stop it sooner, for the reason
     /// that it was first asked for. On an error only a supervisor that is there now may know of it.
     pub fn set_stop(&self, stop: &Stop) -> io::Result<()> {

@@ -36,6 +36,8 @@ pub(super) struct Orders {
     /// When it is killed because we were told to end, or the folder is gone, since boot.
     pub(super) interrupted: Option<Duration>,
     pub(super) lease: Option<Lease>,
+    /// What it is given to stop, if not what its spec says.
+    pub(super) grace: Option<Duration>,
 }
 
 /// Why an attempt is being stopped.
@@ -64,7 +66,7 @@ pub(super) enum Due {
 }
 
 impl Orders {
-    /// What is due at `now`. `fence` is the grace of an attempt that ends with its lease.
+    /// What is due at `now`. `fence` is the spec's grace for an attempt that ends with its lease.
     pub(super) fn due(&self, boot_id: &str, now: Duration, fence: Option<Duration>) -> Due {
         let told = match (self.stop, self.interrupted) {
             (Some(stop), interrupted) => Some(End {
@@ -80,7 +82,7 @@ impl Orders {
             (None, _) => Verdict::RunsUntil(Duration::MAX),
             // Never a lease: it was not to be started.
             (Some(_), None) => Verdict::StopsBy(now),
-            (Some(grace), Some(lease)) => lease.verdict(boot_id, now, grace),
+            (Some(grace), Some(lease)) => lease.verdict(boot_id, now, self.grace.unwrap_or(grace)),
         };
         match (told, fenced) {
             (Some(told), Verdict::StopsBy(kill_at)) => Due::End(End {
@@ -125,9 +127,13 @@ impl Shared {
         let _ = (&*self.changed).write(&[1]);
     }
 
-    /// Ends it by `kill_at`, unless that was said before.
-    fn interrupt(&self, kill_at: Duration) {
-        self.lock().interrupted.get_or_insert(kill_at);
+    /// Ends it within its grace, which its spec says, unless that was begun before.
+    fn interrupt(&self, grace: Duration) {
+        let mut orders = self.lock();
+        let grace = orders.grace.unwrap_or(grace);
+        let kill_at = machine::since_boot().saturating_add(grace);
+        orders.interrupted.get_or_insert(kill_at);
+        drop(orders);
         self.wake();
     }
 
@@ -138,11 +144,13 @@ impl Shared {
     /// Reads the files, and wakes if anything is different. `called` is a stop that came without one.
     fn read(&self, dir: &AttemptDir, fence: Option<&Fence>, called: Option<Duration>) {
         let stop = dir.stop().ok().flatten().map(|stop| stop.kill_at);
+        let grace = dir.grace().ok().flatten();
         let lease = fence.map(|fence| files::read(&fence.lease));
         let mut orders = self.lock();
         let before = orders.clone();
         // What cannot be read leaves what was read before: a stop is never called off.
         orders.stop = [orders.stop, stop, called].into_iter().flatten().min();
+        orders.grace = grace.or(orders.grace);
         if let Some(Ok(Some(bytes))) = lease
             && let Some(lease) = std::str::from_utf8(&bytes).ok().and_then(Lease::parse)
         {
@@ -199,7 +207,7 @@ fn heed_signals(shared: &Shared, grace: Duration) -> io::Result<()> {
     let shared = shared.clone();
     thread::Builder::new().stack_size(STACK).spawn(move || {
         first_of(&runtime, signals);
-        shared.interrupt(machine::since_boot().saturating_add(grace));
+        shared.interrupt(grace);
     })?;
     Ok(())
 }
@@ -249,7 +257,7 @@ fn watch(shared: &Shared, watched: &Watched) -> io::Result<()> {
         let called = called_stop(&bytes[..read]);
         shared.read(&watched.dir, watched.fence.as_ref(), called);
         if watched.is_removed() {
-            shared.interrupt(machine::since_boot().saturating_add(watched.grace));
+            shared.interrupt(watched.grace);
         }
     }
 }
@@ -271,6 +279,7 @@ mod tests {
                 deadline: secs(at),
                 fence_after: secs(40),
             }),
+            grace: None,
         }
     }
 

@@ -406,6 +406,7 @@ async fn changed_terms_count_at_once_and_for_the_next_agent() {
         record::assignment(&dir).unwrap().as_ref() == Some(&changed)
     })
     .await;
+    assert_eq!(dir.grace().unwrap(), Some(short), "its supervisor is told");
     agent.stop().await;
     // What was assigned is all that the next agent can go by.
     fleet.fail_manager(Some(tonic::Status::unavailable("away")));

@@ -552,6 +552,33 @@ fn the_fence_ends_it_before_the_deadline_and_renewal_puts_it_off() {
 }
 
 #[test]
+fn a_changed_grace_counts_for_what_runs() {
+    let leases = tempfile::tempdir().unwrap();
+    let path = leases.path().join("lease");
+    let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+    let lease = Lease {
+        deadline: machine::since_boot() + minutes(20),
+        ..renew(&path, minutes(60))
+    };
+    std::fs::write(&path, lease.print()).unwrap();
+    let mut attempt = Attempt::start_with(
+        "trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 0.01; done",
+        |spec| {
+            spec.fence = Some(Fence {
+                lease: path.clone(),
+                grace: minutes(1),
+            });
+        },
+    );
+    until("it is up", || attempt.output() == ["up"]);
+    attempt.dir.set_grace(minutes(25)).unwrap();
+    until("it ends", || matches!(attempt.dir.exit(), Ok(Some(_))));
+    let exit = attempt.exit();
+    assert_eq!((exit.cause, exit.code), (ExitCause::Fenced, Some(0)));
+    assert_eq!(attempt.output(), ["up", "bye"]);
+}
+
+#[test]
 fn without_a_lease_nothing_that_needs_one_is_started() {
     let mut attempt = Attempt::start_with("echo run", |spec| {
         spec.fence = Some(Fence {
