@@ -11,6 +11,7 @@ mod pages;
 pub(crate) mod peer;
 mod reads;
 mod replicas_service;
+mod sight;
 mod watches;
 mod writes;
 

@@ -75,6 +75,9 @@ pub struct Run {
     pub working_dir: String,
 }
 
+/// What viewers are shown in place of a value of the environment.
+pub const MASKED: &str = "***";
+
 /// How it runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Runtime {

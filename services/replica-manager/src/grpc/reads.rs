@@ -10,6 +10,7 @@ use tonic::{Request, Response, Status};
 use super::convert::replica::{render_endpoint, render_replica};
 use super::convert::{known, parse_time};
 use super::peer::REPORT_LOAD;
+use super::sight::Sight;
 use super::{Api, errors, project};
 use crate::domain::endpoints;
 use crate::domain::service::Service;
@@ -135,8 +136,9 @@ impl Api {
         let asked = request.get_ref();
         self.not_before(&request, &asked.not_before).await?;
         let (service, revision) = self.find(project(&asked.project)?, &asked.name)?;
+        let shown = Sight::of(&request).service(self.shown(&service));
         Ok(Response::new(wire::GetServiceResponse {
-            service: Some(self.shown(&service)),
+            service: Some(shown),
             resume_token: self.token(revision),
         }))
     }
@@ -145,11 +147,13 @@ impl Api {
         &self,
         request: Request<wire::ListServicesRequest>,
     ) -> Result<Response<wire::ListServicesResponse>, Status> {
+        let sight = Sight::of(&request);
         let (asked, page) = self.page("ListServices", request).await?;
         let project = project(&asked.project)?;
         let filter = ServiceFilter::parse(asked.filter)?;
         let view = self.engine.parts().view.read();
-        let rendered = view.services_from(project, "").map(|s| self.shown(s));
+        let services = view.services_from(project, "");
+        let rendered = services.map(|service| sight.service(self.shown(service)));
         let all: Vec<_> = rendered.filter(|service| filter.admits(service)).collect();
         let total = all.len();
         let cut = page.fill(
@@ -168,6 +172,7 @@ impl Api {
         &self,
         request: Request<wire::ListServiceVersionsRequest>,
     ) -> Result<Response<wire::ListServiceVersionsResponse>, Status> {
+        let sight = Sight::of(&request);
         let (asked, page) = self.page("ListServiceVersions", request).await?;
         let (service, _) = self.find(project(&asked.project)?, &asked.name)?;
         let view = self.engine.parts().view.read();
@@ -179,7 +184,7 @@ impl Api {
             // Keys of pages ascend; versions are told newest first.
             (
                 format!("{:020}", u64::MAX - number),
-                (*version.stored).clone(),
+                sight.version((*version.stored).clone()),
             )
         });
         let cut = page.fill(keyed);

@@ -181,7 +181,7 @@ impl ReplicasService for Api {
         &self,
         request: Request<wire::WatchServicesRequest>,
     ) -> Result<Response<Self::WatchServicesStream>, Status> {
-        Api::watch_services(self, request.into_inner())
+        Api::watch_services(self, request)
     }
 
     async fn watch_replicas(

@@ -5,9 +5,10 @@ use futures_util::stream::BoxStream;
 use muster_proto::replicas::v1 as wire;
 use muster_proto::types::v1::{Event as WireEvent, EventChange, event_change};
 use muster_runtime::watch::{Event, Filter};
-use tonic::{Response, Status};
+use tonic::{Request, Response, Status};
 
 use super::reads::{EventFilter, ReplicaFilter, ServiceFilter};
+use super::sight::Sight;
 use super::{Api, project};
 
 /// What a watch answers with.
@@ -16,17 +17,20 @@ pub(super) type Stream<T> = BoxStream<'static, Result<T, Status>>;
 impl Api {
     pub(super) fn watch_services(
         &self,
-        asked: wire::WatchServicesRequest,
+        request: Request<wire::WatchServicesRequest>,
     ) -> Result<Response<Stream<wire::WatchServicesResponse>>, Status> {
+        let sight = Sight::of(&request);
+        let asked = request.into_inner();
         let prefix = format!("{}/", project(&asked.project)?);
         let test = ServiceFilter::parse(asked.filter)?;
         let filter = Filter::all()
             .prefix(prefix)
             .durable(move |service| test.admits(service));
         let messages = self.hubs.services.watch(&asked.resume_token, filter)?;
-        Ok(Response::new(Box::pin(messages.map(|message| {
+        let render = move |event: &Event<wire::Service>| render_service_change(event, sight);
+        Ok(Response::new(Box::pin(messages.map(move |message| {
             message.map(|message| wire::WatchServicesResponse {
-                changes: message.changes.iter().map(render_service_change).collect(),
+                changes: message.changes.iter().map(render).collect(),
                 resume_token: message.resume_token,
                 synced: message.synced,
             })
@@ -89,9 +93,9 @@ impl Api {
     }
 }
 
-fn render_service_change(event: &Event<wire::Service>) -> wire::ServiceChange {
+fn render_service_change(event: &Event<wire::Service>, sight: Sight) -> wire::ServiceChange {
     use wire::service_change::Change;
-    let service = (**event.resource()).clone();
+    let service = sight.service((**event.resource()).clone());
     wire::ServiceChange {
         change: Some(match event {
             Event::Put(_) | Event::Observed(_) => Change::Put(service),

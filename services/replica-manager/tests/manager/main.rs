@@ -6,3 +6,4 @@ mod lifecycle;
 mod planner;
 mod restarts;
 mod support;
+mod viewing;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use muster_model::name;
 use muster_model::requirements::{MAX_ALTERNATIVES, MAX_NAMES};
 
-use super::{Check, Metric, OnDisconnect, Probe, Runtime, Spec};
+use super::{Check, MASKED, Metric, OnDisconnect, Probe, Runtime, Spec};
 use crate::domain::failure::policy::{Growth, Retry};
 
 /// A field that breaks a rule.
@@ -141,6 +141,11 @@ fn run(spec: &Spec, found: &mut Found) {
             found.add(path, "needs a name without '=', and no NUL");
         } else if !names.insert(name) {
             found.add(path, format!("{name} is given twice"));
+        } else if value == MASKED {
+            // Else whoever applies what a viewer was shown would lose every value.
+            let message =
+                format!("{name} needs its value: {MASKED} is what viewers are shown for it");
+            found.add(path, message);
         }
     }
     ports(spec, found);

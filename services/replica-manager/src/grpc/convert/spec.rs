@@ -14,7 +14,7 @@ use super::{count, known, natural, render_span, span};
 use crate::domain::spec::{Count, OnDisconnect, Spec, check, defaults};
 
 pub(crate) use policies::{parse_class, render_class, render_scaling};
-pub(crate) use run::{render_probes, render_run};
+pub(crate) use run::{mask_values, render_probes, render_run};
 
 /// The most bytes of a spec as it is stored: half of what a transaction takes, which has to write it again with
 /// whatever else happens then.

@@ -221,6 +221,8 @@ fn paths_environment_and_ports_are_checked() {
                 ("A".to_owned(), "1".to_owned()),
                 ("A".to_owned(), "2".to_owned()),
                 ("B=C".to_owned(), String::new()),
+                ("D".to_owned(), "***".to_owned()),
+                ("E".to_owned(), "****".to_owned()),
             ];
             let port = |number| Port {
                 number,
@@ -238,6 +240,7 @@ fn paths_environment_and_ports_are_checked() {
         &[
             "run.env[1]",
             "run.env[2]",
+            "run.env[3]",
             "run.ports[1].number",
             "run.ports[2].number",
             "run.volumes[0].host_path",

@@ -4,7 +4,7 @@ use muster_proto::replicas::v1 as wire;
 use muster_runtime::status::Violations;
 
 use super::super::{count, known, natural, render_span, span};
-use crate::domain::spec::{Check, Port, Probe, Probes, Run, Runtime, Volume, defaults};
+use crate::domain::spec::{Check, MASKED, Port, Probe, Probes, Run, Runtime, Volume, defaults};
 
 pub(super) fn parse_run(run: Option<wire::RunSpec>, faults: &mut Violations) -> Run {
     if run.is_none() {
@@ -164,6 +164,15 @@ fn render_env((name, value): &(String, String)) -> wire::EnvVar {
     wire::EnvVar {
         name: name.clone(),
         source: Some(wire::env_var::Source::Value(value.clone())),
+    }
+}
+
+/// Leaves only the names of what the environment holds.
+pub(crate) fn mask_values(spec: &mut wire::ServiceSpec) {
+    for variable in spec.run.iter_mut().flat_map(|run| &mut run.env) {
+        if let Some(wire::env_var::Source::Value(value)) = &mut variable.source {
+            MASKED.clone_into(value);
+        }
     }
 }
 
