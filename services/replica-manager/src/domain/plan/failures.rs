@@ -45,13 +45,14 @@ fn ended(draft: &mut Draft<'_>, ordinal: u32) {
         draft.act(Action::Revive { ordinal, edition });
         return;
     }
-    if class.blames_version() && update::on_trial(&draft.service, replica) {
-        let why = format!(
-            "{} {}",
-            draft.service.replica_id(ordinal),
-            describe(replica)
-        );
-        update::roll_back(draft, why);
+    let on_trial = update::on_trial(&draft.service, replica);
+    if class.blames_version() && (on_trial || update::taken_back(&draft.service, replica)) {
+        // Of several that fail together the first has said it all.
+        if on_trial {
+            let id = draft.service.replica_id(ordinal);
+            let why = format!("{id} {}", describe(replica));
+            update::roll_back(draft, why);
+        }
         draft.act(Action::Stop {
             ordinal,
             why: StopWhy::Rollback,

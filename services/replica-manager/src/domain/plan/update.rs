@@ -16,6 +16,14 @@ pub(super) fn on_trial(service: &Service, replica: &Replica) -> bool {
     service.on_trial() && rollout.is_some_and(|rollout| replica.edition.same(&rollout.target))
 }
 
+/// Whether the replica runs the target of an update that is being taken back.
+pub(super) fn taken_back(service: &Service, replica: &Replica) -> bool {
+    let rollout = service.header.rollout.as_ref();
+    rollout.is_some_and(|rollout| {
+        rollout.stage == Stage::RollingBack && replica.edition.same(&rollout.target)
+    })
+}
+
 /// Takes the update back.
 pub(super) fn roll_back(draft: &mut Draft<'_>, why: String) {
     let Some(mut rollout) = draft.service.header.rollout.clone() else {

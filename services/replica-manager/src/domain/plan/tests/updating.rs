@@ -150,6 +150,39 @@ fn rollback_comes_before_fail_fast() {
 }
 
 #[test]
+fn copies_of_a_new_version_that_fail_together_are_rolled_back_as_one_is() {
+    let patient = retrying(5, |_| ());
+    let fast = Spec {
+        retry: None,
+        ..patient.clone()
+    };
+    // The second way, not all of them fit into one plan.
+    let ways = [
+        (fast.clone(), Class::Error, 40),
+        (fast, Class::Error, 2),
+        (patient, Class::Config, 40),
+    ];
+    for (mut spec, class, batch) in ways {
+        spec.update.max_surge = 4;
+        let mut sim =
+            Sim::new(spec, &[("w1", 9)]).script(move |birth: &Birth| match birth.version {
+                1 => Life::healthy(),
+                _ => Life::dies(secs(1), class),
+            });
+        sim.run(secs(30));
+        sim.least_ready = u32::MAX;
+        sim.terms.batch = batch;
+        sim.apply(new_command);
+        sim.run(secs(60));
+        assert_eq!(sim.starts.len(), 9, "four were tried");
+        assert_eq!(sim.service.header.intent, Intent::Run, "{}", sim.reason());
+        assert_eq!(stage(&sim), Stage::RolledBack);
+        assert_eq!(sim.least_ready, 5);
+        assert_eq!(sim.ordinals(), [0, 1, 2, 3, 4]);
+    }
+}
+
+#[test]
 fn once_proven_a_failure_is_no_reason_to_go_back() {
     let mut sim = three();
     sim.apply(new_command);
