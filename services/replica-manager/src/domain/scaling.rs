@@ -42,26 +42,27 @@ pub struct Pending {
 const CALLED_OFF_BY: u32 = 2;
 
 impl Autoscaler {
-    /// The autoscaler after a measure; the same one if it was judged before and no delay has passed.
+    /// The autoscaler after a measure; the same one if it was judged before. A change comes into effect by a
+    /// measure that still asks for it after its delay: time alone changes nothing.
     #[must_use]
     pub fn judge(&self, scaling: &Scaling, bounds: Count, measure: Measure, now: Time) -> Self {
         let mut next = self.clone();
+        if self.measure.is_some_and(|judged| measure.at <= judged.at) {
+            return next;
+        }
         let current = self
             .desired
             .unwrap_or(bounds.min)
             .clamp(bounds.min, bounds.max);
-        let fresh = self.measure.is_none_or(|judged| judged.at < measure.at);
-        if fresh {
-            next.measure = Some(measure);
-            let asked = asked(measure.total, scaling.target, bounds);
-            if current == 0 && asked > 0 {
-                // Nothing serves: there is no reason to wait.
-                next.desired = Some(asked);
-                next.pending = None;
-                return next;
-            }
-            next.pending = weigh(self.pending, current, asked, now);
+        next.measure = Some(measure);
+        let asked = asked(measure.total, scaling.target, bounds);
+        if current == 0 && asked > 0 {
+            // Nothing serves: there is no reason to wait.
+            next.desired = Some(asked);
+            next.pending = None;
+            return next;
         }
+        next.pending = weigh(self.pending, current, asked, now);
         if let Some(pending) = next.pending
             && now.since(pending.since) >= delay(scaling, current, pending.number)
             && pending.against == 0
@@ -69,13 +70,11 @@ impl Autoscaler {
             next.desired = Some(pending.number.clamp(bounds.min, bounds.max));
             next.pending = None;
         }
-        if next != *self && next.desired.is_none() {
-            next.desired = Some(current);
-        }
+        next.desired = next.desired.or(Some(current));
         next
     }
 
-    /// When a pending change comes into effect if nothing speaks against it.
+    /// When a pending change comes into effect, at the earliest, if nothing speaks against it.
     #[must_use]
     pub fn due(&self, scaling: &Scaling, bounds: Count) -> Option<Time> {
         let pending = self.pending.filter(|pending| pending.against == 0)?;

@@ -7,16 +7,12 @@ pub(super) fn follow_load(draft: &mut Draft<'_>) {
     let Some(scaling) = draft.service.spec().scaling.clone() else {
         return;
     };
-    let bounds = draft.service.bounds();
-    let before = draft.service.header.autoscaler.clone();
-    let measure = draft.world.measure.or(before.measure);
-    let after = match measure {
-        Some(measure) => before.judge(&scaling, bounds, measure, draft.now),
-        None => before.clone(),
+    // What was measured before says nothing of now; whoever measures again wakes us.
+    let Some(measure) = draft.world.measure else {
+        return;
     };
-    if let Some(due) = after.due(&scaling, bounds) {
-        draft.wake(due);
-    }
+    let before = draft.service.header.autoscaler.clone();
+    let after = before.judge(&scaling, draft.service.bounds(), measure, draft.now);
     if after != before {
         draft.act(Action::Scale(after));
     }

@@ -81,7 +81,7 @@ fn from_zero_it_wakes_at_once() {
 }
 
 #[test]
-fn judging_the_same_measure_again_changes_nothing_but_by_time() {
+fn judging_the_same_measure_again_changes_nothing_however_late() {
     let measure = Measure {
         total: 35.0,
         at: at(0),
@@ -89,6 +89,11 @@ fn judging_the_same_measure_again_changes_nothing_but_by_time() {
     let scaler = Autoscaler::default().judge(&policy(), BOUNDS, measure, at(0));
     assert_eq!(scaler.judge(&policy(), BOUNDS, measure, at(10)), scaler);
     assert_eq!(scaler.due(&policy(), BOUNDS), Some(at(30)));
-    let later = scaler.judge(&policy(), BOUNDS, measure, at(30));
+    assert_eq!(scaler.judge(&policy(), BOUNDS, measure, at(999)), scaler);
+    let newer = Measure {
+        at: at(30),
+        ..measure
+    };
+    let later = scaler.judge(&policy(), BOUNDS, newer, at(30));
     assert_eq!(later.desired, Some(4));
 }

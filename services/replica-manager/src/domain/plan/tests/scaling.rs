@@ -13,7 +13,7 @@ use crate::domain::service::{Intent, Service};
 use crate::domain::spec::{Count, Metric, Scaling, Spec, defaults};
 use crate::domain::status::ServicePhase;
 
-fn by_load(min: u32, max: u32) -> Spec {
+pub(super) fn by_load(min: u32, max: u32) -> Spec {
     Spec {
         replicas: Count { min, max },
         scaling: Some(Scaling {
@@ -29,7 +29,7 @@ fn by_load(min: u32, max: u32) -> Spec {
 }
 
 /// Reports this load every five seconds for a while.
-fn feed(sim: &mut Sim, load: f64, span: Duration) {
+pub(super) fn feed(sim: &mut Sim, load: f64, span: Duration) {
     let until = sim.now + span;
     while sim.now < until {
         sim.load(load);
@@ -54,6 +54,49 @@ fn load_rises_one_odd_sample_falls() {
     feed(&mut sim, 5.0, secs(20));
     assert_eq!(sim.ready(), 1);
     assert_eq!(sim.service.spec().replicas, Count { min: 1, max: 8 });
+}
+
+/// Eight that are asked for by their load.
+fn eight(down_delay: Duration) -> Sim {
+    let mut spec = by_load(1, 8);
+    spec.scaling = spec.scaling.map(|scaling| Scaling {
+        down_delay,
+        ..scaling
+    });
+    let mut sim = Sim::new(spec, &[("w1", 8)]);
+    feed(&mut sim, 75.0, secs(60));
+    assert_eq!(sim.ready(), 8);
+    sim
+}
+
+#[test]
+fn no_change_is_made_by_what_was_measured_once() {
+    // The next leader plans before anything is measured again.
+    let mut sim = eight(defaults::DOWN_DELAY);
+    sim.load(3.0);
+    sim.run(secs(2));
+    sim.measure = None;
+    sim.away(secs(400));
+    sim.run(secs(10));
+    assert_eq!(sim.service.wanted(), 8, "nothing was measured");
+    feed(&mut sim, 75.0, secs(60));
+    assert_eq!(sim.service.wanted(), 8, "what is measured is weighed first");
+
+    // Nobody measures any more.
+    let mut sim = eight(defaults::DOWN_DELAY);
+    sim.load(0.0);
+    sim.run(secs(60));
+    sim.measure = None;
+    sim.run(secs(900));
+    assert_eq!(sim.service.wanted(), 8);
+
+    // The delay is over while the measure still counts.
+    let mut sim = eight(secs(20));
+    sim.load(3.0);
+    sim.run(secs(59));
+    assert_eq!(sim.service.wanted(), 8);
+    feed(&mut sim, 3.0, secs(5));
+    assert_eq!(sim.service.wanted(), 1);
 }
 
 #[test]
