@@ -108,6 +108,7 @@ impl Loads {
         let metric = &service.spec().scaling.as_ref()?.metric;
         let mut all = self.lock();
         let of = all.get_mut(&service.header.uid)?;
+        of.set_back(now);
         match metric {
             Metric::Load => of.reports(now),
             Metric::Prometheus(_) => of.samples(service, now, |sample| sample.metric),
@@ -122,6 +123,17 @@ impl Loads {
 }
 
 impl OfService {
+    /// What was measured at a time that is still to come, by a clock that was set back since, is as good as
+    /// measured now.
+    fn set_back(&mut self, now: Time) {
+        let reported = self.reported.values_mut().map(|value| &mut value.at);
+        let sampled = self.sampled.values_mut().map(|one| &mut one.sample.at);
+        let round = self.round.iter_mut().map(|round| &mut round.at);
+        for at in reported.chain(sampled).chain(round) {
+            *at = (*at).min(now);
+        }
+    }
+
     fn reports(&self, now: Time) -> Option<Measure> {
         let fresh = self
             .reported

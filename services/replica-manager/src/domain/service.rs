@@ -5,6 +5,7 @@ pub mod adopt;
 pub mod apply;
 pub mod command;
 pub mod epoch;
+mod set_back;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

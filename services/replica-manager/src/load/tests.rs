@@ -33,6 +33,44 @@ fn ready(replicas: u32) -> Service {
     service
 }
 
+/// A service that scales by what is reported.
+fn reported_to() -> Service {
+    let mut service = ready(1);
+    let mut spec = service.spec().clone();
+    spec.scaling = spec.scaling.map(|scaling| Scaling {
+        metric: Metric::Load,
+        ..scaling
+    });
+    service.applied = Arc::new(spec);
+    service
+}
+
+#[test]
+fn a_clock_that_was_set_back_lets_no_value_count_for_longer() {
+    let (service, loads) = (reported_to(), Loads::default());
+    let measure = |second| {
+        let measure = loads.measure(&service, at(second));
+        measure.map(|measure| (measure.total, measure.at))
+    };
+    loads.report("uid", "gone", 5.0, at(90_000));
+    assert_eq!(measure(90_000), Some((5.0, at(90_000))));
+    assert_eq!(measure(0), Some((5.0, at(0))), "it is that day again");
+    loads.report("uid", "here", 1.0, at(10));
+    assert_eq!(measure(10), Some((6.0, at(10))));
+    assert_eq!(measure(61), Some((1.0, at(10))));
+
+    let (service, loads) = (ready(1), Loads::default());
+    let measure = |second| {
+        let measure = loads.measure(&service, at(second));
+        measure.map(|measure| (measure.total, measure.at))
+    };
+    loads.sample("uid", 0, sample(90_000, 7.0));
+    assert_eq!(measure(90_000), Some((7.0, at(90_000))));
+    assert_eq!(measure(0), Some((7.0, at(0))));
+    loads.sample("uid", 0, sample(25, 3.0));
+    assert_eq!(measure(25), Some((3.0, at(25))));
+}
+
 fn sample(second: u64, used: f64) -> Sample {
     Sample {
         at: at(second),

@@ -1,5 +1,5 @@
 //! What time alone proves: an episode of failures is over, an edition works, a first start took too long.
-//! And what it cannot prove: a clock that was set back makes no wait longer.
+//! And what it cannot prove: a clock that was set back makes no wait longer, and stretches no limit.
 
 use std::time::Duration;
 
@@ -26,7 +26,10 @@ pub(super) fn renumber(draft: &mut Draft<'_>) {
 
 pub(super) fn note(draft: &mut Draft<'_>) {
     let latest = draft.now + APART;
-    for ordinal in draft.which(|replica| replica.since > latest) {
+    if draft.service.header.counts_from() > latest {
+        draft.act(Action::SetBackService);
+    }
+    for ordinal in draft.which(|replica| replica.counts_from() > latest) {
         draft.act(Action::SetBack { ordinal });
     }
     let spec = draft.service.spec();

@@ -1,6 +1,7 @@
 //! The planner against a scripted world under a virtual clock: every case of what must come out, and
 //! properties that hold whatever happens.
 
+mod clocks;
 mod draining;
 mod failing;
 mod harness;

@@ -135,7 +135,9 @@ fn waits_for(replica: &Replica) -> Option<Class> {
 
 fn keep_deadline(draft: &mut Draft<'_>, rollout: &Rollout) {
     let deadline = draft.service.spec().update.progress_deadline;
-    let since = draft.world.since;
+    // A time that is still to come is one of a clock that was set back since.
+    let since = Some(draft.world.since).filter(|since| *since <= draft.now);
+    let since = since.unwrap_or_default();
     if rollout.idle(since, draft.now) >= deadline {
         if rollout.stable.is_some() {
             let why = format!("no progress within {} s", deadline.as_secs());

@@ -91,11 +91,13 @@ pub enum Action {
         /// What it runs from now on.
         edition: Edition,
     },
-    /// The clock was set back: what it waits for counts from now.
+    /// The clock was set back: what the replica waits for counts from now.
     SetBack {
         /// The replica.
         ordinal: u32,
     },
+    /// The same, of what the service itself waits for.
+    SetBackService,
     /// Its retries are used up.
     Exhaust {
         /// The replica.
@@ -180,6 +182,7 @@ impl Action {
             | Self::Promote { ordinal, .. }
             | Self::Remove { ordinal } => Some(*ordinal),
             Self::Create { .. }
+            | Self::SetBackService
             | Self::Prove { .. }
             | Self::Roll(_)
             | Self::Scale(_)
@@ -195,6 +198,7 @@ impl Service {
     pub fn apply(&mut self, action: &Action, room: u64, now: Time) {
         match action {
             Action::Create { role, edition } => self.add(*role, *edition, now),
+            Action::SetBackService => self.header.set_back(now),
             Action::Prove { edition } => self.header.proven = Some(*edition),
             Action::Roll(rollout) => self.header.rollout = Some(rollout.clone()),
             Action::Scale(autoscaler) => self.header.autoscaler = autoscaler.clone(),
@@ -300,6 +304,7 @@ impl Replica {
             Action::Tell { .. } => self.tell(now),
             Action::Promote { role, .. } => self.role = *role,
             Action::Create { .. }
+            | Action::SetBackService
             | Action::Place { .. }
             | Action::Remove { .. }
             | Action::Prove { .. }
@@ -384,15 +389,6 @@ impl Replica {
             room_seen,
         });
         self.since = now;
-    }
-
-    /// What is so since a time that is still to come is so since now.
-    fn set_back(&mut self, now: Time) {
-        if let State::Backoff(wait) = &mut self.state {
-            wait.due = now + wait.due.since(self.since);
-        }
-        self.since = now;
-        self.placeless = self.placeless.map(|since| since.min(now));
     }
 
     fn retime(&mut self, due: Time) {

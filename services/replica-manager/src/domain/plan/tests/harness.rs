@@ -464,6 +464,10 @@ impl Sim {
         let events = events.into_iter();
         let events = events.map(|((at, number), event)| ((back(at), number), event));
         self.events = events.collect();
+        self.measure = self.measure.map(|measure| Measure {
+            at: measure.at.min(self.now),
+            ..measure
+        });
         self.wake_at = None;
         self.look();
     }
