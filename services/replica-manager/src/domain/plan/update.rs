@@ -4,7 +4,7 @@
 use super::Reason;
 use super::draft::Draft;
 use crate::domain::failure::Class;
-use crate::domain::replica::{Replica, Role, State, StopWhy};
+use crate::domain::replica::{Phase, Replica, Role, State, StopWhy};
 use crate::domain::rollout::{Rollout, Stage};
 use crate::domain::service::apply::Action;
 use crate::domain::service::{Service, count};
@@ -225,7 +225,9 @@ fn retire_old(draft: &mut Draft<'_>, rollout: &Rollout) {
         } else {
             // What does not serve anyway makes room; but while the new edition is on trial only so far
             // as it needs the room.
-            back || proven || standing.needs_room
+            back || proven
+                || standing.needs_room
+                || (standing.lacks_room && has_room(draft, ordinal))
         };
         if may {
             draft.explain(Reason::Stops { ordinal, why });
@@ -242,6 +244,7 @@ fn retire_old(draft: &mut Draft<'_>, rollout: &Rollout) {
 struct Standing {
     available: u32,
     needs_room: bool,
+    lacks_room: bool,
     /// When the next replica of the new edition will have been ready for long enough, and which.
     proven_next: Option<(Time, u32)>,
 }
@@ -251,6 +254,7 @@ impl Standing {
         Self {
             available: available(draft),
             needs_room: needs_room(draft),
+            lacks_room: lacks_room(draft) && !made_room(draft),
             proven_next: proven_next(draft),
         }
     }
@@ -259,7 +263,7 @@ impl Standing {
     fn stopped(&mut self, ready: bool) {
         self.available -= u32::from(ready);
         // There is room as soon as it is gone.
-        self.needs_room = false;
+        (self.needs_room, self.lacks_room) = (false, false);
     }
 }
 
@@ -308,21 +312,73 @@ fn wait_for_ready(draft: &mut Draft<'_>, standing: &Standing, ordinal: u32, read
 /// While a copy of the new edition finds no place, old ones that wait for a retry keep none: one after the
 /// other gives up its room, and asks again when its time has come.
 fn free_room(draft: &mut Draft<'_>) {
+    if !lacks_room(draft) {
+        return;
+    }
+    let aim = draft.service.aim();
+    let old = |replica: &Replica| !replica.edition.same(&aim);
+    let held = draft.which(|r| old(r) && r.state.backoff().is_some_and(|w| w.hold.is_some()));
+    if let Some(ordinal) = held.first().copied() {
+        draft.explain(Reason::FreesRoom { ordinal });
+        draft.act(Action::Free { ordinal });
+    }
+}
+
+/// Whether a copy of the new edition finds no place in all the room that there is, and none is about to come
+/// free.
+fn lacks_room(draft: &Draft<'_>) -> bool {
     let (aim, room) = (draft.service.aim(), draft.world.room);
     let refused = |replica: &Replica| {
         let waits = replica.state.backoff();
         waits.is_some_and(|w| w.class == Class::NoCapacity && w.room_seen == room)
     };
-    let new = |replica: &Replica| replica.edition.same(&aim);
+    let new = |replica: &Replica| replica.edition.same(&aim) && replica.stop.is_none();
+    let frees = |replica: &Replica| {
+        let stops = replica.stop.is_some() && replica.live();
+        stops || !replica.releases.is_empty()
+    };
     let replicas = || draft.service.replicas.values();
-    let wanting = replicas().any(|r| new(r) && r.stop.is_none() && refused(r));
-    if !wanting || replicas().any(|r| !r.releases.is_empty()) {
-        return;
+    replicas().any(|r| new(r) && refused(r)) && !replicas().any(|r| frees(r))
+}
+
+/// Whether an old replica has made room for the new edition already, and another need not yet: a copy of it has
+/// room; or, while anything serves, a member of it has none, since what the old one left was not enough.
+fn made_room(draft: &Draft<'_>) -> bool {
+    let (aim, serves) = (draft.service.aim(), draft.ready() > 0);
+    let replicas = draft.service.replicas.values();
+    let mut new = replicas.filter(|r| r.edition.same(&aim) && !r.leaving());
+    new.any(|replica| {
+        let in_vain = replica.role == Role::Member && replica.placeless.is_some();
+        replica.worker().is_some() || (in_vain && serves)
+    })
+}
+
+/// Whether an old replica that does not serve has room for others, and will not serve by itself.
+fn has_room(draft: &mut Draft<'_>, ordinal: u32) -> bool {
+    let Some(replica) = draft.replica(ordinal) else {
+        return false;
+    };
+    let takes_others = |worker: &str| !draft.world.closed(worker);
+    if !replica.worker().is_some_and(takes_others) {
+        return false;
     }
-    let held = draft.which(|r| !new(r) && r.state.backoff().is_some_and(|w| w.hold.is_some()));
-    if let Some(ordinal) = held.first().copied() {
-        draft.explain(Reason::FreesRoom { ordinal });
-        draft.act(Action::Free { ordinal });
+    match replica.state.phase() {
+        Some(Phase::Unready) => {
+            // It may be back in a moment.
+            let until = replica.since + draft.service.spec().update.min_ready;
+            if until > draft.now {
+                draft.wake(until);
+            }
+            until <= draft.now
+        }
+        // What has served once will again, or fails in time.
+        Some(Phase::Allocated | Phase::Starting) => {
+            let proven = draft.service.header.proven;
+            let proven = proven.is_some_and(|proven| proven.same(&replica.edition));
+            let attempt = replica.attempt.as_ref();
+            !proven && attempt.is_some_and(|attempt| attempt.ready.is_none())
+        }
+        Some(Phase::Ready | Phase::Unreachable | Phase::Revoked) | None => false,
     }
 }
 

@@ -8,6 +8,7 @@ use super::retrying::retrying;
 use super::scaling;
 use crate::domain::failure::Class;
 use crate::domain::plan::{Reason, plan};
+use crate::domain::replica::observe::ReportedPhase;
 use crate::domain::replica::{Role, StopWhy};
 use crate::domain::rollout::Stage;
 use crate::domain::service::apply::Action;
@@ -409,6 +410,79 @@ fn a_mended_version_gets_the_room_that_a_crash_loop_holds() {
         sim.run(secs(5));
         assert_eq!((sim.ready(), sim.rooms_held()), (1, 1));
     }
+}
+
+/// Three on a full worker, of which those with these ordinals do not serve.
+fn partly_broken(broken: &[u32]) -> Sim {
+    let mut sim = Sim::new(retrying(3, |_| ()), &[("w1", 3)]);
+    sim.run(secs(30));
+    for ordinal in broken {
+        sim.report(*ordinal, ReportedPhase::Unready);
+    }
+    sim.run(secs(1));
+    sim.least_ready = u32::MAX;
+    sim
+}
+
+#[test]
+fn an_update_gets_the_room_of_what_does_not_serve_and_of_nothing_else() {
+    for (broken, ready) in [(&[1][..], 2), (&[0, 1, 2], 0)] {
+        let mut sim = partly_broken(broken);
+        sim.apply(new_command);
+        sim.run_to(secs(20), "one of the new ones ready", |sim| {
+            sim.ready() > ready
+        });
+        assert_eq!(sim.stops(StopWhy::Update), 1, "one at a time");
+        sim.add_worker("w2", 1, "");
+        sim.run_to(secs(300), "complete", |sim| stage(sim) == Stage::Complete);
+        sim.run(secs(5));
+        assert_eq!((sim.least_ready, sim.ready()), (ready, 3));
+    }
+}
+
+#[test]
+fn a_new_version_that_fails_in_the_room_of_what_does_not_serve_costs_no_other() {
+    let mut sim = partly_broken(&[1]);
+    sim.rescript(|birth: &Birth| match birth.version {
+        1 => Life::healthy(),
+        _ => Life::crash(secs(1)),
+    });
+    sim.apply(new_command);
+    sim.run(secs(60));
+    assert_eq!(stage(&sim), Stage::RolledBack);
+    assert_eq!((sim.least_ready, sim.ready()), (2, 3));
+    assert!(sim.is_ready(0) && sim.is_ready(2));
+}
+
+#[test]
+fn an_update_that_fits_nowhere_costs_at_most_one_that_does_not_serve() {
+    let mut sim = partly_broken(&[1]);
+    // What comes free is not enough for one of the new ones.
+    sim.slots.insert("w1".to_owned(), 0);
+    sim.apply(new_command);
+    sim.run(secs(5));
+    assert_eq!(sim.stops(StopWhy::Update), 0, "it may be back in a moment");
+    sim.run(secs(60));
+    assert_eq!(sim.stops(StopWhy::Update), 1);
+    sim.report(2, ReportedPhase::Unready);
+    sim.run(secs(300));
+    assert_eq!(sim.stops(StopWhy::Update), 1);
+    assert!(matches!(stage(&sim), Stage::Paused { .. }));
+    assert_eq!(sim.ordinals(), [0, 2, 3, 4]);
+}
+
+#[test]
+fn a_version_that_never_served_makes_room_on_its_only_place() {
+    let mut sim = Sim::new(retrying(1, |_| ()), &[("w1", 1)]);
+    sim.rescript(|birth: &Birth| match birth.version {
+        1 => Life::never_ready(),
+        _ => Life::healthy(),
+    });
+    sim.run(secs(20));
+    sim.apply(new_command);
+    sim.run_to(secs(60), "complete", |sim| stage(sim) == Stage::Complete);
+    sim.run(secs(5));
+    assert_eq!((sim.ready(), sim.rooms_held()), (1, 1));
 }
 
 #[test]
