@@ -281,15 +281,14 @@ fn no_two_replicas_run_on_one_accelerator() {
 fn what_no_agent_can_know_of_is_ended() {
     let mut attempt = Attempt::start("echo up; exec sleep 100");
     until("it is up", || attempt.output() == ["up"]);
+    let process = attempt.launched().process();
     let mut wake = attempt.dir.wake_end().unwrap();
     // A disk that is away for a while, or a folder that is put elsewhere, is no reason.
     let elsewhere = attempt._folder.path().join("elsewhere");
     std::fs::rename(attempt.dir.path(), &elsewhere).unwrap();
     wake.write_all(&[1]).unwrap();
     pause(300);
-    attempt.launched();
-    let process = AttemptDir::new(&elsewhere).running().unwrap().unwrap();
-    assert!(runs(Pid::from_raw(process.process.unwrap()).unwrap()));
+    assert!(runs(process));
     std::fs::remove_dir_all(&elsewhere).unwrap();
     wake.write_all(&[1]).unwrap();
     assert!(attempt.supervisor.wait().unwrap().success());
