@@ -5,7 +5,6 @@ use std::{
     collections::BTreeSet,
     future::Future,
     io::{self, IsTerminal as _, Write},
-    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
@@ -375,10 +374,8 @@ enum Layout {
 
 /// The largest answer that is taken.
 const MAX_MESSAGE: usize = 64 << 20;
+
 /// Whether a component that `muster up` starts would be there.
 fn is_plain_and_here(endpoint: &Endpoint) -> bool {
-    let address: Option<IpAddr> = endpoint.host().trim_matches(['[', ']']).parse().ok();
-    let here =
-        endpoint.host() == "localhost" || address.is_some_and(|address| address.is_loopback());
-    here && !endpoint.is_tls()
+    endpoint.is_of_this_machine() && !endpoint.is_tls()
 }

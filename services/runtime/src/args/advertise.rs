@@ -1,8 +1,10 @@
 //! Where a process is reached by others, as the command line says it: a host, and a port where it is not
 //! the one listened on. It never resolves a name.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::str::FromStr;
+
+use crate::connect::is_this_machine;
 
 /// Where a process is reached by others.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,9 +73,7 @@ impl Reached {
     /// Whether others are told of an address at which nothing listens for them: what is bound is of this machine
     /// alone. Something may still pass on what comes there.
     pub fn is_out_of_reach(&self, bound: SocketAddr) -> bool {
-        let address: Option<IpAddr> = self.host.parse().ok();
-        let here = self.host == "localhost" || address.is_some_and(|address| address.is_loopback());
-        bound.ip().is_loopback() && !here
+        bound.ip().is_loopback() && !is_this_machine(&self.host)
     }
 }
 

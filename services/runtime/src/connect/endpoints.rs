@@ -1,6 +1,7 @@
 //! Addresses of components, as the command line gives them. It never resolves a name.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -30,6 +31,11 @@ impl Endpoint {
         self.port
     }
 
+    /// Whether it is of this machine, by its name or address.
+    pub fn is_of_this_machine(&self) -> bool {
+        is_this_machine(&self.host)
+    }
+
     /// Host and port as they stand in a URL.
     pub fn authority(&self) -> String {
         if self.host.contains(':') {
@@ -38,6 +44,12 @@ impl Endpoint {
             format!("{}:{}", self.host, self.port)
         }
     }
+}
+
+/// Whether a host, without brackets, is this machine itself by what it is called.
+pub(crate) fn is_this_machine(host: &str) -> bool {
+    let address: Option<IpAddr> = host.parse().ok();
+    host == "localhost" || address.is_some_and(|address| address.is_loopback())
 }
 
 impl fmt::Display for Endpoint {
