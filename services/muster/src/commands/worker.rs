@@ -22,24 +22,47 @@ use crate::{
 
 /// Empties a worker, and follows until it is DISABLED.
 pub(crate) async fn drain(session: &Session, args: &args::Drain) -> Result<(), Failure> {
+    let already = match has_terms(args) {
+        true => None,
+        false => drains_already(session, &args.name).await?,
+    };
+    let drains = already.is_some();
+    let answer = match already {
+        Some(worker) => DrainWorkerResponse {
+            worker: Some(worker),
+            ..DrainWorkerResponse::default()
+        },
+        None => begin_drain(session, args).await?,
+    };
+    let worker = answer.worker.clone().unwrap_or_default();
+    let sentence = match (args.dry_run, worker.usage.unwrap_or_default().allocations) {
+        (false, _) if drains => format!("{} is {} already\n", args.name, state(&worker)),
+        (false, _) => format!("{} is {}\n", args.name, state(&worker)),
+        (true, 1) => format!("{} would be drained: 1 replica would move\n", args.name),
+        (true, left) => format!(
+            "{} would be drained: {left} replicas would move\n",
+            args.name
+        ),
+    };
+    session.print_answer(&answer, &args.name, &sentence)?;
+    let forces = matches!(args.after_deadline, Some(args::AfterDeadline::Force));
+    if forces && !answer.would_fail.is_empty() {
+        session.say(&forced(&answer.would_fail))?;
+    }
+    if args.dry_run || !session.follows(&args.following) {
+        return Ok(());
+    }
+    until_disabled(session, &args.name, args.following.timeout).await
+}
+
+async fn begin_drain(
+    session: &Session,
+    args: &args::Drain,
+) -> Result<DrainWorkerResponse, Failure> {
     let after_deadline = match args.after_deadline {
         None | Some(args::AfterDeadline::Wait) => AfterDeadline::Wait,
         Some(args::AfterDeadline::Force) => AfterDeadline::Force,
     };
-    if !has_terms(args)
-        && let Some(worker) = drains_already(session, &args.name).await?
-    {
-        let sentence = format!("{} is {} already\n", args.name, state(&worker));
-        let answer = DrainWorkerResponse {
-            worker: Some(worker),
-            ..DrainWorkerResponse::default()
-        };
-        session.print_answer(&answer, &args.name, &sentence)?;
-        return match session.follows(&args.following) {
-            true => until_disabled(session, &args.name, args.following.timeout).await,
-            false => Ok(()),
-        };
-    }
     let request = DrainWorkerRequest {
         name: args.name.clone(),
         cause: DrainCause::Operator.into(),
@@ -50,26 +73,9 @@ pub(crate) async fn drain(session: &Session, args: &args::Drain) -> Result<(), F
         validate_only: args.dry_run,
         ..DrainWorkerRequest::default()
     };
-    let answer = session
-        .call(Component::Registry, session.workers().drain_worker(request))
-        .await?;
-    let worker = answer.worker.clone().unwrap_or_default();
-    let sentence = match (args.dry_run, worker.usage.unwrap_or_default().allocations) {
-        (false, _) => format!("{} is {}\n", args.name, state(&worker)),
-        (true, 1) => format!("{} would be drained: 1 replica would move\n", args.name),
-        (true, left) => format!(
-            "{} would be drained: {left} replicas would move\n",
-            args.name
-        ),
-    };
-    session.print_answer(&answer, &args.name, &sentence)?;
-    if after_deadline == AfterDeadline::Force && !answer.would_fail.is_empty() {
-        session.say(&forced(&answer.would_fail))?;
-    }
-    if args.dry_run || !session.follows(&args.following) {
-        return Ok(());
-    }
-    until_disabled(session, &args.name, args.following.timeout).await
+    let mut registry = session.workers();
+    let asked = registry.drain_worker(request);
+    session.call(Component::Registry, asked).await
 }
 
 /// Whether a drain is asked for in other words than its name.
