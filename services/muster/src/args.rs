@@ -520,7 +520,7 @@ pub(crate) struct Events {
 pub(crate) struct Logs {
     /// A service, or a replica such as chat/0
     pub(crate) target: String,
-    /// Go on with what comes
+    /// Go on with what comes, also of new attempts and replicas, until the service or replica ends
     #[arg(short, long)]
     pub(crate) follow: bool,
     /// How many of the last lines of each replica

@@ -340,7 +340,7 @@ impl Session {
 }
 
 /// Writes a line to stderr, on a terminal in place of a progress line.
-fn note(line: &str) {
+pub(crate) fn note(line: &str) {
     let mut out = io::stderr().lock();
     let start = if out.is_terminal() { "\r\u{1b}[K" } else { "" };
     // Nowhere is left to say that stderr is closed.

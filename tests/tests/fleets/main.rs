@@ -13,6 +13,7 @@ mod certificates;
 mod failures;
 mod faults;
 mod flags;
+mod following;
 #[cfg(feature = "etcd")]
 mod instances;
 mod metrics;

@@ -21,7 +21,7 @@ use tonic::{Code, Request, Response, Status};
 
 use super::convert;
 use crate::domain::ids::AttemptId;
-use crate::log::reader::{Reader, Wanted};
+use crate::log::reader::{Place, Reader, Wanted};
 use crate::log::{Line, Stream as Output};
 use crate::shared::Shared;
 use crate::view::View;
@@ -123,8 +123,13 @@ fn parse(request: &StreamLogsRequest) -> Result<(AttemptId, Wanted), Status> {
     if since.is_err() {
         violations.add("since_time", "is no time that can be counted");
     }
-    match (id, tail, since) {
-        (Ok(id), Ok(tail), Ok(since)) => Ok((id, Wanted { tail, since })),
+    let after = Some(request.after.as_str()).filter(|after| !after.is_empty());
+    let after = after.map(str::parse::<Place>).transpose();
+    if after.is_err() {
+        violations.add("after", "is no position that an answer had");
+    }
+    match (id, tail, since, after) {
+        (Ok(id), Ok(tail), Ok(since), Ok(after)) => Ok((id, Wanted { tail, since, after })),
         _ => Err(violations.into_status()),
     }
 }
@@ -149,22 +154,22 @@ impl Sending {
 
     async fn send(&self) -> std::io::Result<()> {
         let mut reader = Reader::open(&self.folder, self.wanted)?;
+        let mut is_first = self.follow;
         loop {
             // Looked at before reading: what was written until its end is then read.
             let over = !self.follow || self.has_ended();
             loop {
                 let (back, lines) = read_some(reader).await?;
                 reader = back;
-                if lines.is_empty() {
+                if lines.is_empty() && !std::mem::take(&mut is_first) {
                     break;
                 }
-                let lines = lines.into_iter().map(render).collect();
-                if self
-                    .sender
-                    .send(Ok(StreamLogsResponse { lines }))
-                    .await
-                    .is_err()
-                {
+                is_first = false;
+                let answer = StreamLogsResponse {
+                    lines: lines.into_iter().map(render).collect(),
+                    position: reader.place().to_string(),
+                };
+                if self.sender.send(Ok(answer)).await.is_err() {
                     return Ok(());
                 }
             }

@@ -2,10 +2,12 @@
 //! file that is removed under it costs only the lines in it.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::SystemTime;
 
 use super::{LONGEST_LINE, Line, parse, segment_path, segments};
@@ -20,16 +22,50 @@ pub struct Wanted {
     pub tail: Option<usize>,
     /// Not before this time.
     pub since: Option<SystemTime>,
+    /// What follows this place; then `tail` does not count.
+    pub after: Option<Place>,
 }
+
+/// Between two lines of an attempt's output.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Place {
+    /// The number of the file; 0 is before all.
+    number: u64,
+    /// How much of it lies before.
+    offset: u64,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}:{}", self.number, self.offset)
+    }
+}
+
+impl FromStr for Place {
+    type Err = NoPlace;
+
+    fn from_str(text: &str) -> Result<Self, NoPlace> {
+        let (number, offset) = text.split_once(':').ok_or(NoPlace)?;
+        Ok(Self {
+            number: number.parse().map_err(|_| NoPlace)?,
+            offset: offset.parse().map_err(|_| NoPlace)?,
+        })
+    }
+}
+
+/// A text names no place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NoPlace;
 
 /// What is read at a time while looking for the last lines.
 const BLOCK: usize = 64 * 1024;
 
-/// A place in an attempt's output, from which one reads on.
+/// Reads on in an attempt's output.
 #[derive(Debug)]
 pub struct Reader {
     folder: PathBuf,
-    number: u64,
+    /// Up to where lines were read.
+    place: Place,
     open: Option<BufReader<File>>,
     since: Option<SystemTime>,
 }
@@ -39,14 +75,21 @@ impl Reader {
     pub fn open(folder: &Path, wanted: Wanted) -> io::Result<Self> {
         let mut reader = Self {
             folder: folder.to_owned(),
-            number: 0,
+            place: Place::default(),
             open: None,
             since: wanted.since,
         };
-        if let Some(tail) = wanted.tail {
-            reader.seek_tail(tail)?;
+        match (wanted.after, wanted.tail) {
+            (Some(place), _) => reader.seek(place)?,
+            (None, Some(tail)) => reader.seek_tail(tail)?,
+            (None, None) => {}
         }
         Ok(reader)
+    }
+
+    /// Up to where lines were read.
+    pub fn place(&self) -> Place {
+        self.place
     }
 
     /// Whether anything of the attempt's output is kept.
@@ -84,6 +127,7 @@ impl Reader {
                 file.seek_relative(-i64::try_from(read).unwrap_or(0))?;
                 return Ok(None);
             }
+            self.place.offset += u64::try_from(read).unwrap_or(0);
             if let Some(line) = parse(&bytes) {
                 return Ok(Some(line));
             }
@@ -93,7 +137,7 @@ impl Reader {
     /// Goes on to the next file; false if there is none.
     fn turn(&mut self) -> io::Result<bool> {
         for number in segments(&self.folder) {
-            if number <= self.number {
+            if number <= self.place.number {
                 continue;
             }
             // Writing goes on in one file only: with a later one there, nothing is added to ours.
@@ -103,27 +147,48 @@ impl Reader {
             {
                 return Ok(true);
             }
-            match File::open(segment_path(&self.folder, number)) {
-                Ok(file) => {
-                    self.open = Some(BufReader::with_capacity(64 * 1024, file));
-                    self.number = number;
-                    return Ok(true);
-                }
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
+            if let Some(file) = self.segment(number)? {
+                self.read_from(file, Place { number, offset: 0 });
+                return Ok(true);
             }
         }
         Ok(false)
+    }
+
+    /// One of the files, unless it has gone.
+    fn segment(&self, number: u64) -> io::Result<Option<File>> {
+        match File::open(segment_path(&self.folder, number)) {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads on in a file that stands at this place.
+    fn read_from(&mut self, file: File, place: Place) {
+        self.open = Some(BufReader::with_capacity(BLOCK, file));
+        self.place = place;
+    }
+
+    /// Moves to a place that an earlier reader had; if its file has gone, to what followed it.
+    fn seek(&mut self, place: Place) -> io::Result<()> {
+        match self.segment(place.number)? {
+            Some(mut file) => {
+                let offset = place.offset.min(file.metadata()?.len());
+                file.seek(SeekFrom::Start(offset))?;
+                self.read_from(file, Place { offset, ..place });
+            }
+            None => self.place = place,
+        }
+        Ok(())
     }
 
     /// Moves to the last `tail` lines: counts line ends in files, newest first.
     fn seek_tail(&mut self, tail: usize) -> io::Result<()> {
         let mut wanted = tail;
         for number in segments(&self.folder).into_iter().rev() {
-            let mut file = match File::open(segment_path(&self.folder, number)) {
-                Ok(file) => file,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(error),
+            let Some(mut file) = self.segment(number)? else {
+                continue;
             };
             let (starts, end) = last_lines(&file, wanted)?;
             let start = if wanted == 0 {
@@ -132,8 +197,13 @@ impl Reader {
                 starts.front().copied().unwrap_or(end)
             };
             file.seek(SeekFrom::Start(start))?;
-            self.open = Some(BufReader::with_capacity(64 * 1024, file));
-            self.number = number;
+            self.read_from(
+                file,
+                Place {
+                    number,
+                    offset: start,
+                },
+            );
             wanted -= starts.len().min(wanted);
             if wanted == 0 {
                 break;
@@ -190,7 +260,7 @@ fn last_lines(file: &File, most: usize) -> io::Result<(VecDeque<u64>, u64)> {
 pub fn last(folder: &Path, most: usize) -> io::Result<Vec<Line>> {
     let wanted = Wanted {
         tail: Some(most),
-        since: None,
+        ..Wanted::default()
     };
     Reader::open(folder, wanted)?.read(most)
 }
@@ -254,6 +324,7 @@ mod tests {
             let wanted = Wanted {
                 tail,
                 since: since.map(at),
+                after: None,
             };
             let lines = Reader::open(folder.path(), wanted)
                 .unwrap()
@@ -271,7 +342,7 @@ mod tests {
             folder.path(),
             Wanted {
                 tail: Some(0),
-                since: None,
+                ..Wanted::default()
             },
         )
         .unwrap();
@@ -295,6 +366,88 @@ mod tests {
         assert_eq!(read.first(), Some(&1), "the open file is read to its end");
         assert_eq!(read.last(), Some(&39));
         assert!(read.is_sorted(), "{read:?}");
+    }
+
+    fn after(place: &str) -> Wanted {
+        Wanted {
+            tail: Some(0),
+            after: Some(place.parse().unwrap()),
+            ..Wanted::default()
+        }
+    }
+
+    #[test]
+    fn another_reader_goes_on_at_any_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut reader = Reader::open(folder.path(), Wanted::default()).unwrap();
+        let before_all = reader.place().to_string();
+        let mut writer = written(folder.path(), 20, 100);
+        let all = Reader::open(folder.path(), after(&before_all))
+            .unwrap()
+            .read(1000)
+            .unwrap();
+        assert_eq!(all.len(), 20);
+        for next in 1..20 {
+            assert_eq!(reader.read(1).unwrap().len(), 1);
+            let place = reader.place().to_string();
+            let lines = Reader::open(folder.path(), after(&place))
+                .unwrap()
+                .read(1000)
+                .unwrap();
+            assert_eq!(
+                texts(&lines),
+                (next..20).collect::<Vec<_>>(),
+                "after {place}"
+            );
+        }
+        let tail = Wanted {
+            tail: Some(2),
+            ..Wanted::default()
+        };
+        let mut tail = Reader::open(folder.path(), tail).unwrap();
+        assert_eq!(texts(&tail.read(1).unwrap()), [18]);
+        let place = tail.place().to_string();
+        add(&mut writer, 20);
+        let mut other = Reader::open(folder.path(), after(&place)).unwrap();
+        assert_eq!(texts(&other.read(9).unwrap()), [19, 20]);
+    }
+
+    #[test]
+    fn a_place_whose_file_has_gone_or_shrunk_is_where_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = written(folder.path(), 2, 2);
+        for n in 2..40 {
+            add(&mut writer, n);
+        }
+        let kept = texts(
+            &Reader::open(folder.path(), Wanted::default())
+                .unwrap()
+                .read(99)
+                .unwrap(),
+        );
+        for place in ["0:0", "1:0", "1:7", "1:18446744073709551615"] {
+            let lines = Reader::open(folder.path(), after(place))
+                .unwrap()
+                .read(99)
+                .unwrap();
+            assert_eq!(texts(&lines), kept, "{place}");
+        }
+        let newest = segments(folder.path()).pop().unwrap();
+        let mut beyond = Reader::open(folder.path(), after(&format!("{newest}:9999"))).unwrap();
+        assert!(beyond.read(9).unwrap().is_empty());
+        add(&mut writer, 40);
+        assert_eq!(texts(&beyond.read(9).unwrap()), [40]);
+        for text in [
+            "",
+            "1",
+            ":",
+            "1:",
+            "-1:2",
+            "1:2:3",
+            "1:99999999999999999999",
+        ] {
+            assert_eq!(text.parse::<Place>(), Err(NoPlace), "{text:?}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use muster_proto::agents::v1::{LogStream, StreamLogsRequest};
+use muster_proto::agents::v1::{LogStream, StreamLogsRequest, StreamLogsResponse};
 use muster_proto::replicas::v1::*;
 use muster_proto::workers::v1::*;
 use rustix::process::{Pid, Signal, kill_process};
@@ -505,6 +505,22 @@ async fn a_retry_waits_for_the_attempt_that_it_replaces() {
     agent.stop().await;
 }
 
+/// What an agent answers, to its end.
+async fn all_of(agent: &mut Agent, request: &StreamLogsRequest) -> Vec<StreamLogsResponse> {
+    let stream = agent.client.stream_logs(request.clone()).await.unwrap();
+    let mut stream = stream.into_inner();
+    let mut messages = vec![];
+    while let Some(message) = stream.message().await.unwrap() {
+        messages.push(message);
+    }
+    messages
+}
+
+fn texts(messages: &[StreamLogsResponse]) -> Vec<&str> {
+    let lines = messages.iter().flat_map(|message| &message.lines);
+    lines.map(|line| line.text.as_str()).collect()
+}
+
 #[tokio::test]
 async fn logs_are_followed_to_the_end() {
     let fleet = Fleet::start().await;
@@ -518,48 +534,31 @@ async fn logs_are_followed_to_the_end() {
         follow: true,
         ..Default::default()
     };
-    let mut stream = agent
-        .client
-        .stream_logs(request.clone())
-        .await
-        .unwrap()
-        .into_inner();
-    let mut texts = vec![];
-    while let Some(message) = stream.message().await.unwrap() {
-        texts.extend(message.lines.into_iter().map(|line| line.text));
+    let all = all_of(&mut agent, &request).await;
+    let lines = ["line 1", "line 2", "line 3", "line 4", "line 5", "end"];
+    assert_eq!(texts(&all), lines);
+    // At once after what was told, since it has ended.
+    for (told, message) in all.iter().enumerate() {
+        let goes_on = StreamLogsRequest {
+            after: message.position.clone(),
+            ..request.clone()
+        };
+        let rest = all_of(&mut agent, &goes_on).await;
+        assert_eq!(texts(&rest), texts(&all[told + 1..]));
     }
-    assert_eq!(
-        texts,
-        ["line 1", "line 2", "line 3", "line 4", "line 5", "end"]
-    );
     request.tail = Some(2);
-    let mut stream = agent
-        .client
-        .stream_logs(request.clone())
-        .await
-        .unwrap()
-        .into_inner();
-    let lines = stream.message().await.unwrap().unwrap().lines;
-    assert_eq!(lines[1].text, "end");
-    assert_eq!(lines[1].stream(), LogStream::Stderr);
-    assert!(
-        stream.message().await.unwrap().is_none(),
-        "it has ended: nothing is waited for"
-    );
-    for (id, code) in [
-        ("no.such.1", tonic::Code::NotFound),
-        ("../x", tonic::Code::InvalidArgument),
+    let last = all_of(&mut agent, &request).await;
+    assert_eq!(texts(&last), ["line 5", "end"]);
+    assert_eq!(last[0].lines[1].stream(), LogStream::Stderr);
+    for (id, after, code) in [
+        ("no.such.1", "", tonic::Code::NotFound),
+        ("../x", "", tonic::Code::InvalidArgument),
+        ("log.0.1", "1:x", tonic::Code::InvalidArgument),
     ] {
         request.attempt_id = id.into();
-        assert_eq!(
-            agent
-                .client
-                .stream_logs(request.clone())
-                .await
-                .unwrap_err()
-                .code(),
-            code
-        );
+        request.after = after.into();
+        let refused = agent.client.stream_logs(request.clone()).await;
+        assert_eq!(refused.unwrap_err().code(), code);
     }
     agent.stop().await;
 }
