@@ -129,6 +129,16 @@ impl Cluster {
         }
     }
 
+    /// When a key was last put, if it is there. It is asked without any write, so that a cluster which takes none
+    /// answers too.
+    pub(crate) fn modified<'a>(&'a self, key: &'a str) -> Call<'a, Option<u64>> {
+        match self {
+            Self::Memory(memory) => Box::pin(memory.modified(key)),
+            #[cfg(feature = "etcd")]
+            Self::Etcd(etcd) => Box::pin(etcd.modified(key)),
+        }
+    }
+
     /// What changes after a revision.
     pub(crate) fn watch(&self, after: u64) -> Call<'_, Stream> {
         Box::pin(async move {

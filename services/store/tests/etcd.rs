@@ -294,6 +294,30 @@ async fn seats_are_seen_by_all_taken_away_and_regained() {
     .await;
 }
 
+/// An etcd whose space is used up takes no write until it is given more. Leases are kept all the same: nobody
+/// is gone, and nobody may be taken for gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_etcd_without_space_costs_nobody_the_seat_or_the_lead() {
+    let quota = ["--quota-backend-bytes", "8388608"].map(str::to_owned);
+    let Some(etcd) = Etcd::start_with(1, "http", quota.to_vec()) else {
+        return;
+    };
+    let store = open(&etcd, "full").await;
+    let seat = store.join("one", "at 1").await.unwrap();
+    let term = store.lead("one").await.unwrap();
+    let much = "x".repeat(500_000);
+    until("it is full", async || {
+        put(&store, "much", &much).await.is_err()
+    })
+    .await;
+    // Longer than either lease.
+    sleep(Duration::from_secs(9)).await;
+    assert!(put(&store, "more", "x").await.is_err(), "it has space");
+    assert!(term.holds(), "the lead is lost");
+    assert!(seat.holds(), "the seat is lost");
+    assert_eq!(store.instances().await.unwrap().len(), 1);
+}
+
 /// Two stores write side by side: the revisions of each have gaps, and those that change nothing are judged at
 /// ones that only the other has.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -149,6 +149,18 @@ impl Handle {
         request::parse(&self.prefix, &request, puts, &response)
     }
 
+    /// Read by most of the members: what an answer says was so when it was asked, or came later.
+    pub(super) async fn modified(&self, key: &str) -> Result<Option<u64>, Fault> {
+        let key = self.full(key);
+        let call = |mut client: Client| {
+            let (key, options) = (key.clone(), GetOptions::new().with_keys_only());
+            async move { client.get(key, Some(options)).await }
+        };
+        let found = self.repeat(ATTEMPT, call).await?;
+        let modified = found.kvs().first().map(etcd_client::KeyValue::mod_revision);
+        Ok(modified.and_then(|revision| u64::try_from(revision).ok()))
+    }
+
     /// Puts the mark, whose event shows that all before it were told.
     pub(super) async fn mark(&self) -> Result<(), Fault> {
         let key = self.full(MARK_KEY);

@@ -342,6 +342,15 @@ impl Handle {
         Ok(answer)
     }
 
+    pub(super) async fn modified(&self, key: &str) -> Result<Option<u64>, Fault> {
+        let modified = {
+            let state = self.reach().await?;
+            state.records.get(&self.full(key)).map(|kept| kept.modified)
+        };
+        self.link.through().await;
+        Ok(modified)
+    }
+
     pub(super) async fn watch(&self, after: u64) -> Result<Stream, Fault> {
         let bell = self.cluster.0.bell.subscribe();
         let state = self.reach().await?;

@@ -9,12 +9,12 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::hold::{Hold, Lease};
 use super::{AGAIN, Core, seat_key, within};
-use crate::cluster::{Fault, Judged, LeaseId, Request};
+use crate::cluster::{Fault, LeaseId};
 use crate::error::Error;
 use crate::instance::{Instance, Seat};
 use crate::leadership::TERM_KEY;
 use crate::record::Revision;
-use crate::transaction::{Condition, Outcome, Transaction};
+use crate::transaction::{Outcome, Transaction};
 
 /// How a lease ended.
 enum Ended {
@@ -155,11 +155,8 @@ impl Kept<'_> {
     /// lease, and the watch may stand still.
     async fn renew(&self) -> Result<(), Fault> {
         if &*self.key != TERM_KEY {
-            let there = Request {
-                conditions: vec![(Arc::clone(&self.key), Condition::ModifiedAt(self.revision))],
-                ..Request::default()
-            };
-            if let Judged::Conflict { .. } = self.core.cluster.commit(there).await?.outcome {
+            let put = self.core.cluster.modified(&self.key).await?;
+            if put != Some(self.revision.0) {
                 return Err(Fault::NoLease);
             }
         }
