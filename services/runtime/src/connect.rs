@@ -203,7 +203,7 @@ impl Credential {
         self.0.store(None);
     }
 
-    fn header(&self) -> Option<HeaderValue> {
+    pub(crate) fn header(&self) -> Option<HeaderValue> {
         self.0.load().as_deref().cloned()
     }
 }

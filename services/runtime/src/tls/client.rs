@@ -16,6 +16,8 @@ use crate::connect::{Connector, Credential};
 #[derive(Clone)]
 pub struct Client {
     files: Arc<Files>,
+    /// From before the first reading, so that no change is missed until they are followed.
+    watched: Watched,
     config: Option<Arc<ArcSwap<ClientConfig>>>,
     credential: Credential,
 }
@@ -71,11 +73,13 @@ impl Client {
             identity,
             token,
         };
+        let watched = files.watched();
         let config = files
             .read_config()?
             .map(|config| Arc::new(ArcSwap::from_pointee(config)));
         let client = Self {
             files: Arc::new(files),
+            watched,
             config,
             credential: Credential::none(),
         };
@@ -92,17 +96,24 @@ impl Client {
         }
     }
 
-    /// Reads the files again whenever they change, for ever. What cannot be used is logged, and
-    /// the last that could stays in use.
+    /// Reads the files again whenever they change, for ever. What cannot be used is logged and read
+    /// until it can; the last that could stays in use.
     pub async fn follow(self) {
-        let mut watched = self.files.watched();
+        let mut watched = self.watched.clone();
+        let mut told = None;
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
-            if watched.changed()
-                && let Err(error) = self.reload()
-            {
-                tracing::warn!(%error, "the last client certificate and token stay in use");
+            if !watched.changed() {
+                continue;
             }
+            let trouble = self.reload().err().map(|error| error.to_string());
+            if let Some(error) = &trouble {
+                watched.again();
+                if told != trouble {
+                    tracing::warn!(error, "the last client certificate and token stay in use");
+                }
+            }
+            told = trouble;
         }
     }
 
@@ -128,6 +139,14 @@ impl Client {
             return Err(no_token(path));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+impl Client {
+    /// The header that calls show.
+    pub(super) fn credential(&self) -> Option<http::HeaderValue> {
+        self.credential.header()
     }
 }
 

@@ -51,10 +51,11 @@ fn empty(path: &Path, what: &'static str) -> Error {
 }
 
 /// Files whose changes are watched.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Watched {
     paths: Vec<PathBuf>,
-    seen: Vec<Option<Stamp>>,
+    /// None once they could not be used.
+    seen: Option<Vec<Option<Stamp>>>,
 }
 
 /// What tells one content of a file from another.
@@ -63,14 +64,20 @@ type Stamp = (SystemTime, u64);
 impl Watched {
     /// Watches `paths` from now on.
     pub(super) fn new(paths: Vec<PathBuf>) -> Self {
-        let seen = stamps(&paths);
+        let seen = Some(stamps(&paths));
         Self { paths, seen }
     }
 
     /// Whether any file has changed since this was asked last.
     pub(super) fn changed(&mut self) -> bool {
-        let now = stamps(&self.paths);
+        let now = Some(stamps(&self.paths));
         std::mem::replace(&mut self.seen, now) != self.seen
+    }
+
+    /// What was read then could not be used, and counts as changed when this is asked next: whoever gives a file to
+    /// its reader, or makes room for one more open file, leaves no trace in what the files look like.
+    pub(super) fn again(&mut self) {
+        self.seen = None;
     }
 }
 

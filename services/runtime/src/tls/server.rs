@@ -32,6 +32,8 @@ pub enum Mode {
 pub struct Server {
     mode: Mode,
     files: Arc<Files>,
+    /// From before the first reading, so that no change is missed until they are followed.
+    watched: Watched,
     current: Arc<ArcSwap<Current>>,
 }
 
@@ -116,10 +118,12 @@ impl Server {
             key,
             client_ca,
         };
+        let watched = files.watched();
         let current = Arc::new(ArcSwap::from_pointee(files.read()?));
         Ok(Self {
             mode,
             files: Arc::new(files),
+            watched,
             current,
         })
     }
@@ -138,27 +142,31 @@ impl Server {
     }
 
     /// Reads the files again whenever they change, for ever. What cannot be used is told to
-    /// `check`, and the last that could stays in use.
+    /// `check` and read until it can; the last that could stays in use.
     pub(crate) async fn follow(self, check: Check) {
-        let mut watched = self.files.watched();
+        let mut watched = self.watched.clone();
         check.ok("");
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
-            if watched.changed() {
-                self.reload(&check);
+            if watched.changed() && !self.reload(&check) {
+                watched.again();
             }
         }
     }
 
-    /// Reads the files again now.
-    pub(super) fn reload(&self, check: &Check) {
+    /// Reads the files again now. Whether they can be used.
+    pub(super) fn reload(&self, check: &Check) -> bool {
         match self.files.read() {
             Ok(current) => {
                 self.current.store(Arc::new(current));
                 tracing::info!("certificates were read again");
                 check.ok("");
+                true
             }
-            Err(error) => check.failed(format!("the last certificates stay in use: {error}")),
+            Err(error) => {
+                check.failed(format!("the last certificates stay in use: {error}"));
+                false
+            }
         }
     }
 }

@@ -242,6 +242,58 @@ async fn changed_files_are_read_again_and_broken_ones_left() {
     assert_eq!(certificate_check(&health), Found::Ok);
 }
 
+/// Puts `text` in a file that looks as unchanged as one whose owner was changed.
+fn replace_unseen(path: &Path, text: &str) {
+    let before = fs::metadata(path).unwrap();
+    assert_eq!(before.len(), u64::try_from(text.len()).unwrap());
+    fs::write(path, text).unwrap();
+    let file = fs::File::options().write(true).open(path).unwrap();
+    file.set_modified(before.modified().unwrap()).unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_could_not_be_used_is_read_until_it_can() {
+    let authority = Authority::new();
+    let server = authority.server(Mode::Required, None);
+    let token = authority.folder.path().join("token");
+    fs::write(&token, "first").unwrap();
+    let client = Client::load(Some(authority.ca()), None, Some(token.clone())).unwrap();
+    let health = health();
+    let check = health.check("certificates", Tier::Auxiliary);
+    let _following = crate::task::spawn(server.clone().follow(check));
+    let _both = crate::task::spawn(client.clone().follow());
+    tokio::time::sleep(2 * LOOK_EVERY).await;
+    let first = server.current();
+
+    let (certificate, _) = authority.sign("server", &["localhost", "another.example.org"]);
+    let good = fs::read_to_string(&certificate).unwrap();
+    fs::write(&certificate, " ".repeat(good.len())).unwrap();
+    fs::write(&token, " ".repeat(20)).unwrap();
+    tokio::time::sleep(2 * LOOK_EVERY).await;
+    assert_eq!(certificate_check(&health), Found::Failed);
+
+    replace_unseen(&certificate, &good);
+    replace_unseen(&token, "the-second-of-tokens");
+    tokio::time::sleep(2 * LOOK_EVERY).await;
+    assert_eq!(certificate_check(&health), Found::Ok);
+    assert!(!Arc::ptr_eq(&first, &server.current()));
+    let shown = client.credential().unwrap();
+    assert_eq!(shown, "Bearer the-second-of-tokens");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_changed_between_the_start_and_the_first_look_is_read() {
+    let authority = Authority::new();
+    let server = authority.server(Mode::Required, None);
+    let first = server.current();
+    // The store is opened meanwhile, which may take its time.
+    authority.sign("server", &["localhost", "another.example.org"]);
+    let check = health().check("certificates", Tier::Auxiliary);
+    let _following = crate::task::spawn(server.clone().follow(check));
+    tokio::time::sleep(2 * LOOK_EVERY).await;
+    assert!(!Arc::ptr_eq(&first, &server.current()));
+}
+
 #[test]
 fn files_that_cannot_be_used_are_refused_by_name() {
     let authority = Authority::new();
