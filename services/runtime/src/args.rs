@@ -4,6 +4,7 @@
 
 mod advertise;
 mod duration;
+mod file;
 mod sources;
 
 #[cfg(test)]

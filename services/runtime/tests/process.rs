@@ -464,10 +464,13 @@ fn a_file_that_cannot_be_taken_changes_nothing_and_is_told_in_one_line() {
     let mut refused = 0;
     for (text, words) in [
         (Some(new.replace("viewer", "king")), "unknown role"),
-        (Some(new[..new.len() - 10].to_owned()), "TOML parse error"),
+        (Some(new[..new.len() - 10].to_owned()), "not TOML"),
         (Some(format!("{new}{new}")), "same proof"),
         (Some(format!("colour = 1\n{new}")), "colour"),
-        (Some(format!("max_in_flight = \"many\"\n{new}")), "many"),
+        (
+            Some(format!("max_in_flight = \"many\"\n{new}")),
+            "line 1: max_in_flight: invalid digit",
+        ),
         (Some(format!("data = \"/nowhere\"\n{new}")), "no folder"),
         (
             Some(format!("{open}tls = \"required\"\n{new}")),

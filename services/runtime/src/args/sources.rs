@@ -3,21 +3,25 @@
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::fs;
 use std::path::Path;
 
-use clap::error::ErrorKind;
+use clap::builder::Resettable;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Args as _, Command, FromArgMatches as _};
 use serde::Deserialize as _;
 use toml::{Table, Value};
 
 use super::CommonArgs;
+use super::file::ConfigFile;
 use crate::auth::{self, Entry};
 use crate::process::Component;
 
 /// Flags that say what to do once, and so have no place in the environment or a file.
 const NOT_SETTINGS: [&str; 3] = ["print_config", "help", "version"];
+
+/// The key of those who may call.
+const AUTH: &str = "auth";
 
 /// A component's settings from all sources.
 #[derive(Debug)]
@@ -39,36 +43,60 @@ pub(crate) struct Parsed<C: Component> {
 pub(crate) fn parse<C: Component>(words: &[OsString]) -> Result<Parsed<C>, clap::Error> {
     let mut command = command::<C>();
     let file = match config_path(&command, words) {
-        Some(path) => read_table(Path::new(&path)).map(Some),
+        Some(path) => ConfigFile::read(Path::new(&path)).map(Some),
         None => Ok(None),
     };
-    let (mut table, text) = match file.map_err(|words| usage(&mut command, words))? {
-        Some((table, text)) => (table, Some(text)),
-        None => (Table::new(), None),
-    };
-    let from_file;
-    (command, from_file) = defaults_from(command, &mut table);
-    let matches = command.try_get_matches_from_mut(words)?;
+    let file = file.map_err(|words| usage(&mut command, words))?;
+    let table = file
+        .as_ref()
+        .map_or_else(|| Ok(Table::new()), ConfigFile::table);
+    let mut table = table.map_err(|words| usage(&mut command, words))?;
+    let flags = flags_in(&command, &mut table);
+    if let (Some(file), Some(flag)) = (&file, flags.iter().find(|flag| flag.is_excess(&command))) {
+        let words = file.wrong_at(
+            &flag.id,
+            None,
+            format!("{}: takes one value, not a list", flag.id),
+        );
+        return Err(usage(&mut command, words));
+    }
+    command = defaults_from(command, &flags);
+    let matches = command.try_get_matches_from_mut(words);
+    let matches = matches.map_err(|error| of_file(&mut command, file.as_ref(), &flags, error))?;
     let common = CommonArgs::from_arg_matches(&matches)?;
     let own = C::Args::from_arg_matches(&matches)?;
-    let shown = show(&command, &matches, &from_file, &table);
+    let shown = show(&command, &matches, &flags, &table);
     let said = said(&command, &matches, &table);
-    let auth = table
-        .remove("auth")
-        .unwrap_or_else(|| Value::Array(Vec::new()));
-    let auth = auth::read_entries(auth)
-        .map_err(|error| usage(&mut command, format!("config file: {error}")))?;
-    let file = C::File::deserialize(Value::Table(table))
-        .map_err(|error| usage(&mut command, format!("config file: {}", error.message())))?;
+    let (auth, rest) =
+        sections::<C>(file.as_ref(), table).map_err(|words| usage(&mut command, words))?;
     Ok(Parsed {
         common,
         own,
-        file,
+        file: rest,
         auth,
         shown,
         said,
-        text,
+        text: file.map(ConfigFile::into_text),
     })
+}
+
+/// Who may call, and what else the file says beside flags.
+fn sections<C: Component>(
+    file: Option<&ConfigFile>,
+    mut table: Table,
+) -> Result<(Vec<Entry>, C::File), String> {
+    let auth = table
+        .remove(AUTH)
+        .unwrap_or_else(|| Value::Array(Vec::new()));
+    let auth = auth::read_entries(auth).map_err(|error| match file {
+        Some(file) => file.wrong_at(AUTH, error.entry(), error),
+        None => error.to_string(),
+    })?;
+    let rest = match file {
+        Some(file) => file.rest(&table)?,
+        None => C::File::deserialize(table).map_err(|error| error.message().to_owned())?,
+    };
+    Ok((auth, rest))
 }
 
 /// A usage error of `C` in words, which clap's exit turns into exit code 2.
@@ -109,33 +137,85 @@ fn config_path(command: &Command, words: &[OsString]) -> Option<OsString> {
     found.next().map(OsString::from)
 }
 
-fn read_table(path: &Path) -> Result<(Table, String), String> {
-    let path_shown = path.display();
-    let text =
-        fs::read_to_string(path).map_err(|error| format!("config file {path_shown}: {error}"))?;
-    match text.parse() {
-        Ok(table) => Ok((table, text)),
-        Err(error) => Err(format!("config file {path_shown}: {error}")),
+/// A flag that the file has a value for.
+struct InFile {
+    id: String,
+    values: Vec<String>,
+}
+
+impl InFile {
+    /// Whether it has more values than the flag takes.
+    fn is_excess(&self, command: &Command) -> bool {
+        let mut args = command.get_arguments();
+        let arg = args.find(|arg| arg.get_id() == self.id.as_str());
+        self.values.len() > 1 && arg.is_some_and(|arg| !takes_many(arg))
     }
 }
 
-/// Makes what the file says of flags their default, takes it out of `table`, and names the flags.
-fn defaults_from(mut command: Command, table: &mut Table) -> (Command, Vec<String>) {
-    let mut found = Vec::new();
-    let ids: Vec<String> = command
-        .get_arguments()
-        .map(|arg| arg.get_id().to_string())
-        .collect();
-    for id in ids {
-        let has_flag = !NOT_SETTINGS.contains(&id.as_str()) && id != "config";
-        let Some(values) = table.get(&id).filter(|_| has_flag).and_then(as_words) else {
-            continue;
-        };
+fn takes_many(arg: &Arg) -> bool {
+    matches!(arg.get_action(), clap::ArgAction::Append)
+}
+
+/// Takes what the file says of flags out of `table`.
+fn flags_in(command: &Command, table: &mut Table) -> Vec<InFile> {
+    let ids = command.get_arguments().map(|arg| arg.get_id().to_string());
+    let has_flag = |id: &String| !NOT_SETTINGS.contains(&id.as_str()) && id != "config";
+    let found = ids.filter(has_flag).filter_map(|id| {
+        let values = as_words(table.get(&id)?)?;
         table.remove(&id);
-        command = command.mut_arg(&id, |arg| arg.default_values(values).required(false));
-        found.push(id);
+        Some(InFile { id, values })
+    });
+    found.collect()
+}
+
+/// Makes what the file says of flags their default.
+fn defaults_from(mut command: Command, flags: &[InFile]) -> Command {
+    for InFile { id, values } in flags {
+        let values = values.clone();
+        command = command.mut_arg(id, |arg| arg.default_values(values).required(false));
     }
-    (command, found)
+    command
+}
+
+/// The error in words that name the place in the file, if it is a value there that is wrong.
+fn of_file(
+    command: &mut Command,
+    file: Option<&ConfigFile>,
+    flags: &[InFile],
+    error: clap::Error,
+) -> clap::Error {
+    let Some(ContextValue::String(wrong)) = error.get(ContextKind::InvalidArg) else {
+        return error;
+    };
+    let args = command.get_arguments().cloned();
+    let arg = args.filter(|arg| arg.to_string() == *wrong).find(|arg| {
+        let id = arg.get_id().as_str();
+        flags.iter().any(|flag| flag.id == id)
+    });
+    let (Some(file), Some(arg)) = (file, arg) else {
+        return error;
+    };
+    let id = arg.get_id().to_string();
+    // The command line may say otherwise, and wrong.
+    let alone = Command::new("file").arg(arg.env(Resettable::Reset));
+    match alone.try_get_matches_from(["file"]) {
+        Ok(_) => error,
+        Err(fault) => {
+            let words = file.wrong_at(&id, None, format!("{id}: {}", without_value(&fault)));
+            usage(command, words)
+        }
+    }
+}
+
+/// What is wrong with a value, which is not shown: it may be a secret.
+fn without_value(error: &clap::Error) -> String {
+    if let Some(cause) = std::error::Error::source(error) {
+        return cause.to_string();
+    }
+    match error.get(ContextKind::ValidValue) {
+        Some(ContextValue::Strings(there_are)) => format!("there are {}", there_are.join(", ")),
+        Some(_) | None => "is not a value for it".to_owned(),
+    }
 }
 
 /// A flag's values as they would stand on the command line; `None` for what no flag can hold.
@@ -153,7 +233,7 @@ fn as_words(value: &Value) -> Option<Vec<String>> {
 
 /// Every flag with its value and where that came from, and what else the file says: a file that
 /// leads to the same settings.
-fn show(command: &Command, matches: &ArgMatches, from_file: &[String], rest: &Table) -> String {
+fn show(command: &Command, matches: &ArgMatches, flags: &[InFile], rest: &Table) -> String {
     let mut text = String::new();
     for arg in command.get_arguments() {
         let id = arg.get_id().as_str();
@@ -163,7 +243,7 @@ fn show(command: &Command, matches: &ArgMatches, from_file: &[String], rest: &Ta
         let source = match matches.value_source(id) {
             Some(ValueSource::CommandLine) => "flag",
             Some(ValueSource::EnvVariable) => "environment",
-            Some(_) if from_file.iter().any(|found| found == id) => "file",
+            Some(_) if flags.iter().any(|flag| flag.id == id) => "file",
             Some(_) => "default",
             None => {
                 let _ = writeln!(text, "# {id} is not set");
@@ -247,7 +327,7 @@ fn shown_value(arg: &Arg, matches: &ArgMatches) -> Value {
         .map(|word| word.to_string_lossy().into_owned())
         .map(|word| Value::String(without_user(&word).unwrap_or(word)))
         .collect();
-    let one = values.len() == 1 && !matches!(arg.get_action(), clap::ArgAction::Append);
+    let one = values.len() == 1 && !takes_many(arg);
     if one {
         values.swap_remove(0)
     } else {

@@ -109,7 +109,7 @@ fn wrong_files_and_values_are_usage_errors() {
         (&bad_role, "king"),
         (&unknown, "colour"),
         (&broken, "config file"),
-        (&bad_value, "nowhere"),
+        (&bad_value, "listen: "),
     ] {
         let error =
             parsed(&["--data", "/d", "--config", file.path().to_str().unwrap()]).unwrap_err();
@@ -124,6 +124,87 @@ fn wrong_files_and_values_are_usage_errors() {
     ] {
         assert_eq!(parsed(args).unwrap_err().exit_code(), 2, "{args:?}");
     }
+}
+
+/// What is said of a file, without where the file is.
+fn said_of(text: &str) -> String {
+    let file = file(text);
+    let path = file.path().to_str().unwrap();
+    let error = parsed(&["--data", "/d", "--config", path]).unwrap_err();
+    let said = error.to_string();
+    let line = said.lines().next().unwrap();
+    let place = format!("error: config file {path}: ");
+    line.strip_prefix(&place)
+        .unwrap_or_else(|| panic!("{place:?} is not in {said}"))
+        .to_owned()
+}
+
+#[test]
+fn what_is_wrong_with_a_file_is_told_with_its_line() {
+    let entry = |line: &str| {
+        format!(
+            "threads = 4\n\n[[auth]]\nname = \"a\"\nrole = \"viewer\"\nsan = \"x\"\n\n\
+             [[auth]]\nname = \"b\"\n{line}\nsan = \"y\"\n"
+        )
+    };
+    for (text, expected) in [
+        (
+            "threads = 4\n\ncolour = \"red\"\n".to_owned(),
+            "line 3: unknown field `colour`",
+        ),
+        ("threads = 4\nlisten = ".to_owned(), "line 2: not TOML: "),
+        (
+            "\nthreads = \"many\"".to_owned(),
+            "line 2: threads: invalid digit",
+        ),
+        (
+            "tls = \"maybe\"".to_owned(),
+            "line 1: tls: there are off, optional, required",
+        ),
+        (
+            "\n\nlame_duck = \"1\"".to_owned(),
+            "line 3: lame_duck: \"1\" is no time",
+        ),
+        (
+            "\nlisten = [\"127.0.0.1:1\", \"127.0.0.1:2\"]".to_owned(),
+            "line 2: listen: takes one value, not a list",
+        ),
+        (
+            entry("role = \"king\""),
+            "line 8: [[auth]] \"b\": unknown role \"king\"",
+        ),
+        (
+            entry("roll = \"viewer\""),
+            "line 8: [[auth]] unknown field `roll`",
+        ),
+        ("\nauth = 3".to_owned(), "line 2: [[auth]] invalid type"),
+        (
+            "backend = 3".to_owned(),
+            "line 1: invalid type: integer `3`",
+        ),
+    ] {
+        let said = said_of(&text);
+        assert!(said.starts_with(expected), "{text}: {said}");
+    }
+}
+
+#[test]
+fn a_flag_that_is_wrong_is_not_taken_for_the_file() {
+    let file = file("threads = 4");
+    let path = file.path().to_str().unwrap();
+    let words = ["--data", "/d", "--config", path, "--threads", "many"];
+    let said = parsed(&words).unwrap_err().to_string();
+    assert!(said.starts_with("error: invalid value 'many'"), "{said}");
+}
+
+#[test]
+fn what_is_said_of_a_file_holds_nothing_of_its_lines() {
+    let said = said_of("threads = 4\ntoken = \"hush");
+    assert!(!said.contains("hush"), "{said}");
+    let file = file("threads = 4\ntoken = \"hush");
+    let path = file.path().to_str().unwrap();
+    let whole = parsed(&["--data", "/d", "--config", path]).unwrap_err();
+    assert!(!whole.to_string().contains("hush"), "{whole}");
 }
 
 #[test]

@@ -57,8 +57,18 @@ impl std::fmt::Debug for Proof {
 
 /// An entry that makes no sense, in words.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("[[auth]] {0}")]
-pub struct Rejected(String);
+#[error("[[auth]] {words}")]
+pub struct Rejected {
+    words: String,
+    entry: Option<usize>,
+}
+
+impl Rejected {
+    /// Which entry that is, counted from 0; none where there are no entries to count.
+    pub fn entry(&self) -> Option<usize> {
+        self.entry
+    }
+}
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -71,31 +81,36 @@ struct Raw {
 
 /// Reads the array `auth` of a configuration file.
 pub fn read_entries(auth: toml::Value) -> Result<Vec<Entry>, Rejected> {
-    let raw =
-        Vec::<Raw>::deserialize(auth).map_err(|error| Rejected(error.message().to_owned()))?;
-    let entries: Vec<Entry> = raw.into_iter().map(read_entry).collect::<Result<_, _>>()?;
-    for (index, entry) in entries.iter().enumerate() {
-        if entries[..index]
-            .iter()
-            .any(|other| other.proof == entry.proof)
-        {
-            return Err(Rejected(format!(
-                "{}: another entry has the same proof",
-                entry.name
-            )));
-        }
+    let auth = Vec::<toml::Value>::deserialize(auth).map_err(|error| Rejected {
+        words: error.message().to_owned(),
+        entry: None,
+    })?;
+    let mut entries: Vec<Entry> = Vec::new();
+    for (index, raw) in auth.into_iter().enumerate() {
+        let entry = read_entry(raw).and_then(|entry| {
+            let is_taken = entries.iter().any(|other| other.proof == entry.proof);
+            match is_taken {
+                true => Err(format!("{}: another entry has the same proof", entry.name)),
+                false => Ok(entry),
+            }
+        });
+        entries.push(entry.map_err(|words| Rejected {
+            words,
+            entry: Some(index),
+        })?);
     }
     Ok(entries)
 }
 
-fn read_entry(raw: Raw) -> Result<Entry, Rejected> {
+fn read_entry(raw: toml::Value) -> Result<Entry, String> {
+    let raw = Raw::deserialize(raw).map_err(|error| error.message().to_owned())?;
     let Raw {
         name,
         role,
         san,
         token_sha256,
     } = raw;
-    let rejected = |words: &str| Err(Rejected(format!("{name:?}: {words}")));
+    let rejected = |words: &str| Err(format!("{name:?}: {words}"));
     if name.is_empty() || name.contains(':') {
         return rejected("a name is not empty and has no \":\"");
     }
