@@ -19,7 +19,8 @@ pub enum Spec {
 /// The text names no store.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} names no store: use memory:, embedded:PATH or etcd:http://HOST:PORT[,HOST:PORT]/prefix"
+    "{:?} names no store: use memory:, embedded:PATH or etcd:http://HOST:PORT[,HOST:PORT]/prefix",
+    without_password(.0)
 )]
 pub struct ParseSpecError(String);
 
@@ -144,6 +145,10 @@ mod tests {
             ),
         ] {
             assert_eq!(text.parse::<Spec>().unwrap().to_string(), shown);
+        }
+        for text in ["etcd:me:hush@a:1/p", "etcd:htp://me:hush@a:1/p"] {
+            let error = text.parse::<Spec>().unwrap_err().to_string();
+            assert!(!error.contains("hush"), "{error}");
         }
     }
 

@@ -304,9 +304,10 @@ fn redact(key: &str, value: &mut Value) {
 /// A URL without its user, who may stand with a password. None for what has none.
 fn without_user(text: &str) -> Option<String> {
     let (scheme, rest) = text.split_once("://")?;
-    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let (_, host) = authority.rsplit_once('@')?;
-    Some(format!("{scheme}://***@{host}{path}"))
+    let (place, query) = rest.split_at(rest.find('?').unwrap_or(rest.len()));
+    // A password may have slashes of its own.
+    let (_, host) = place.rsplit_once('@')?;
+    Some(format!("{scheme}://***@{host}{query}"))
 }
 
 /// A URL without its user and with nothing of its query: either may be a secret. None for what has

@@ -283,10 +283,14 @@ fn what_is_printed_holds_no_secrets() {
     for kept in ["A_KEY", "https://***@host/vms.csv?***", "http://host:9000"] {
         assert!(shown.contains(kept), "{kept} is not in {shown}");
     }
-    let store = "etcd:https://me:hu@sh@a:1,b:2/prefix?ca=/ca.pem";
-    let shown = parsed(&["--data", store]).unwrap().shown;
-    assert!(
-        shown.contains("\"etcd:https://***@a:1,b:2/prefix?ca=/ca.pem\""),
-        "{shown}"
-    );
+    for store in [
+        "etcd:https://me:hu@sh@a:1,b:2/prefix?ca=/ca.pem",
+        "etcd:https://me:hu/sh@a:1,b:2/prefix?ca=/ca.pem",
+    ] {
+        let shown = parsed(&["--data", store]).unwrap().shown;
+        assert!(
+            shown.contains("\"etcd:https://***@a:1,b:2/prefix?ca=/ca.pem\""),
+            "{shown}"
+        );
+    }
 }

@@ -42,11 +42,12 @@ pub(super) fn parse(text: &str) -> Result<Address, String> {
         .filter(|(scheme, _)| matches!(*scheme, "http" | "https"))
         .ok_or("it begins with neither http:// nor https://")?;
     let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
-    let (hosts, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-    let (user, hosts) = match hosts.rsplit_once('@') {
-        Some((user, hosts)) => (Some(parse_user(user)?), hosts),
-        None => (None, hosts),
+    // A password may have slashes of its own; nothing behind it has an @.
+    let (user, rest) = match rest.rsplit_once('@') {
+        Some((user, rest)) => (Some(parse_user(user)?), rest),
+        None => (None, rest),
     };
+    let (hosts, prefix) = rest.split_once('/').unwrap_or((rest, ""));
     let endpoints = hosts.split(',').map(|host| {
         let valid = !host.is_empty() && !host.contains(char::is_whitespace);
         let endpoint = valid.then(|| format!("{scheme}://{host}"));
@@ -94,6 +95,7 @@ fn parse_files(query: &str) -> Result<Files, String> {
             "ca" => &mut files.ca,
             "cert" => &mut files.cert,
             "key" => &mut files.key,
+            _ if query.contains('@') => return Err("a password cannot have a ?".to_owned()),
             _ => return Err(format!("{name:?} is none of ca, cert and key")),
         };
         if path.is_empty() || file.replace(PathBuf::from(path)).is_some() {
@@ -118,6 +120,13 @@ mod tests {
         let secure = parse("https://me:p@ss:word@[::1]:2379/x?ca=/ca.pem&cert=c&key=k").unwrap();
         assert_eq!(secure.endpoints, ["https://[::1]:2379"]);
         assert_eq!(secure.user, Some(("me".to_owned(), "p@ss:word".to_owned())));
+        let slashes = parse("http://me:p/ss/word@a:2379,b:2379/x").unwrap();
+        assert_eq!(slashes.endpoints, ["http://a:2379", "http://b:2379"]);
+        assert_eq!(
+            slashes.user,
+            Some(("me".to_owned(), "p/ss/word".to_owned()))
+        );
+        assert_eq!(slashes.prefix, "/x:");
         let files = Files {
             ca: Some("/ca.pem".into()),
             cert: Some("c".into()),
@@ -133,6 +142,21 @@ mod tests {
             for other in prefixes.iter().filter(|other| *other != one) {
                 assert!(!one.starts_with(other.as_str()), "{one} {other}");
             }
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_without_a_password() {
+        for text in [
+            "http://me:hush@a:1",
+            "http://me:hush/hush@a:1/a//b",
+            "http://me:hu/sh@a b/p",
+            "https://me:1?hush@a:1/p",
+            "http://me:1/p?hush@a:1/p",
+            "http://hush@a:1/p",
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(!error.contains("hush"), "{text}: {error}");
         }
     }
 
