@@ -41,6 +41,8 @@ impl Proof {
                 let is_label = !label.is_empty() && !label.contains([':', '/', '@']);
                 is_label && rest.eq_ignore_ascii_case(suffix)
             }),
+            // The case of a URI's path means something.
+            None if expected.contains(':') => san == expected,
             None => san.eq_ignore_ascii_case(expected),
         }
     }

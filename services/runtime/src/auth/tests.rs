@@ -64,6 +64,25 @@ fn tokens_and_certificates_tell_who_calls() {
 }
 
 #[test]
+fn a_uri_is_the_same_only_to_the_letter() {
+    let text = r#"
+        [[auth]]
+        name = "root"
+        role = "admin"
+        san = "spiffe://example.org/team/root"
+        "#;
+    let access = Access::new(entries(text).unwrap(), true, false);
+    let exact = "spiffe://example.org/team/root";
+    assert_eq!(without(&access, REMOTE, Some(exact)), "admin:root");
+    for other in [
+        "spiffe://example.org/team/Root",
+        "spiffe://example.org/TEAM/root",
+    ] {
+        assert_eq!(without(&access, REMOTE, Some(other)), "anonymous:");
+    }
+}
+
+#[test]
 fn without_any_credentials_configured_loopback_is_admin() {
     let open = Access::new(Vec::new(), false, false);
     assert_eq!(without(&open, LOOPBACK, None), "admin:local");
