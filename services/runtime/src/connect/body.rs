@@ -70,11 +70,16 @@ impl ResponseBody {
             .min()
     }
 
+    /// That the deadline has passed, if it has.
+    fn late(&self, now: Instant) -> Option<Status> {
+        let is_late = self.bounds.deadline.is_some_and(|deadline| now >= deadline);
+        is_late.then(|| failure::out_of_time(&format!("while {} was answering", self.endpoint)))
+    }
+
     /// What has passed, if anything has.
     fn overdue(&self, now: Instant) -> Option<Status> {
-        if self.bounds.deadline.is_some_and(|deadline| now >= deadline) {
-            let waited = format!("while {} was answering", self.endpoint);
-            return Some(failure::out_of_time(&waited));
+        if let Some(late) = self.late(now) {
+            return Some(late);
         }
         let silence = self.bounds.silence?;
         (now >= self.heard + silence).then(|| failure::silent(&self.endpoint, silence))
@@ -112,6 +117,12 @@ impl Body for ResponseBody {
         }
         match Pin::new(&mut body.inner).poll_frame(context) {
             Poll::Ready(Some(Ok(mut frame))) => {
+                // Of a peer that always says something more nobody would ever have to wait.
+                if frame.is_data()
+                    && let Some(late) = body.late(Instant::now())
+                {
+                    return Poll::Ready(body.fail(late));
+                }
                 if body.bounds.silence.is_some() {
                     body.heard = Instant::now();
                 }

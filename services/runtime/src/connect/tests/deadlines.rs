@@ -88,6 +88,37 @@ async fn the_deadline_holds_to_the_end_of_a_stream() {
 }
 
 #[tokio::test]
+async fn the_deadline_holds_though_there_is_always_more_to_read() {
+    let endless = Peer::new(|_, _| async {
+        let more = stream::repeat_with(|| Ok("x".repeat(30_000)));
+        Ok(more.boxed())
+    });
+    let running = endless.start().await;
+    let channel = channel_to(&running.url(), quick());
+    let mut client = tonic::client::Grpc::new(channel);
+    client.ready().await.unwrap();
+    let mut request = Request::new(String::new());
+    request.set_timeout(Duration::from_millis(400));
+    let codec = ProstCodec::<String, String>::default();
+    let mut answers = client
+        .server_streaming(request, path("FetchThings"), codec)
+        .await
+        .unwrap()
+        .into_inner();
+    // Whoever takes its time finds something more each time.
+    let reading = async {
+        loop {
+            match answers.message().await {
+                Ok(_) => sleep(Duration::from_millis(10)).await,
+                Err(status) => return status,
+            }
+        }
+    };
+    let ended = timeout(Duration::from_secs(20), reading).await;
+    assert_out_of_time(&ended.expect("it ends"));
+}
+
+#[tokio::test]
 async fn a_stream_that_stays_open_outlives_the_default_deadline() {
     let running = stuck().start().await;
     let options = Options {
