@@ -106,9 +106,11 @@ async fn what_a_killed_creator_left_is_removed() {
     let parent = place.path.parent().unwrap();
     fs::create_dir_all(parent).unwrap();
     for name in [
-        "store.db.0123-4567.draft",
+        "store.db.0198c3a2f1b4-00000007.draft",
         "store.db.bak",
-        "other.db.0123.draft",
+        "other.db.0198c3a2f1b4-00000007.draft",
+        // Of a store whose name begins with this one's, and which may be in the making now.
+        "store.db.2.0198c3a2f1b4-00000007.draft",
     ] {
         fs::write(parent.join(name), "x").unwrap();
     }
@@ -116,7 +118,13 @@ async fn what_a_killed_creator_left_is_removed() {
     let entries = fs::read_dir(parent).unwrap();
     let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
-    assert_eq!(names, ["other.db.0123.draft", "store.db", "store.db.bak"]);
+    let left = [
+        "other.db.0198c3a2f1b4-00000007.draft",
+        "store.db",
+        "store.db.2.0198c3a2f1b4-00000007.draft",
+        "store.db.bak",
+    ];
+    assert_eq!(names, left);
 }
 
 #[tokio::test]

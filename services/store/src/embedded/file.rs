@@ -10,6 +10,7 @@ use redb::{Builder, Database, DatabaseError, StorageBackend};
 
 use super::disk;
 use super::load::Contents;
+use crate::epoch::Epoch;
 use crate::open_error::OpenError;
 use crate::options::Options;
 
@@ -144,12 +145,20 @@ pub(super) fn remove_drafts(path: &Path) {
     let entries = fs::read_dir(parent(path)).into_iter().flatten().flatten();
     for entry in entries {
         let found = entry.file_name();
-        let rest = found.to_str().and_then(|found| found.strip_prefix(name));
-        if rest.is_some_and(|rest| rest.starts_with('.') && rest.ends_with(DRAFT)) {
+        if found.to_str().is_some_and(|found| is_draft_of(name, found)) {
             // Nothing depends on it.
             let _ = fs::remove_file(entry.path());
         }
     }
+}
+
+/// Whether a file is a draft of the store `name`, and not of one whose name begins so.
+fn is_draft_of(name: &str, found: &str) -> bool {
+    let rest = found
+        .strip_prefix(name)
+        .and_then(|rest| rest.strip_prefix('.'));
+    let epoch = rest.and_then(|rest| rest.strip_suffix(DRAFT));
+    epoch.is_some_and(|epoch| epoch.parse::<Epoch>().is_ok())
 }
 
 impl Drop for Draft {
