@@ -11,6 +11,7 @@ mod tests;
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
@@ -23,6 +24,7 @@ use tonic::{Code, Request, Response, Status};
 
 use crate::auth::{Principal, Roles};
 use crate::context::Context;
+use crate::health::{Check, Tier};
 use crate::server::Method;
 use crate::shutdown::Phase;
 use crate::status;
@@ -31,6 +33,12 @@ use crate::task::Failed;
 pub use backing::{Backing, Backup, File, Instance, Position, Unavailable, Unbacked};
 pub use maintenance::Maintenance;
 pub use store_backing::StoreBacking;
+
+/// How often the disk is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// A disk that is at one write for so long is not only busy: as long as callers wait by default.
+const STANDS_STILL: Duration = Duration::from_secs(10);
 
 /// Who may call what. A backup holds everything, keys too.
 pub(crate) const METHODS: [Method; 5] = [
@@ -70,6 +78,12 @@ impl Operations {
             let maintenance = Maintenance::open(context, Arc::clone(&backing)).await?;
             let follow = maintenance.clone().follow(changes);
             context.tasks.until(Phase::Loops, "maintenance", follow);
+            if backing.writing().is_some() {
+                let check = context.health.check("disk", Tier::Auxiliary);
+                check.ok("");
+                let look = look_at_disk(Arc::clone(&backing), check);
+                context.tasks.until(Phase::Loops, "disk", look);
+            }
             Ok(Self {
                 context: context.clone(),
                 backing,
@@ -101,6 +115,21 @@ impl Operations {
             started: clock.started(),
             position: self.backing.position().await,
         }
+    }
+}
+
+/// Tells by `check` when the disk does not end a write, which no error ever says, for ever. What is read comes from
+/// memory, and who only reads is served: the component stays ready.
+async fn look_at_disk(backing: Arc<dyn Backing>, check: Check) {
+    loop {
+        match backing.writing().filter(|since| *since >= STANDS_STILL) {
+            Some(since) => check.stuck(format!(
+                "the disk has been at one write for {} s; changes wait for it",
+                since.as_secs()
+            )),
+            None => check.ok(""),
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
     }
 }
 

@@ -18,6 +18,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use redb::StorageBackend;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -32,7 +33,7 @@ use crate::transaction::{Outcome, Transaction};
 use disk::{Disk, Pace};
 pub(crate) use file::create;
 pub(crate) use load::Contents;
-use writer::{Request, Writer};
+use writer::{Request, Writer, Writing};
 
 /// Callers that are queued while a group is written; more of them wait for room. Twice what one group
 /// takes, so that the next group is always ready and the memory is bounded.
@@ -44,6 +45,7 @@ pub(crate) struct Embedded {
     shared: Arc<Shared>,
     queue: mpsc::Sender<Request>,
     finished: watch::Receiver<bool>,
+    writing: Writing,
 }
 
 /// Opens the file, creating it if there is none, and puts the record of this start.
@@ -69,7 +71,7 @@ fn start(
     let database = file::database(path, backend, options)?;
     let (disk, contents) = Disk::open(path, database, schema::CURRENT, pace)?;
     let (writer, term) = Writer::begin(path, disk, contents, options.history)?;
-    let shared = writer.shared();
+    let (shared, writing) = (writer.shared(), writer.writing());
     let (queue, requests) = mpsc::channel(QUEUE);
     let (finish, finished) = watch::channel(false);
     thread::Builder::new()
@@ -80,6 +82,7 @@ fn start(
         shared: Arc::clone(&shared),
         queue,
         finished,
+        writing,
     };
     Ok((embedded, shared, term))
 }
@@ -116,6 +119,11 @@ impl Embedded {
             Ok(outcome) => Ok(outcome),
             Err(_) => Err(self.shared.ended().await),
         }
+    }
+
+    /// For how long the disk has been at the write that is under way; nothing where there is none.
+    pub(crate) fn writing(&self) -> Duration {
+        self.writing.elapsed()
     }
 
     /// Writes what is queued, then closes the file. Every caller waits for the same end.

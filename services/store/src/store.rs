@@ -299,6 +299,16 @@ impl Store {
         }
     }
 
+    /// For how long the disk has been at the write that is under way, which all that is queued waits for: nothing
+    /// where there is none. `None` of a store without a disk of its own.
+    #[must_use]
+    pub fn writing(&self) -> Option<Duration> {
+        match &*self.backend {
+            Backend::Embedded(embedded) => Some(embedded.writing()),
+            Backend::Memory(_) | Backend::Clustered(_) => None,
+        }
+    }
+
     /// Waits until reads here show all that anybody had committed when this was called; answers the revision that
     /// they show then. Of a store that is not shared that is so at once.
     ///

@@ -28,6 +28,12 @@ pub trait Backing: fmt::Debug + Send + Sync + 'static {
         Position::default()
     }
 
+    /// For how long the disk has been at the write that is under way, nothing where there is none; `None` for a
+    /// component without a disk of its own.
+    fn writing(&self) -> Option<Duration> {
+        None
+    }
+
     /// Every instance on the same store; `None` where there can only be this one.
     async fn instances(&self) -> Result<Option<Vec<Instance>>, Unavailable> {
         Ok(None)

@@ -90,6 +90,10 @@ impl Backing for StoreBacking {
         }
     }
 
+    fn writing(&self) -> Option<Duration> {
+        self.store.writing()
+    }
+
     async fn instances(&self) -> Result<Option<Vec<Instance>>, Unavailable> {
         let Some((instances, context)) = &self.shared else {
             return Ok(None);

@@ -1,8 +1,11 @@
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use muster_proto::ops::v1::ops_service_client::OpsServiceClient;
 use muster_store::{Options, Spec, Store, restore};
 use tonic::transport::Channel;
 
 use super::*;
+use crate::health::Found;
 use crate::server::{Listeners, Server};
 
 struct Running {
@@ -103,6 +106,56 @@ async fn a_change_that_cannot_be_kept_is_not_shown() {
         (Code::Unavailable, "disk full")
     );
     running.context.health.until_ready().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_stands_still_is_told_and_takes_no_readiness() {
+    /// The disk has been at a write for so many seconds.
+    #[derive(Debug)]
+    struct Disk(Arc<AtomicU64>);
+    #[tonic::async_trait]
+    impl Backing for Disk {
+        async fn load(&self) -> Result<Option<bytes::Bytes>, Unavailable> {
+            Ok(None)
+        }
+        async fn keep(&self, _: bytes::Bytes) -> Result<(), Unavailable> {
+            Ok(())
+        }
+        fn writing(&self) -> Option<Duration> {
+            Some(Duration::from_secs(self.0.load(Ordering::Relaxed)))
+        }
+    }
+    let found = |context: &Context| {
+        let report = context.health.report();
+        let disk = report.checks.iter().find(|check| check.name == "disk");
+        disk.map(|check| (check.found, check.detail.clone()))
+    };
+    let context = Context::for_tests("sample");
+    let seconds = Arc::<AtomicU64>::default();
+    let _operations = Operations::open(&context, Disk(Arc::clone(&seconds)))
+        .await
+        .unwrap();
+    context.health.started();
+    for (writing, expected) in [
+        (0, Found::Ok),
+        (9, Found::Ok),
+        (42, Found::Stuck),
+        (0, Found::Ok),
+    ] {
+        seconds.store(writing, Ordering::Relaxed);
+        tokio::time::sleep(2 * LOOK_EVERY).await;
+        let (found, detail) = found(&context).unwrap();
+        assert_eq!(found, expected, "at one write for {writing} s");
+        assert_eq!(
+            detail.contains("42 s"),
+            expected == Found::Stuck,
+            "{detail}"
+        );
+        assert!(context.health.is_ready());
+    }
+    let without = Context::for_tests("without");
+    let _operations = Operations::open(&without, Unbacked).await.unwrap();
+    assert_eq!(found(&without), None);
 }
 
 #[tokio::test]

@@ -90,6 +90,11 @@ impl SimDisk {
         disk
     }
 
+    /// Nothing that is asked of the disk ends until what this returns is dropped.
+    pub(super) fn stand_still(&self) -> impl Sized {
+        self.sim()
+    }
+
     fn sim(&self) -> MutexGuard<'_, Sim> {
         self.0.lock().unwrap()
     }

@@ -3,10 +3,11 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 use super::disk::Disk;
 use super::load::Contents;
@@ -37,11 +38,28 @@ pub(super) enum Request {
 /// A judged transaction that waits for the fsync: a conflict too is only true once those before it are.
 type Judged = (oneshot::Sender<Outcome>, Outcome);
 
+/// Since when the disk is at the write that is under way.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Writing(Arc<Mutex<Option<Instant>>>);
+
+impl Writing {
+    /// For how long it has been; nothing where there is none.
+    pub(super) fn elapsed(&self) -> Duration {
+        let since = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    fn set(&self, since: Option<Instant>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = since;
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Writer {
     path: PathBuf,
     disk: Disk,
     shared: Arc<Shared>,
+    writing: Writing,
 }
 
 impl Writer {
@@ -70,12 +88,17 @@ impl Writer {
             path: path.to_owned(),
             disk,
             shared,
+            writing: Writing::default(),
         };
         Ok((writer, term))
     }
 
     pub(super) fn shared(&self) -> Arc<Shared> {
         Arc::clone(&self.shared)
+    }
+
+    pub(super) fn writing(&self) -> Writing {
+        self.writing.clone()
     }
 
     /// Serves until the queue is closed or a write fails, says so whatever happened, and closes the file.
@@ -110,7 +133,10 @@ impl Writer {
         let (group, judged, at) = self.judge(requests, drained);
         if !group.is_empty() {
             let blocks = self.disk.encode(&group, &self.shared.read().records);
-            self.disk.write(blocks)?;
+            self.writing.set(Some(Instant::now()));
+            let written = self.disk.write(blocks);
+            self.writing.set(None);
+            written?;
             self.shared.publish(group, at);
         }
         for (reply, outcome) in judged {

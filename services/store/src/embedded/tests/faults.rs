@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::super::sim::{Fault, SimDisk};
 use super::{Dice, Subject, empty_disk, open, rounds};
@@ -183,4 +184,28 @@ fn a_failed_write_is_final_and_leaves_what_was_acknowledged() {
         runtime.block_on(subject.embedded.close());
         ledger.check(&open(&SimDisk::holding(disk.contents())).unwrap());
     }
+}
+
+#[test]
+fn a_disk_that_stands_still_is_seen_until_it_goes_on() {
+    let disk = SimDisk::holding(empty_disk());
+    let subject = open(&disk).unwrap();
+    let embedded = &subject.embedded;
+    let some = Duration::from_millis(50);
+    runtime().block_on(async {
+        let still = disk.stand_still();
+        let mut commit = std::pin::pin!(embedded.commit(Transaction::new().put("a", "1")));
+        let seen = async {
+            while embedded.writing() < some {
+                tokio::time::sleep(some / 10).await;
+            }
+        };
+        tokio::select! {
+            outcome = commit.as_mut() => panic!("{outcome:?}"),
+            seen = tokio::time::timeout(Duration::from_secs(60), seen) => seen.unwrap(),
+        }
+        drop(still);
+        assert!(matches!(commit.await, Ok(Outcome::Committed(_))));
+        assert_eq!(embedded.writing(), Duration::ZERO);
+    });
 }
