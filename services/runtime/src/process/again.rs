@@ -5,12 +5,14 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 use toml::Table;
 
 use super::{Component, Settings};
@@ -21,6 +23,10 @@ use crate::health::{Check, Tier};
 use crate::shutdown::Phase;
 use crate::signals::Hangup;
 use crate::task;
+
+/// How long a component may take over settings that were read again. Later ones wait for it no longer: they may be
+/// there to shut somebody out.
+const TAKES_WITHIN: Duration = Duration::from_secs(30);
 
 /// The key of those who may call, which are taken for every component.
 const AUTH: &str = "auth";
@@ -102,11 +108,20 @@ impl<C: Component> Reader<C> {
             let read = task::spawn_blocking(read::<C>).await;
             let read = read.unwrap_or_else(|error| Err(error.to_string()));
             let outcome = match read.and_then(|settings| self.check(settings)) {
-                Ok(settings) => {
-                    self.take(settings).await;
-                    check.ok("");
-                    "taken"
-                }
+                Ok(settings) => match self.take(settings).await {
+                    true => {
+                        check.ok("");
+                        "taken"
+                    }
+                    false => {
+                        tracing::error!(within = ?TAKES_WITHIN, "configuration not taken, but for who may call");
+                        check.failed(format!(
+                            "the component has not taken it within {TAKES_WITHIN:?}, who may call is in force: \
+                             send SIGHUP again"
+                        ));
+                        "late"
+                    }
+                },
                 Err(error) => {
                     let error = in_one_line(&error);
                     tracing::error!(error, "configuration refused; what was in force stays");
@@ -129,7 +144,8 @@ impl<C: Component> Reader<C> {
         Ok(settings)
     }
 
-    async fn take(&mut self, settings: Settings<C>) {
+    /// Has everybody take what is theirs, of which who may call comes first. Whether the component has, in time.
+    async fn take(&mut self, settings: Settings<C>) -> bool {
         let Settings {
             auth, said, config, ..
         } = settings;
@@ -139,13 +155,16 @@ impl<C: Component> Reader<C> {
             self.access.replace(auth.clone());
             self.auth = auth;
         }
-        // Who takes nothing never looks.
-        if let Some(component) = self.component.as_ref().filter(|_| !C::TAKES.is_empty()) {
-            let (taken, until) = oneshot::channel();
-            if component.send(Renewal { config, taken }).await.is_ok() {
+        let (taken, until) = oneshot::channel();
+        let given = async {
+            // Who takes nothing never looks.
+            if let Some(component) = self.component.as_ref().filter(|_| !C::TAKES.is_empty())
+                && component.send(Renewal { config, taken }).await.is_ok()
+            {
                 let _ = until.await;
             }
-        }
+        };
+        let in_time = timeout(TAKES_WITHIN, given).await.is_ok();
         tracing::info!(
             callers_added = ?added,
             callers_removed = ?removed,
@@ -155,6 +174,7 @@ impl<C: Component> Reader<C> {
         if !restart.is_empty() {
             tracing::warn!(keys = ?restart, "these differ too, and take a restart");
         }
+        in_time
     }
 }
 
@@ -197,4 +217,61 @@ fn in_one_line(error: &str) -> String {
     let lines = lines.filter(|line| !line.is_empty() && !line.starts_with("For more information"));
     let line = lines.collect::<Vec<_>>().join("; ");
     line.trim_start_matches("error: ").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::CommonArgs;
+    use crate::auth::{Proof, Role};
+    use crate::process::{NoArgs, NoFile};
+    use crate::server::Listeners;
+
+    /// Says that it takes settings.
+    struct Busy;
+
+    impl Component for Busy {
+        const NAME: &'static str = "busy";
+        const VERSION: &'static str = "1.2.3";
+        const ABOUT: &'static str = "Takes nothing";
+        const DEFAULTS: &'static [(&'static str, &'static str)] =
+            &[("listen", "127.0.0.1:0"), ("ops-listen", "off")];
+        const TAKES: &'static [&'static str] = &["threads"];
+        type Args = NoArgs;
+        type File = NoFile;
+        type Config = ();
+
+        fn configure(_: &CommonArgs, _: NoArgs, _: NoFile) -> Result<(), String> {
+            Ok(())
+        }
+
+        async fn run((): (), _: Renewed<()>, _: Context, _: Listeners) -> anyhow::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_component_that_takes_nothing_holds_up_nobody_who_is_to_be_shut_out() {
+        let context = Context::for_tests("busy");
+        let (component, _untaken) = mpsc::channel(1);
+        let mut reader = Reader::<Busy>::new(&context, Table::new(), Vec::new());
+        reader.component = Some(component);
+        for name in ["alice", "bob", "carol"] {
+            let parsed = args::parse::<Busy>(&["busy".into()]).unwrap();
+            let mut settings = Settings::check(parsed).unwrap();
+            settings.auth = vec![Entry {
+                name: name.to_owned(),
+                role: Role::Viewer,
+                proof: Proof::San("x".to_owned()),
+            }];
+            let minutes = Duration::from_secs(600);
+            let taken = timeout(minutes, reader.take(settings)).await;
+            assert_eq!(taken, Ok(false), "{name}");
+            let caller = context
+                .settings
+                .access
+                .without_token(None, &["x".to_owned()]);
+            assert_eq!(caller.name(), name);
+        }
+    }
 }
