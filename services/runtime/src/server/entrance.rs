@@ -1,5 +1,6 @@
 //! Where a connection's calls enter: hyper hands each request over here. Health goes straight to its
-//! service, past authorisation, limits, logs and traces; everything else goes through the layers.
+//! service, past authorisation, limits, logs and traces; everything else goes through the layers. What does not say
+//! that it is gRPC goes nowhere.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -7,7 +8,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::{Request, Response};
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
 use tokio_util::sync::CancellationToken;
@@ -56,6 +58,13 @@ impl hyper::service::Service<Request<Incoming>> for Entrance {
     fn call(&self, request: Request<Incoming>) -> Passage {
         let serving = &self.serving;
         let patience = serving.settings.keepalive_timeout;
+        if !is_grpc(request.headers()) {
+            // Read off as it is dropped.
+            drop(Whole::new(request.into_body(), patience, None));
+            return Passage::Straight {
+                answer: Box::pin(std::future::ready(Ok(not_grpc()))),
+            };
+        }
         let path = request.uri().path();
         if service_of(path) == HEALTH {
             let request = request.map(|body| Body::new(Whole::new(body, patience, None)));
@@ -76,6 +85,26 @@ impl hyper::service::Service<Request<Incoming>> for Entrance {
             answer: serving.stack.clone().call(inbound),
         }
     }
+}
+
+/// What gRPC calls what it sends, alone or before the name of an encoding.
+const GRPC: &[u8] = b"application/grpc";
+
+/// Whether a request says that it is gRPC. A page in a browser can have its browser send what is not said to be, with
+/// the certificate of whoever sits there, to any address that the browser reaches; to say so it has to ask first.
+fn is_grpc(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    let parts = kind.and_then(|kind| kind.split_at_checked(GRPC.len()));
+    parts.is_some_and(|(kind, rest)| {
+        kind.eq_ignore_ascii_case(GRPC) && matches!(rest.first(), None | Some(b'+' | b';'))
+    })
+}
+
+/// As the protocol answers what is none of it.
+fn not_grpc() -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+    response
 }
 
 pin_project! {

@@ -265,6 +265,37 @@ fn status_request() -> http::Request<()> {
     builder.header("te", "trailers").body(()).unwrap()
 }
 
+/// What a page in a browser can have its browser send to any address, without asking there first, is no gRPC.
+#[tokio::test]
+async fn what_is_not_said_to_be_grpc_is_not_taken() {
+    let running = Running::start_lazily(Settings::default()).await;
+    let mut sender = raw(running.url.strip_prefix("http://").unwrap()).await;
+    for (kind, status) in [
+        (Some("application/grpc"), 200),
+        (Some("application/grpc+proto"), 200),
+        (Some("application/grpc;charset=utf-8"), 200),
+        (Some("application/grpc-web"), 415),
+        (Some("text/plain"), 415),
+        (None, 415),
+    ] {
+        for method in [
+            "muster.ops.v1.OpsService/GetStatus",
+            "grpc.health.v1.Health/Check",
+        ] {
+            let mut request = http::Request::post(format!("http://x/{method}"));
+            if let Some(kind) = kind {
+                request = request.header("content-type", kind);
+            }
+            let request = request.body(()).unwrap();
+            let (answer, mut body) = sender.send_request(request, false).unwrap();
+            let message = bytes::Bytes::from_static(&[0; 5]);
+            body.send_data(message, true).unwrap();
+            let answer = timeout(PATIENCE, answer).await.unwrap().unwrap();
+            assert_eq!(answer.status(), status, "{kind:?} {method}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn all_the_calls_that_a_connection_may_have_can_come_at_once() {
     let running = Running::start_lazily(Settings::default()).await;
