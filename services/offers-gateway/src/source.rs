@@ -17,6 +17,7 @@ use tonic::{Code, Status};
 
 use crate::builtin::PriceList;
 use crate::domain::backend::Fault;
+use crate::domain::retry_after;
 use crate::domain::snapshot::Snapshot;
 use crate::spec::{Api, Kind, Place, Spec};
 
@@ -203,7 +204,7 @@ fn called(who: &str, endpoints: &Endpoints, status: &Status) -> Failure {
             message,
         },
         permanent: lasting,
-        retry_after: told.retry_delay,
+        retry_after: told.retry_delay.map(retry_after::believed),
     }
 }
 

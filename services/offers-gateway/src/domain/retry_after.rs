@@ -1,10 +1,15 @@
-//! How long a server asks to be left alone. It reads the header alone: the date in it is compared
+//! How long a server asks to be left alone. Of HTTP it reads the header alone: the date in it is compared
 //! with the date that the same server puts on its answer, so that no clock of ours matters.
 
 use std::time::Duration;
 
 /// The longest time that is believed: nobody is left alone for ever because of one wrong header.
-pub const LONGEST: Duration = Duration::from_secs(3600);
+const LONGEST: Duration = Duration::from_secs(3600);
+
+/// As much of a time that was asked for as is believed.
+pub fn believed(asked: Duration) -> Duration {
+    asked.min(LONGEST)
+}
 
 /// The time that `Retry-After` asks for, in seconds or as a date; none if it is neither, or a date
 /// without a `Date` to compare it with.
@@ -13,11 +18,11 @@ pub fn wait(retry_after: &str, date: Option<&str>) -> Option<Duration> {
     if !retry_after.is_empty() && retry_after.bytes().all(|byte| byte.is_ascii_digit()) {
         // More digits than fit are more seconds than are believed.
         let seconds = retry_after.parse().unwrap_or(u64::MAX);
-        return Some(Duration::from_secs(seconds).min(LONGEST));
+        return Some(believed(Duration::from_secs(seconds)));
     }
     let until = httpdate::parse_http_date(retry_after).ok()?;
     let now = httpdate::parse_http_date(date?.trim()).ok()?;
-    Some(until.duration_since(now).unwrap_or_default().min(LONGEST))
+    Some(believed(until.duration_since(now).unwrap_or_default()))
 }
 
 #[cfg(test)]

@@ -26,6 +26,8 @@ enum Play {
     NeverEnds(wire::FetchOffersResponse),
     /// Never answers.
     Silent,
+    /// Answers with this.
+    Refuses(Status),
 }
 
 #[derive(Clone)]
@@ -60,6 +62,7 @@ impl BackendService for Scripted {
             }
             Play::NeverEnds(message) => stream::repeat(message).map(Ok).boxed(),
             Play::Silent => future::pending().await,
+            Play::Refuses(status) => return Err(status),
         };
         Ok(Response::new(stream))
     }
@@ -436,5 +439,42 @@ async fn what_is_late_for_a_max_age_is_served_as_it_was_and_told() {
     hurried.set_timeout(Duration::from_secs(2));
     let answer = gateway.client.clone().list_offers(hurried).await;
     assert_eq!(answer.unwrap().into_inner().offers.len(), 2);
+    gateway.stop().await;
+}
+
+/// RESOURCE_EXHAUSTED that asks to be left alone for so many seconds.
+fn asks_for_quiet(seconds: i64) -> Status {
+    let delay = prost_types::Duration { seconds, nanos: 0 };
+    let any = |name: &str, value| prost_types::Any {
+        type_url: format!("type.googleapis.com/google.rpc.{name}"),
+        value,
+    };
+    let info = any("RetryInfo", inside(1, &delay));
+    // Its code and message stand beside it.
+    Status::with_details(Code::ResourceExhausted, "too much", inside(3, &info).into())
+}
+
+/// A message that has another one for a field.
+fn inside(field: u32, message: &impl prost::Message) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    prost::encoding::encode_key(
+        field,
+        prost::encoding::WireType::LengthDelimited,
+        &mut bytes,
+    );
+    bytes.extend(message.encode_length_delimited_to_vec());
+    bytes
+}
+
+#[tokio::test]
+async fn one_that_asks_to_be_left_alone_for_ever_ends_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let refuses = Play::Refuses(asks_for_quiet(i64::MAX));
+    let (scripted, address) = Scripted::serve(Default::default(), refuses).await;
+    let gateway = gateway(&folder, address).await;
+    let fault = refresh(&gateway).await.unwrap_err();
+    assert!(fault.message().contains("too much"), "{fault:?}");
+    scripted.plays(Play::Sends(vec![message(vec![offer("a", 3)], "")]));
+    assert_eq!(refresh(&gateway).await.unwrap().offers_total, 1);
     gateway.stop().await;
 }
