@@ -1,7 +1,7 @@
 //! Which backends run: starts the task of each, and brings what runs in line with another
 //! configuration. A backend whose configuration is the same keeps its task and its offers; one that is
-//! asked differently keeps its offers; whatever else is new starts anew. Callers in flight are not
-//! disturbed. It decides nothing about a backend beyond that.
+//! asked differently keeps its offers; whatever else is new starts anew, and what is no longer asked has
+//! nothing to show. Callers in flight are not disturbed. It decides nothing about a backend beyond that.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -127,6 +127,8 @@ impl Roster {
         }
         let keep = |spec: &Spec| match before.get(spec.name.as_str()) {
             None => Keep::All,
+            // Nobody would read its offers again, nor see to it that they grow old.
+            Some(_) if spec.kind.disabled().is_some() => Keep::Nothing,
             Some(before) if before.kind.origin() == spec.kind.origin() => Keep::Offers,
             Some(_) => Keep::Nothing,
         };

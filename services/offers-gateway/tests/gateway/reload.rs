@@ -11,6 +11,7 @@ use muster_proto::offers::v1 as pb;
 use muster_runtime::connect::{Connector, Options};
 use tokio::time::{sleep, timeout};
 
+use crate::services::{Play, Scripted, message, offer};
 use crate::support::{Client, ids, write_catalog};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -318,4 +319,44 @@ async fn what_takes_a_restart_is_said_and_not_taken() {
     let mut client = process.client.clone();
     let refused = client.list_offers(pb::ListOffersRequest::default()).await;
     assert_eq!(refused.unwrap_err().code(), tonic::Code::Unauthenticated);
+}
+
+#[tokio::test]
+async fn a_backend_whose_key_is_gone_has_nothing_to_show() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    write_catalog(&path.join("a.csv"), "m,,,2,4,1,,eu\n");
+    let described = muster_proto::backend::v1::DescribeBackendResponse {
+        live_capacity: true,
+        ..Default::default()
+    };
+    let play = Play::Sends(vec![message(vec![offer("big", 2)], "")]);
+    let (_scripted, address) = Scripted::serve(described, play).await;
+    let (config, key) = (path.join("gateway.toml"), path.join("key"));
+    std::fs::write(&key, "hush").unwrap();
+    let keyed = format!(
+        "[[backend]]\nname = \"own\"\nkind = \"grpc\"\naddress = \"http://{address}\"\nkey_file = {key:?}\n"
+    );
+    std::fs::write(&config, backend(path, "a", "a.csv", "") + &keyed).unwrap();
+    let process = Process::start(&config).await;
+    let before = process.offers().await;
+    assert_eq!(
+        ids(&before.offers),
+        ["a/eu/m/ondemand", "own/eu/big/ondemand"]
+    );
+    std::fs::remove_file(&key).unwrap();
+    process.hang_up();
+    process.reloaded("taken", 1).await;
+    let after = process.offers().await;
+    assert_eq!(
+        after.backends[1].refresh(),
+        pb::BackendRefresh::Disabled,
+        "nobody asks it, nor lets its offers grow old"
+    );
+    assert_eq!(after.backends[1].data(), pb::BackendData::None);
+    assert_eq!(ids(&after.offers), ["a/eu/m/ondemand"]);
+    std::fs::write(&key, "hush").unwrap();
+    process.hang_up();
+    process.reloaded("taken", 2).await;
+    assert_eq!(process.offers().await.offers.len(), 2);
 }

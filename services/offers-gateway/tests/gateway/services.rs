@@ -18,7 +18,7 @@ use crate::support::{Running, catalog, config, ids, start};
 
 /// What a scripted backend does when it is asked for offers.
 #[derive(Clone)]
-enum Play {
+pub(crate) enum Play {
     Sends(Vec<wire::FetchOffersResponse>),
     /// Sends these and then fails.
     BreaksOff(Vec<wire::FetchOffersResponse>),
@@ -31,7 +31,7 @@ enum Play {
 }
 
 #[derive(Clone)]
-struct Scripted {
+pub(crate) struct Scripted {
     described: Arc<Mutex<wire::DescribeBackendResponse>>,
     play: Arc<Mutex<Play>>,
     etags: Arc<Mutex<Vec<String>>>,
@@ -69,7 +69,10 @@ impl BackendService for Scripted {
 }
 
 impl Scripted {
-    async fn serve(described: wire::DescribeBackendResponse, play: Play) -> (Self, SocketAddr) {
+    pub(crate) async fn serve(
+        described: wire::DescribeBackendResponse,
+        play: Play,
+    ) -> (Self, SocketAddr) {
         let scripted = Self {
             described: Arc::new(Mutex::new(described)),
             play: Arc::new(Mutex::new(play)),
@@ -106,7 +109,7 @@ fn backend(address: SocketAddr) -> Spec {
     spec
 }
 
-fn offer(instance_type: &str, dollars: i64) -> wire::BackendOffer {
+pub(crate) fn offer(instance_type: &str, dollars: i64) -> wire::BackendOffer {
     wire::BackendOffer {
         region: "eu".to_owned(),
         instance_type: instance_type.to_owned(),
@@ -118,7 +121,7 @@ fn offer(instance_type: &str, dollars: i64) -> wire::BackendOffer {
     }
 }
 
-fn message(offers: Vec<wire::BackendOffer>, etag: &str) -> wire::FetchOffersResponse {
+pub(crate) fn message(offers: Vec<wire::BackendOffer>, etag: &str) -> wire::FetchOffersResponse {
     wire::FetchOffersResponse {
         offers,
         etag: etag.to_owned(),
