@@ -2,6 +2,7 @@
 //! messages, offers, bytes and time; an offer that makes no sense is skipped and counted, and a
 //! stream that does not end well changes nothing.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use muster_proto::backend::v1 as pb;
@@ -9,7 +10,6 @@ use muster_proto::backend::v1::backend_service_client::BackendServiceClient;
 use muster_runtime::connect::{Channel, Connector, Credential, Endpoints};
 use muster_runtime::deadline::Deadline;
 use prost::Message as _;
-use tokio::sync::Mutex;
 use tonic::{Request, Streaming};
 
 use super::{Failure, Fetched, Offers, called};
@@ -39,8 +39,8 @@ pub(super) struct Service {
     endpoints: Endpoints,
     client: BackendServiceClient<Channel>,
     within: Duration,
-    /// What it is; asked for again after each failure, since then it may be another one.
-    described: Mutex<Option<Described>>,
+    /// What it called itself last, for the log.
+    called: Mutex<String>,
     least_interval: std::sync::atomic::AtomicU64,
 }
 
@@ -77,7 +77,7 @@ impl Service {
             endpoints: spec.endpoints.clone(),
             client: BackendServiceClient::new(connector.channel(&spec.endpoints)),
             within,
-            described: Mutex::default(),
+            called: Mutex::default(),
             least_interval: 0.into(),
         }
     }
@@ -92,17 +92,11 @@ impl Service {
 
     pub(super) async fn fetch(&self, backend: &str, validator: &str) -> Result<Fetched, Failure> {
         let deadline = Deadline::after(self.within);
-        let mut known = self.described.lock().await;
-        let described = match *known {
-            Some(described) => described,
-            None => self.describe(deadline).await?,
-        };
-        *known = None;
-        let fetched = self.offers(backend, validator, described, deadline).await?;
-        *known = Some(described);
-        Ok(fetched)
+        let described = self.describe(deadline).await?;
+        self.offers(backend, validator, described, deadline).await
     }
 
+    /// What it is. It may be another one since the last fetch, and say AVAILABLE without knowing.
     async fn describe(&self, deadline: Deadline) -> Result<Described, Failure> {
         let mut request = Request::new(pb::DescribeBackendRequest {});
         deadline.carry(&mut request);
@@ -120,15 +114,22 @@ impl Service {
         let millis = u64::try_from(least.as_millis()).unwrap_or(u64::MAX);
         self.least_interval
             .store(millis, std::sync::atomic::Ordering::Relaxed);
-        tracing::info!(
-            address = %self.endpoints,
-            name = shown(&answer.display_name),
-            version = shown(&answer.version),
-            "backend described"
-        );
+        self.log(&answer);
         Ok(Described {
             live_capacity: answer.live_capacity,
         })
+    }
+
+    /// Says what it calls itself, once.
+    fn log(&self, answer: &pb::DescribeBackendResponse) {
+        let (name, version) = (shown(&answer.display_name), shown(&answer.version));
+        let called = format!("{name} {version}");
+        // A text that is replaced whole is left whole by a panic.
+        let mut last = self.called.lock().unwrap_or_else(PoisonError::into_inner);
+        if *last != called {
+            tracing::info!(address = %self.endpoints, name, version, "backend described");
+            *last = called;
+        }
     }
 
     async fn offers(

@@ -481,3 +481,24 @@ async fn one_that_asks_to_be_left_alone_for_ever_ends_nothing() {
     assert_eq!(refresh(&gateway).await.unwrap().offers_total, 1);
     gateway.stop().await;
 }
+
+#[tokio::test]
+async fn a_server_that_was_replaced_between_two_fetches_is_read_as_what_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let described = wire::DescribeBackendResponse {
+        live_capacity: true,
+        ..Default::default()
+    };
+    let good = Play::Sends(vec![message(vec![offer("a", 3)], "one")]);
+    let (scripted, address) = Scripted::serve(described, good).await;
+    let gateway = gateway(&folder, address).await;
+    let availability = async || {
+        let answer = gateway.list(pb::ListOffersRequest::default()).await;
+        answer.offers[0].availability()
+    };
+    assert_eq!(availability().await, types::Availability::Available);
+    scripted.described.lock().unwrap().live_capacity = false;
+    assert!(!refresh(&gateway).await.unwrap().live_capacity);
+    assert_eq!(availability().await, types::Availability::Unknown);
+    gateway.stop().await;
+}
