@@ -16,7 +16,7 @@ pub struct Facts {
     pub kind: &'static str,
     /// Where it reads, without secrets.
     pub source: String,
-    /// How often it is refreshed.
+    /// How often it is refreshed, unless it wants to be asked less often.
     pub refresh_interval: Duration,
     /// Offers older than this are left out; none keeps them for ever.
     pub drop_after: Option<Duration>,
@@ -168,12 +168,11 @@ impl Standing {
     /// The backend wants to be asked no more often than this.
     pub fn refresh_at_most_every(&mut self, least: Duration) {
         self.least_interval = least;
-        if least > self.facts.refresh_interval {
-            self.facts = Arc::new(Facts {
-                refresh_interval: least,
-                ..(*self.facts).clone()
-            });
-        }
+    }
+
+    /// How often it is refreshed, as long as all goes well.
+    pub fn refresh_interval(&self) -> Duration {
+        self.facts.refresh_interval.max(self.least_interval)
     }
 
     /// A refresh begins.

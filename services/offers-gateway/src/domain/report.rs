@@ -86,7 +86,7 @@ pub fn data(standing: &Standing, fresh: bool, now: SystemTime) -> Data {
     if standing.shown().is_none() || standing.is_too_old(now) {
         return Data::None;
     }
-    let limit = standing.facts.refresh_interval.mul_f64(1.5);
+    let limit = standing.refresh_interval().mul_f64(1.5);
     match standing.age(now) {
         None => Data::None,
         Some(_) if fresh => Data::Fresh,
@@ -109,7 +109,7 @@ pub fn next_ageing(standing: &Standing, now: SystemTime) -> Option<SystemTime> {
 /// When offers that are CACHED now turn STALE.
 pub fn stale_time(standing: &Standing) -> Option<SystemTime> {
     let told = standing.shown()?;
-    Some(told.observed + standing.facts.refresh_interval.mul_f64(1.5) + Duration::from_millis(1))
+    Some(told.observed + standing.refresh_interval().mul_f64(1.5) + Duration::from_millis(1))
 }
 
 fn of_call(standing: &Standing, waited: &Waited) -> (Refresh, String) {

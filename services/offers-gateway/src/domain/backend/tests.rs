@@ -86,6 +86,10 @@ fn a_backend_is_asked_no_more_often_than_it_wants() {
     }
     standing.succeed(told(START), ended(START, None), 1.0);
     assert_eq!(standing.next_refresh, Some(START + least));
+    // It wants that no longer.
+    standing.refresh_at_most_every(secs(5));
+    standing.succeed(told(START), ended(START, None), 0.0);
+    assert_eq!(standing.next_refresh, Some(START + secs(100)));
 }
 
 #[test]

@@ -48,7 +48,7 @@ pub fn render_backend(standing: &Standing, now: SystemTime) -> pb::Backend {
         breaker: render_breaker(standing.breaker.state()).into(),
         snapshot_time: told.map(|told| render_time(told.observed)),
         age: standing.age(now).map(render_duration),
-        refresh_interval: Some(render_duration(facts.refresh_interval)),
+        refresh_interval: Some(render_duration(standing.refresh_interval())),
         next_refresh_time: standing.next_refresh.map(render_time),
         latency: standing
             .ended
