@@ -166,6 +166,13 @@ impl Service {
             }
             return Ok(Fetched::Unchanged);
         }
+        // Offers of which none can be used are more likely in another format than none.
+        let worst = intake.offers.intake.worst();
+        if let Some(worst) = worst.filter(|_| intake.offers.is_empty()) {
+            return Err(Failure::lasting(format!(
+                "none of its offers can be used: {worst}"
+            )));
+        }
         Ok(Fetched::Offers(Box::new(Offers {
             snapshot: intake.offers.finish(),
             validator: described.validator(&intake.etag),

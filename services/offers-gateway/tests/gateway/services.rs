@@ -502,3 +502,29 @@ async fn a_server_that_was_replaced_between_two_fetches_is_read_as_what_it_is() 
     assert_eq!(availability().await, types::Availability::Unknown);
     gateway.stop().await;
 }
+
+#[tokio::test]
+async fn offers_of_which_none_can_be_used_replace_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let good = Play::Sends(vec![message(vec![offer("a", 3)], "")]);
+    let (scripted, address) = Scripted::serve(Default::default(), good).await;
+    let gateway = gateway(&folder, address).await;
+    gateway.list(pb::ListOffersRequest::default()).await;
+    let mut odd = offer("b", 1);
+    odd.capacity_type = 9;
+    scripted.plays(Play::Sends(vec![message(vec![odd.clone(), odd], "")]));
+    let fault = refresh(&gateway).await.unwrap_err();
+    assert!(
+        fault.message().contains("2 rows: an unknown capacity_type"),
+        "{fault:?}"
+    );
+    let answer = gateway.list(pb::ListOffersRequest::default()).await;
+    assert_eq!(
+        ids(&answer.offers),
+        ["own/eu/a/ondemand", "list/eu/x/ondemand"]
+    );
+    scripted.plays(Play::Sends(Vec::new()));
+    let backend = refresh(&gateway).await.unwrap();
+    assert_eq!(backend.offers_total, 0, "it has none, and says so");
+    gateway.stop().await;
+}
