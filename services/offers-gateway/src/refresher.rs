@@ -236,12 +236,25 @@ impl Refresher {
     /// Shows the offers kept from before the start, if any.
     async fn restore(&mut self) {
         if let Some((told, validator)) = self.kept.load().await {
-            self.validator = validator;
-            let (now, jitter) = (self.clock.now(), self.jitter());
-            self.board
-                .change(&self.name, |standing| standing.restore(told, now, jitter));
+            self.show_kept(told, validator);
         }
         self.flight.send_modify(|flight| flight.restored = true);
+    }
+
+    /// Shows offers that were kept, unless there are newer ones, of when the backend was configured
+    /// otherwise, that could not be written.
+    fn show_kept(&mut self, told: Told, validator: String) {
+        let state = self.board.state();
+        let known = state.backend(&self.name);
+        let known = known.and_then(|standing| standing.told.as_ref());
+        if let Some(newer) = known.filter(|known| known.observed > told.observed) {
+            self.kept.keep(newer, &self.validator, false);
+            return;
+        }
+        self.validator = validator;
+        let (now, jitter) = (self.clock.now(), self.jitter());
+        self.board
+            .change(&self.name, |standing| standing.restore(told, now, jitter));
     }
 
     /// Takes from the board when the next refresh is due; at once if it does not say.

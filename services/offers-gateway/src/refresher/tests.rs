@@ -195,6 +195,39 @@ async fn offers_that_were_kept_are_no_refresh() {
     assert!(board.state().backend("one").unwrap().told.is_some());
 }
 
+#[tokio::test]
+async fn older_offers_that_were_kept_replace_no_newer_ones() {
+    let (spec, _listener) = hanging().await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut refresher = refresher_of(&spec, Clock::system());
+    let (board, now) = (refresher.board.clone(), refresher.clock.now());
+    let keeper = Keeper::open(folder.path()).unwrap();
+    refresher.kept = keeper.place("one", "here");
+    let older = told(now - Duration::from_secs(25));
+    refresher.kept.keep(&older, "older", false);
+    refresher.kept.settle().await;
+    // It was configured otherwise, while the disk could not be written.
+    tell(&board, now);
+    refresher.restore().await;
+    let observed = |board: &Board| {
+        let state = board.state();
+        state
+            .backend("one")
+            .unwrap()
+            .told
+            .as_ref()
+            .unwrap()
+            .observed
+    };
+    assert_eq!(observed(&board), now);
+    assert_eq!(refresher.validator, "", "that names the older ones");
+    // What is at hand is what is to be kept.
+    refresher.kept.keep(&told(now), "", true);
+    refresher.kept.settle().await;
+    let (back, _) = refresher.kept.load().await.unwrap();
+    assert_eq!(back.observed, now);
+}
+
 /// An attempt that fails like this after so many seconds.
 async fn fails_after(seconds: u64, message: &str) -> Result<(), Failure> {
     sleep(Duration::from_secs(seconds)).await;
