@@ -29,6 +29,10 @@ const MAX_PLANS: usize = 256;
 /// Offers in remembered selections at most, 8 bytes each.
 const MAX_HITS: usize = 2_000_000;
 
+/// The longest question that is remembered, in bytes: people's have a few hundred, and of a message as
+/// large as callers may send the next page can be worked out again.
+const MAX_ASKED: usize = 16 << 10;
+
 /// What pages are made from. One for the whole gateway.
 #[derive(Debug, Default)]
 pub struct Pages {
@@ -110,7 +114,7 @@ impl Pages {
     /// Remembers what a question selects.
     pub fn remember(&self, question: Question, selection: &Arc<Selection>) {
         let size = selection.hits.len();
-        if size > MAX_HITS {
+        if size > MAX_HITS || question.asked.len() > MAX_ASKED {
             return;
         }
         let mut plans = lock(&self.plans);

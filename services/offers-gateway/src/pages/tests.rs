@@ -78,3 +78,18 @@ fn selections_are_remembered_up_to_a_number() {
             .is_none()
     );
 }
+
+#[test]
+fn long_questions_are_not_remembered() {
+    let pages = Pages::default();
+    let question = |bytes| Question {
+        revision: 1,
+        asked: vec![0; bytes],
+    };
+    let selection = Arc::new(Selection::default());
+    for bytes in [1000, 4 << 20] {
+        pages.remember(question(bytes), &selection);
+    }
+    assert!(pages.recall(&question(1000)).is_some());
+    assert!(pages.recall(&question(4 << 20)).is_none());
+}
