@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, ready};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::time::{Instant, timeout_at};
@@ -35,7 +35,8 @@ pub struct Patience {
 /// the start, so that nothing was waited for after all.
 pub type Arrived = (String, Option<Waited>);
 
-/// The waits of one question, in whatever order they end, and the names of those waited for.
+/// The waits of one question, in whatever order they end, and the names of those waited for. What is to
+/// be refreshed for it is asked at once, however late somebody looks what came of it.
 pub fn waits(
     board: &Board,
     handles: &BTreeMap<String, Handle>,
@@ -54,12 +55,13 @@ pub fn waits(
     let waits = asked.filter_map(|standing| {
         let handle = handles.get(&standing.facts.name)?;
         let wait = Wait::of(standing, handle, patience, now)?;
-        let (name, handle, board) = (standing.facts.name.clone(), handle.clone(), board.clone());
-        let over = async move {
-            let waited = wait.over(&board, &name, &handle, patience).await;
-            (name, waited)
-        };
-        Some((over.boxed(), standing.facts.name.clone()))
+        let name = standing.facts.name.clone();
+        let over = wait.over(board, &name, handle, patience);
+        let over = over.map({
+            let name = name.clone();
+            move |waited| (name, waited)
+        });
+        Some((over.boxed(), name))
     });
     let (waits, names): (FuturesUnordered<_>, BTreeSet<_>) = waits.unzip();
     (waits, names)
@@ -113,32 +115,36 @@ impl Wait {
         Some(Self::Told(late(handle, handle.since().elapsed())))
     }
 
-    async fn over(
+    /// Asks what is to be asked, and waits for what comes of it.
+    fn over(
         self,
         board: &Board,
         name: &str,
         handle: &Handle,
         patience: Patience,
-    ) -> Option<Waited> {
-        let limit = |until: Instant| patience.until.map_or(until, |all| all.min(until));
-        let began = Instant::now();
-        let came = match self {
-            Self::Told(waited) => return Some(waited),
+    ) -> BoxFuture<'static, Option<Waited>> {
+        let (began, handle) = (Instant::now(), handle.clone());
+        let (until, came) = match self {
+            Self::Told(waited) => return ready(Some(waited)).boxed(),
             Self::First { until } => {
-                let first = timeout_at(limit(until), handle.first(board, name)).await;
-                first.map(Option::transpose)
+                let (board, name, handle) = (board.clone(), name.to_owned(), handle.clone());
+                let first = async move { handle.first(&board, &name).await.transpose() };
+                (until, first.boxed())
             }
             Self::Refresh => {
-                let until = limit(began + patience.backend_timeout);
-                let refreshed = timeout_at(until, handle.refresh(false)).await;
-                refreshed.map(|outcome| outcome.map(Some))
+                let refreshed = handle.refresh(false).map(|outcome| outcome.map(Some));
+                (began + patience.backend_timeout, refreshed.boxed())
             }
         };
-        match came {
-            Ok(Ok(came)) => came.map(|()| Waited::Ok),
-            Ok(Err(fault)) => Some(Waited::Failed(fault)),
-            Err(_) => Some(late(handle, began.elapsed())),
-        }
+        let until = patience.until.map_or(until, |all| all.min(until));
+        let over = async move {
+            match timeout_at(until, came).await {
+                Ok(Ok(came)) => came.map(|()| Waited::Ok),
+                Ok(Err(fault)) => Some(Waited::Failed(fault)),
+                Err(_) => Some(late(&handle, until.saturating_duration_since(began))),
+            }
+        };
+        over.boxed()
     }
 }
 

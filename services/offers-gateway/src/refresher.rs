@@ -109,8 +109,9 @@ impl Handle {
     }
 
     /// Refreshes the backend, or joins the refresh under way, and waits for its end. With `force`
-    /// also while the breaker is open. Dropping the future leaves the refresh alone.
-    pub async fn refresh(&self, force: bool) -> Outcome {
+    /// also while the breaker is open. It is asked for at once, whenever the future is looked at, and
+    /// dropping that leaves the refresh alone.
+    pub fn refresh(&self, force: bool) -> impl Future<Output = Outcome> + Send + use<> {
         let Flight {
             under_way,
             mut outcome,
@@ -122,11 +123,13 @@ impl Handle {
             }
             self.shared.wanted.notify_one();
         }
-        let ended = outcome.wait_for(Option::is_some).await;
-        ended
-            .map_err(|_| gone())?
-            .clone()
-            .unwrap_or_else(|| Err(gone()))
+        async move {
+            let ended = outcome.wait_for(Option::is_some).await;
+            ended
+                .map_err(|_| gone())?
+                .clone()
+                .unwrap_or_else(|| Err(gone()))
+        }
     }
 
     /// Waits until the backend has been refreshed once, or has offers kept from before the start: then

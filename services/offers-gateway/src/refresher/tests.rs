@@ -228,6 +228,29 @@ async fn older_offers_that_were_kept_replace_no_newer_ones() {
     assert_eq!(back.observed, now);
 }
 
+#[tokio::test]
+async fn what_is_to_be_refreshed_is_asked_before_anybody_looks_what_came_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let refresher = refresher(&folder.path().join("missing.csv"));
+    let (board, now) = (refresher.board.clone(), refresher.clock.now());
+    let handles = [("one".to_owned(), refresher.handle())].into();
+    let patience = gather::Patience {
+        max_age: Some(Duration::ZERO),
+        backend_timeout: Duration::from_secs(60),
+        until: None,
+    };
+    let (mut waits, _) = gather::waits(&board, &handles, |_| true, patience, now);
+    let mut wanted = Box::pin(refresher.handle.shared.wanted.notified());
+    assert!(futures_util::poll!(&mut wanted).is_ready());
+    drop(wanted);
+    run(refresher);
+    let (_, waited) = waits.next().await.unwrap();
+    let Some(report::Waited::Failed(fault)) = waited else {
+        panic!("{waited:?}");
+    };
+    assert!(fault.message.contains("there is no file"), "{fault:?}");
+}
+
 /// An attempt that fails like this after so many seconds.
 async fn fails_after(seconds: u64, message: &str) -> Result<(), Failure> {
     sleep(Duration::from_secs(seconds)).await;
