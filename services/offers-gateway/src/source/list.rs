@@ -227,11 +227,12 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
     }
 }
 
-/// What changes with the file. Another one in its place may have its size and its date, as copies
-/// that keep dates do.
+/// What changes with the file, and with the version of ours that has read it. Another one in its place
+/// may have its size and its date, as copies that keep dates do.
 fn state(metadata: &Metadata) -> String {
     format!(
-        "{} bytes of {}.{:09}, inode {} of {}.{:09}",
+        "{} {} bytes of {}.{:09}, inode {} of {}.{:09}",
+        env!("CARGO_PKG_VERSION"),
         metadata.len(),
         metadata.mtime(),
         metadata.mtime_nsec(),
@@ -320,6 +321,20 @@ mod tests {
         std::fs::rename(&draft, &path).unwrap();
         let read = read_file(&path, Format::Gpuhunt, "aws", &before).unwrap();
         assert!(matches!(read, Fetched::Offers(_)));
+    }
+
+    #[test]
+    fn a_file_that_another_version_has_read_is_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.csv");
+        std::fs::write(&path, ROW).unwrap();
+        let read = |validator: &str| read_file(&path, Format::Gpuhunt, "aws", validator).unwrap();
+        let Fetched::Offers(offers) = read("") else {
+            panic!("it has not been read yet")
+        };
+        assert!(matches!(read(&offers.validator), Fetched::Unchanged));
+        let before = offers.validator.replace(env!("CARGO_PKG_VERSION"), "0.0.0");
+        assert!(matches!(read(&before), Fetched::Offers(_)));
     }
 
     #[test]

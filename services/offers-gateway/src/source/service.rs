@@ -50,8 +50,8 @@ struct Described {
 }
 
 impl Described {
-    /// What names a state of its offers: its own etag, under what its offers were read as. Read as
-    /// something else they would be other offers.
+    /// What names a state of its offers: its own etag, under what its offers were read as, and by which
+    /// version of ours. Read as something else, or by another one, they would be other offers.
     fn validator(self, etag: &str) -> String {
         if etag.is_empty() {
             return String::new();
@@ -65,7 +65,11 @@ impl Described {
     }
 
     fn read_as(self) -> &'static str {
-        if self.live_capacity { "live " } else { "list " }
+        if self.live_capacity {
+            concat!(env!("CARGO_PKG_VERSION"), " live ")
+        } else {
+            concat!(env!("CARGO_PKG_VERSION"), " list ")
+        }
     }
 }
 
@@ -266,4 +270,20 @@ fn credential(spec: &Spec) -> Credential {
 /// What it calls itself, for the log.
 fn shown(text: &str) -> &str {
     &text[..text.floor_char_boundary(100)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_etag_is_of_offers_that_were_read_the_same_way() {
+        let [live, list] = [true, false].map(|live_capacity| Described { live_capacity });
+        let validator = live.validator("e");
+        assert_eq!(live.etag(&validator), "e");
+        assert_eq!(list.etag(&validator), "");
+        let before = validator.replace(env!("CARGO_PKG_VERSION"), "0.0.0");
+        assert_eq!(live.etag(&before), "", "another version of ours");
+        assert_eq!(live.validator(""), "");
+    }
 }
