@@ -215,10 +215,7 @@ impl Session<'_> {
     pub(super) async fn body(&self, ask: &Ask<'_>) -> Result<Vec<u8>, Failure> {
         match self.ask(ask).await? {
             Answer::Body(body) => Ok(body.bytes),
-            Answer::Unchanged => Err(Failure::passing(format!(
-                "{} says that nothing changed, but was not asked that",
-                ask.url
-            ))),
+            Answer::Unchanged => Err(unasked(ask.url)),
         }
     }
 
@@ -277,7 +274,10 @@ async fn take(
     progress: &Progress,
 ) -> Result<Answer, Failure> {
     if response.status() == StatusCode::NOT_MODIFIED {
-        return Ok(Answer::Unchanged);
+        let asked = ask.known != Known::default();
+        return asked
+            .then_some(Answer::Unchanged)
+            .ok_or_else(|| unasked(url));
     }
     if !response.status().is_success() {
         return Err(refusal::read(ask, url, response).await);
@@ -309,6 +309,13 @@ async fn take(
         etag,
         modified,
     }))
+}
+
+/// Nobody can tell since when nothing would have changed.
+fn unasked(url: &Url) -> Failure {
+    Failure::lasting(format!(
+        "{url} says that nothing changed, but was not asked that"
+    ))
 }
 
 /// What is at the bottom of an error, which is what people know how to mend.

@@ -476,6 +476,23 @@ async fn a_list_is_fetched_again_only_when_it_has_changed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn that_nothing_has_changed_is_no_answer_to_who_did_not_ask_that() {
+    // Its answers name no state that could be asked for.
+    let nameless = Fault::RefusedWhere("nothing that is asked");
+    let stage = Stage::new(&KINDS[..1], &nameless, &patient(), DEADLINE).await;
+    assert_eq!(ids(&stage.list().await.offers).len(), 2);
+    stage.providers[0].1.set(Fault::Unchanged);
+    let error = stage.refresh("catalog").await.unwrap_err();
+    assert!(error.contains("but was not asked that"), "{error}");
+    assert_eq!(
+        ids(&stage.list().await.offers).len(),
+        2,
+        "as old as they are"
+    );
+    stage.gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_missing_part_makes_the_whole_fail_by_its_name_and_the_old_offers_stay() {
     let clouds = [
         ("runpod", "US-1\\\"", "data centre US-1: "),
