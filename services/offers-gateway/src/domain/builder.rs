@@ -51,6 +51,9 @@ pub enum Added {
 /// fit one message.
 const MAX_NAME: usize = 256;
 
+/// The most bytes of a provider's own fields of one row: an offer has to fit a message with them too.
+const MAX_RAW: usize = 64 << 10;
+
 /// Why a name cannot be shown.
 pub fn check_name(name: &str) -> Result<(), &'static str> {
     if name.len() > MAX_NAME {
@@ -88,21 +91,27 @@ impl Builder {
         self.rows.is_empty()
     }
 
-    /// Keeps a provider's own fields, to be given to the drafts made of them. Empty values are
-    /// left out.
+    /// Keeps a provider's own fields, to be given to the drafts made of them. Empty values are left out,
+    /// and those for which there is no room.
     pub fn raw<'a>(&mut self, fields: impl Iterator<Item = (&'a str, &'a str)>) -> Option<RawId> {
         let (keys, raw) = (&mut self.raw_keys, &mut self.raw);
         let mut known = Vec::with_capacity(16);
+        let mut room = MAX_RAW;
         for (key, value) in fields.filter(|(_, value)| !value.is_empty()) {
-            let next = u16::try_from(raw.keys.len()).ok()?;
-            let key = match keys.get(key) {
-                Some(key) => *key,
-                None => {
+            let value = Raw::shortened(value);
+            let Some(left) = room.checked_sub(key.len() + value.len()) else {
+                continue;
+            };
+            let key = match (keys.get(key), u16::try_from(raw.keys.len())) {
+                (Some(key), _) => *key,
+                (None, Ok(next)) => {
                     keys.insert(key.into(), next);
                     raw.keys.push(key.to_owned());
                     next
                 }
+                (None, Err(_)) => continue,
             };
+            room = left;
             known.push((key, value));
         }
         raw.write(known.into_iter()).map(RawId)

@@ -374,7 +374,7 @@ impl Raw {
         self.bytes.extend_from_slice(&[0, 0]);
         let mut count = 0u16;
         for (key, value) in fields {
-            let value = shortened(value);
+            let value = Self::shortened(value);
             let length = u16::try_from(value.len()).ok()?;
             self.bytes.extend_from_slice(&key.to_le_bytes());
             self.bytes.extend_from_slice(&length.to_le_bytes());
@@ -383,6 +383,11 @@ impl Raw {
         }
         self.bytes[at as usize..at as usize + 2].copy_from_slice(&count.to_le_bytes());
         Some(at)
+    }
+
+    /// As much of a value as is kept.
+    pub fn shortened(value: &str) -> &str {
+        &value[..value.floor_char_boundary(MAX_RAW_VALUE)]
     }
 
     fn take_field<'a>(&'a self, rest: &mut &'a [u8]) -> Option<(&'a str, &'a str)> {
@@ -396,10 +401,6 @@ impl Raw {
 
 /// The longest value of a provider's field that is kept, in bytes.
 const MAX_RAW_VALUE: usize = 1024;
-
-fn shortened(value: &str) -> &str {
-    &value[..value.floor_char_boundary(MAX_RAW_VALUE)]
-}
 
 fn take_u16(rest: &mut &[u8]) -> Option<u16> {
     let (bytes, after) = rest.split_first_chunk::<2>()?;

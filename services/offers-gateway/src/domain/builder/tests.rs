@@ -163,3 +163,25 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn of_a_row_with_more_fields_than_can_be_shown_some_are_kept() {
+    let machine = machine(1);
+    let mut builder = Builder::new("b", Source::Provider);
+    let (long, many) = ("x".repeat(1024), 0..20_000);
+    let names: Vec<String> = many.map(|number| format!("field{number}")).collect();
+    let fields = names.iter().map(|name| (name.as_str(), long.as_str()));
+    let endless = "n".repeat(1 << 20);
+    let fields = [(endless.as_str(), "1")].into_iter().chain(fields);
+    let raw = builder.raw(fields.chain([("last", "1")]));
+    builder.add(&draft("r", "t", &machine, 5), raw);
+    let snapshot = builder.finish();
+    let kept = snapshot.raw_of(snapshot.row(0));
+    let size: usize = kept
+        .iter()
+        .map(|(name, value)| name.len() + value.len())
+        .sum();
+    assert!(size <= 64 << 10, "{size} bytes");
+    assert_eq!(kept.first().unwrap().0, "field0");
+    assert_eq!(kept.last().unwrap(), &("last", "1"), "there is room for it");
+}
