@@ -24,6 +24,10 @@ use crate::spec::{Spec, Times};
 const BETWEEN_ATTEMPTS: backoff::Policy =
     backoff::Policy::doubling(Duration::from_millis(250), Duration::from_secs(10));
 
+/// How long nobody looks how old offers are, at most: while the machine sleeps, or its clock is set, they
+/// grow old by no timer.
+const LOOKS_EVERY: Duration = Duration::from_secs(10);
+
 /// How refreshes of one backend are asked for and followed. Cheap to clone. It outlives the task: then
 /// whoever waits is told that the backend is gone.
 #[derive(Clone, Debug)]
@@ -501,7 +505,7 @@ async fn ageing(board: Board, clock: Clock, name: Arc<str>) {
         let next = standing.and_then(|standing| report::next_ageing(standing, now));
         let left = next.map(|at| at.duration_since(now).unwrap_or_default());
         tokio::select! {
-            () = sleep(left.unwrap_or(Duration::MAX)), if left.is_some() => {}
+            () = sleep(left.unwrap_or_default().min(LOOKS_EVERY)), if left.is_some() => {}
             _ = changed.changed() => {}
         }
     }

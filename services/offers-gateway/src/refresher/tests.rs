@@ -251,6 +251,23 @@ async fn what_is_to_be_refreshed_is_asked_before_anybody_looks_what_came_of_it()
     assert!(fault.message.contains("there is no file"), "{fault:?}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn offers_are_too_old_soon_after_the_machine_slept() {
+    let (mut spec, _listener) = hanging().await;
+    spec.times.drop_after = Some(Duration::from_secs(24 * 3600));
+    let before = Clock::system().now() - Duration::from_secs(48 * 3600);
+    let refresher = refresher_of(&spec, Clock::starting_at(before));
+    let (board, clock) = (refresher.board.clone(), refresher.clock.clone());
+    tell(&board, before);
+    run(refresher);
+    sleep(Duration::from_secs(60)).await;
+    assert!(!board.state().backend("one").unwrap().dropped);
+    // Its timers stood still meanwhile.
+    clock.resync();
+    sleep(Duration::from_secs(60)).await;
+    assert!(board.state().backend("one").unwrap().dropped);
+}
+
 /// An attempt that fails like this after so many seconds.
 async fn fails_after(seconds: u64, message: &str) -> Result<(), Failure> {
     sleep(Duration::from_secs(seconds)).await;
