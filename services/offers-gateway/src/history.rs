@@ -19,7 +19,7 @@ const MAX_STEPS: usize = 1_000;
 /// For how long a change is kept at most.
 const MAX_AGE: Duration = Duration::from_secs(600);
 
-/// Offers of the past kept at most, about 100 bytes each.
+/// Offers and marks of the past kept at most, about 100 bytes each.
 const MAX_ROWS: usize = 500_000;
 
 /// All changes of offers at one revision.
@@ -114,15 +114,16 @@ impl Step {
         Some((self.pairs.get(place)?, changes))
     }
 
-    /// Offers that are held for this step alone.
+    /// Offers and marks that are held for this step alone.
     fn rows(&self) -> usize {
         let held = |pair: &Pair| {
             let before = pair.before.as_ref()?;
-            let still = pair
-                .after
-                .as_ref()
-                .is_some_and(|after| Arc::ptr_eq(&before.snapshot, &after.snapshot));
-            (!still).then(|| before.snapshot.len())
+            let after = pair.after.as_ref();
+            let still = after.is_some_and(|after| Arc::ptr_eq(&before.snapshot, &after.snapshot));
+            let offers = if still { 0 } else { before.snapshot.len() };
+            let still = after.is_some_and(|after| Arc::ptr_eq(&before.marks, &after.marks));
+            let marks = if still { 0 } else { before.marks.len() };
+            Some(offers + marks)
         };
         self.pairs.iter().filter_map(held).sum()
     }
@@ -172,7 +173,10 @@ impl History {
 mod tests {
     use std::time::SystemTime;
 
+    use muster_model::quantity::MicroUsd;
+
     use super::*;
+    use crate::domain::market::Mark;
     use crate::domain::skypilot;
 
     fn market(rows: usize) -> Market {
@@ -188,6 +192,33 @@ mod tests {
             SystemTime::UNIX_EPOCH,
             Arc::default(),
         )])
+    }
+
+    #[test]
+    fn marks_of_the_past_are_kept_within_bounds_too() {
+        let first = market(1);
+        let snapshot = Arc::clone(&first.shelves()[0].snapshot);
+        let marked = |price: i64| {
+            let mark = Mark {
+                availability: None,
+                price: Some(MicroUsd(price)),
+            };
+            let marks = (0..150_000).map(|row| (row, mark)).collect();
+            let shelf = Shelf::new(
+                Arc::clone(&snapshot),
+                SystemTime::UNIX_EPOCH,
+                Arc::new(marks),
+            );
+            Market::new(vec![shelf])
+        };
+        let (mut history, mut old) = (History::new(1), first);
+        for revision in 2..8u64 {
+            let new = marked(i64::try_from(revision).unwrap());
+            history.push(Step::between(&old, &new, revision).unwrap());
+            old = new;
+        }
+        assert_eq!(history.after(2).unwrap_err(), Forgotten { oldest: 4 });
+        assert_eq!(history.after(4).unwrap().unwrap().revision, 5);
     }
 
     #[tokio::test(start_paused = true)]
