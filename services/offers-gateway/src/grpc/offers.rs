@@ -99,13 +99,14 @@ impl Offers {
             .await
             .map_err(untold)?;
         let caller = principal.id();
-        let (reporter, message) = (request.reporter, request.message);
+        // A field called message would take the place of the line's own words.
+        let (reporter, said) = (request.reporter, request.message);
         tracing::info!(
             offer = request.offer_id,
             ?outcome,
             caller,
             reporter,
-            message,
+            said,
             "outcome of an offer told"
         );
         self.reported(&id, &request.offer_id)

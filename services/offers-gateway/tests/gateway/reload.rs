@@ -360,3 +360,28 @@ async fn a_backend_whose_key_is_gone_has_nothing_to_show() {
     process.reloaded("taken", 2).await;
     assert_eq!(process.offers().await.offers.len(), 2);
 }
+
+#[tokio::test]
+async fn what_a_reporter_was_told_takes_no_place_of_the_log_s_own_words() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    write_catalog(&path.join("a.csv"), "m,,,2,4,1,,eu\n");
+    let config = path.join("gateway.toml");
+    std::fs::write(&config, backend(path, "a", "a.csv", "")).unwrap();
+    let process = Process::start(&config).await;
+    let told = pb::ReportOfferRequest {
+        offer_id: "a/eu/m/ondemand".to_owned(),
+        outcome: pb::OfferOutcome::NoCapacity.into(),
+        message: "come back later".to_owned(),
+        ..Default::default()
+    };
+    process.client.clone().report_offer(told).await.unwrap();
+    let logged = async || {
+        let log = process.log.lock().unwrap();
+        let line = log.iter().find(|line| line.contains("come back later"))?;
+        Some(line.clone())
+    };
+    let line = until("it is logged", logged).await;
+    assert_eq!(line.matches("\"message\":").count(), 1, "{line}");
+    assert!(line.contains("outcome of an offer told"), "{line}");
+}
