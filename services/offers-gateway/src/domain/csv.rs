@@ -14,6 +14,10 @@ pub struct Header {
 /// One line's fields.
 pub type Fields<'a> = Vec<Cow<'a, str>>;
 
+/// Fields of one line at most; lists have below 20. Each takes more memory than a comma, of which a packed
+/// list of a few KiB may hold tens of millions.
+const MAX_FIELDS: usize = 1000;
+
 /// Why a line is no record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LineError {
@@ -26,6 +30,9 @@ pub enum LineError {
     /// It is not text.
     #[error("not UTF-8")]
     NotUtf8,
+    /// It has more fields than are read.
+    #[error("more than 1000 fields")]
+    Endless,
     /// It has fewer fields than the header has columns.
     #[error("fewer fields than columns")]
     TooFew,
@@ -81,6 +88,9 @@ pub fn split(line: &str) -> Result<Fields<'_>, LineError> {
                 (Cow::Borrowed(field), after)
             }
         };
+        if fields.len() == MAX_FIELDS {
+            return Err(LineError::Endless);
+        }
         fields.push(field);
         match after.strip_prefix(',') {
             Some(after) => rest = after,

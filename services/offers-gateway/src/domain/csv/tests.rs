@@ -32,6 +32,17 @@ fn quotes_hold_commas_and_quotes() {
 }
 
 #[test]
+fn a_line_without_an_end_is_read_to_a_bound() {
+    assert_eq!(fields(&",".repeat(999)).len(), 1000);
+    assert_eq!(split(&",".repeat(1000)), Err(LineError::Endless));
+    assert_eq!(
+        Header::parse(&",".repeat(1000)),
+        Err(LineError::Endless),
+        "column names too"
+    );
+}
+
+#[test]
 fn lines_are_numbered_and_a_bad_one_is_alone() {
     let text = b"a,b\r\n\n\"x\n\xff\xfe\nlast";
     let lines: Vec<_> = lines(text).collect();
