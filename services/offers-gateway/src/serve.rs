@@ -1,5 +1,6 @@
 //! Puts the gateway together and runs it until shutdown.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,10 +47,7 @@ pub fn serve(
 ) -> BoxFuture<'static, anyhow::Result<()>> {
     Box::pin(async move {
         context.fail_when("store", store.failed());
-        let keeper = match &config.data {
-            Some(folder) => Keeper::open(&folder.join(keeper::FOLDER))?,
-            None => Keeper::none(),
-        };
+        let keeper = keeper(config.data.as_deref())?;
         let instances = Instances::join(&context, &store, listeners.grpc_address()).await?;
         let backing = StoreBacking::of(&instances, &context);
         let operations = Operations::open(&context, backing).await?;
@@ -99,6 +97,18 @@ pub fn serve(
             .serve(listeners)
             .await?;
         Ok(())
+    })
+}
+
+/// Where offers are kept: in `data`, if there is such a folder.
+fn keeper(data: Option<&Path>) -> anyhow::Result<Keeper> {
+    let Some(data) = data else {
+        return Ok(Keeper::none());
+    };
+    let folder = data.join(keeper::FOLDER);
+    Keeper::open(&folder).with_context(|| {
+        let folder = folder.display();
+        format!("offers cannot be kept in {folder}: give --data a folder that can be written")
     })
 }
 

@@ -159,6 +159,20 @@ fn every_error_of_the_file_is_told_before_anything_is_opened() {
     }
 }
 
+#[test]
+fn a_folder_that_offers_cannot_be_kept_in_is_told_by_its_path() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("gateway.toml");
+    std::fs::write(&config, "").unwrap();
+    let mut command = command(&config);
+    // A file is in its place.
+    command.args(["--store", "memory:", "--data"]).arg(&config);
+    let ended = command.output().unwrap();
+    assert_eq!(ended.status.code(), Some(1));
+    let log = String::from_utf8(ended.stdout).unwrap() + &String::from_utf8(ended.stderr).unwrap();
+    assert!(log.contains("gateway.toml/offers"), "{log}");
+}
+
 #[tokio::test]
 async fn a_good_file_is_taken_whole_and_a_bad_one_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
