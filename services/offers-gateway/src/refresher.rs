@@ -29,7 +29,7 @@ const BETWEEN_ATTEMPTS: backoff::Policy =
 const LOOKS_EVERY: Duration = Duration::from_secs(10);
 
 /// How refreshes of one backend are asked for and followed. Cheap to clone. It outlives the task: then
-/// whoever waits is told that the backend is gone.
+/// whoever waits is told that the backend is gone, or was configured otherwise.
 #[derive(Clone, Debug)]
 pub struct Handle {
     shared: Arc<Shared>,
@@ -162,7 +162,7 @@ impl Handle {
 fn gone() -> Fault {
     Fault {
         timed_out: false,
-        message: "the backend is no longer configured".to_owned(),
+        message: "the backend was configured otherwise meanwhile, or is gone: ask again".to_owned(),
     }
 }
 

@@ -118,7 +118,7 @@ async fn those_who_wait_are_told_when_the_backend_goes() {
     let mut first = Box::pin(handle.first(&board, "one"));
     assert!(futures_util::poll!(&mut first).is_pending());
     refresher.run(std::future::ready(())).await;
-    let gone = "the backend is no longer configured";
+    let gone = "the backend was configured otherwise meanwhile, or is gone: ask again";
     assert_eq!(waits.await.unwrap_err().message, gone);
     assert_eq!(first.await.unwrap().unwrap_err().message, gone);
     assert_eq!(handle.refresh(false).await.unwrap_err().message, gone);
