@@ -17,7 +17,7 @@ use super::group::gpu_names;
 use super::id::OfferId;
 use super::market::Mark;
 use super::offer::Availability;
-use super::snapshot::{Row, RowNumber, Snapshot};
+use super::snapshot::{MachineId, RowNumber, Snapshot};
 
 /// What came of an offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -301,21 +301,7 @@ impl Book {
 
     /// The marks that all this puts on the rows of a snapshot.
     pub fn marks(&self, snapshot: &Snapshot, now: SystemTime) -> FxHashMap<RowNumber, Mark> {
-        let mut marks = FxHashMap::default();
-        let places = self.marked_places(snapshot.backend(), now);
-        if !places.is_empty() {
-            for (number, row) in (0u32..).zip(snapshot.rows()) {
-                if let Some(availability) = marked(snapshot, row, &places) {
-                    marks.insert(
-                        number,
-                        Mark {
-                            availability: Some(availability),
-                            price: None,
-                        },
-                    );
-                }
-            }
-        }
+        let mut marks = marks_of(&self.marked_places(snapshot.backend(), now), snapshot);
         for (id, record) in self.of_backend(snapshot.backend()) {
             let Some(number) = snapshot.find(&id) else {
                 continue;
@@ -473,19 +459,41 @@ impl Place {
     }
 }
 
-/// What is known of a row by its place: the zone speaks before the region.
-fn marked(
-    snapshot: &Snapshot,
-    row: &Row,
+/// What is known of rows by their places: the zone speaks before the region. All that a machine's rows
+/// share is looked up once: there may be a hundred thousand.
+fn marks_of(
     places: &BTreeMap<Place, (Availability, f64)>,
-) -> Option<Availability> {
-    let (id, gpus) = (snapshot.id_of(row), gpu_names(snapshot.machine(row)));
-    let of = |zone: Option<&str>| {
-        places
-            .get(&Place::of(&id, zone, &gpus))
-            .map(|(availability, _)| *availability)
-    };
-    of(Some(&id.zone)).or_else(|| of(None))
+    snapshot: &Snapshot,
+) -> FxHashMap<RowNumber, Mark> {
+    let mut by_gpus: BTreeMap<&str, FxHashMap<_, Availability>> = BTreeMap::new();
+    for (place, (availability, _)) in places {
+        let zone = place.zone.as_deref().map(|zone| snapshot.find_text(zone));
+        // What the snapshot does not know by name is in no row of it.
+        let (Some(region), None | Some(Some(_))) = (snapshot.find_text(&place.region), zone) else {
+            continue;
+        };
+        let at = (region, zone.flatten(), place.capacity_type);
+        let of_kind = by_gpus.entry(place.gpus.as_str()).or_default();
+        of_kind.insert(at, *availability);
+    }
+    let mut marks = FxHashMap::default();
+    for (number, machine) in (0u32..).zip(&snapshot.parts().machines) {
+        let Some(of_kind) = by_gpus.get(gpu_names(machine).as_str()) else {
+            continue;
+        };
+        for number in snapshot.rows_of(MachineId(number)) {
+            let row = snapshot.row(*number);
+            let of = |zone| of_kind.get(&(row.region, zone, row.capacity_type));
+            if let Some(availability) = of(Some(row.zone)).or_else(|| of(None)) {
+                let mark = Mark {
+                    availability: Some(*availability),
+                    price: None,
+                };
+                marks.insert(*number, mark);
+            }
+        }
+    }
+    marks
 }
 
 impl Why {

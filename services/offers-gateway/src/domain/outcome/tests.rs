@@ -4,6 +4,7 @@ use super::*;
 use crate::domain::builder::Builder;
 use crate::domain::id;
 use crate::domain::offer::{Draft, Machine, Source};
+use crate::domain::snapshot::Row;
 
 const START: SystemTime = SystemTime::UNIX_EPOCH;
 const HALF_LIFE: Duration = Duration::from_secs(900);
@@ -248,4 +249,26 @@ fn a_price_and_a_failure_are_known_side_by_side() {
         let row = snapshot.find(&id::parse(FIRST).unwrap()).unwrap();
         assert_eq!(marks.get(&row), Some(&both));
     }
+}
+
+#[test]
+fn a_row_is_marked_by_the_place_that_it_is_in_and_by_no_other() {
+    let failed = |id: &'static str| [(id, Outcome::NoCapacity); 3];
+    let mut told_of = [failed(FIRST), failed("cloud/eu/z2/H100-3/spot")].concat();
+    // Neither its region, nor its accelerator, nor its zone is in the snapshot.
+    told_of.extend(failed("cloud/us/z1/H100-0/ondemand"));
+    told_of.extend(failed("cloud/eu/z3/T4-0/ondemand"));
+    let (book, now) = told(&told_of);
+    let (snapshot, places) = (snapshot(), book.marked_places("cloud", now));
+    assert!(places.len() > 2, "{places:?}");
+    let is_in_one = |row: &Row| {
+        let (id, gpus) = (snapshot.id_of(row), gpu_names(snapshot.machine(row)));
+        Place::all_of(&id, &gpus).any(|place| places.contains_key(&place))
+    };
+    let marks = book.marks(&snapshot, now);
+    for (number, row) in (0u32..).zip(snapshot.rows()) {
+        let id = snapshot.id_of(row).render();
+        assert_eq!(marks.contains_key(&number), is_in_one(row), "{id}");
+    }
+    assert!(marks.len() < snapshot.len());
 }
