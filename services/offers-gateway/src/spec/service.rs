@@ -26,17 +26,13 @@ impl Service {
 
     /// Why it cannot be asked; none if it can.
     pub fn disabled(&self) -> Option<String> {
-        let local = |host: &str| {
-            let address = host.parse::<std::net::IpAddr>();
-            host == "localhost" || address.is_ok_and(|address| address.is_loopback())
-        };
         let mut endpoints = self.endpoints.iter();
         match &self.key {
             Some(Key::Missing(place)) => Some(format!(
                 "its token is missing: put one into {place} and restart or reload the gateway"
             )),
             Some(Key::Known(_)) => endpoints
-                .find(|endpoint| !endpoint.is_tls() && !local(endpoint.host()))
+                .find(|endpoint| !endpoint.is_tls() && !endpoint.is_of_this_machine())
                 .map(|endpoint| {
                     format!(
                         "its token would be sent in the clear to {endpoint}: write the address with https://"
