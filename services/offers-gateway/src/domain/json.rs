@@ -13,6 +13,10 @@ use visit::{Document, Seed};
 /// Values in one row at most; a provider's row has below 200.
 const MAX_NODES: usize = 20_000;
 
+/// The longest name of a field of a row, in bytes, with all names that lead to it: each stands before
+/// every one that is in it.
+const MAX_NAME: usize = 128;
+
 /// A JSON value.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Node {
@@ -194,8 +198,8 @@ impl Node {
         }
     }
 
-    /// Every value in it that is text, a number or true or false, by the names that lead to it,
-    /// joined by dots.
+    /// Every value in it that is text, a number or true or false, by the names that lead to it, joined
+    /// by dots; those that are too long to be shown lead nowhere.
     pub fn fields(&self) -> Vec<(String, String)> {
         let mut fields = Vec::new();
         self.collect("", &mut fields);
@@ -203,6 +207,9 @@ impl Node {
     }
 
     fn collect(&self, name: &str, to: &mut Vec<(String, String)>) {
+        if name.len() > MAX_NAME {
+            return;
+        }
         let inner = |part: &str| {
             if name.is_empty() {
                 part.to_owned()

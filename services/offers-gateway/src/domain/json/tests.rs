@@ -12,6 +12,17 @@ fn rows(text: &str) -> Result<(Taken, Node), Unexpected> {
 }
 
 #[test]
+fn a_long_name_is_not_repeated_for_all_that_is_in_it() {
+    let flag = |name: String| (name, Node::Bool(true));
+    let inner = (0..1000).map(|number| flag(format!("a{number}")));
+    let long = ("n".repeat(100_000), Node::Object(inner.collect()));
+    let row = Node::Object(vec![long, flag("b".to_owned())]);
+    let fields = row.fields();
+    assert_eq!(fields.len(), 1);
+    assert_eq!(fields[0], ("b".to_owned(), "true".to_owned()));
+}
+
+#[test]
 fn rows_come_one_by_one_and_the_rest_is_kept_as_asked() {
     let (taken, rest) =
         rows(r#"{"a":{"deep":[1]},"rows":[{"id":1},2,null],"links":{"next":"n"}}"#).unwrap();
