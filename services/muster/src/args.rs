@@ -396,7 +396,8 @@ pub(crate) enum OrphanAct {
 /// Create or change services.
 #[derive(Debug, Args)]
 pub(crate) struct Apply {
-    /// The file, as YAML, or as JSON that `services NAME -o json` printed; `-` is standard input
+    /// The file, as YAML, or as `services [NAME]` printed it with -o yaml or -o json; `-` is standard
+    /// input
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: PathBuf,
     /// Check it and show what would change; store nothing

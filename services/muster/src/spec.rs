@@ -1,9 +1,10 @@
-//! A service's YAML, read into the contract's `ServiceSpec`. Decides what may be
-//! written and how; never whether it makes sense, which the replica-manager
-//! says.
+//! A service's YAML, or what was printed of it, read into the contract's
+//! `ServiceSpec`. Decides what may be written and how; never whether it makes
+//! sense, which the replica-manager says.
 
 mod document;
 mod policies;
+mod printed;
 mod reader;
 mod service;
 #[cfg(test)]
@@ -52,33 +53,47 @@ impl fmt::Display for Problem {
     }
 }
 
-/// The services in a file of YAML, one a document.
+/// The services in a file: in YAML, one a document, or as `muster services` printed them.
 ///
 /// # Errors
 /// Every problem of the file, in order of line.
 pub(crate) fn parse(text: &str) -> Result<Vec<ServiceSpec>, Vec<Problem>> {
+    let wrong = |message: &str| vec![Problem::at(1, 1, "", message)];
+    // Not all of JSON is YAML.
+    let printed = serde_json::from_str(text).map_or(Ok(None), printed::read);
+    let specs = match printed.map_err(|error| wrong(&error.to_string()))? {
+        Some(specs) => specs,
+        None => parse_yaml(text)?,
+    };
+    match specs.is_empty() {
+        true => Err(wrong("there is no service in this file")),
+        false => Ok(specs),
+    }
+}
+
+fn parse_yaml(text: &str) -> Result<Vec<ServiceSpec>, Vec<Problem>> {
     let documents = document::parse(text).map_err(|problem| vec![problem])?;
     let mut problems = Problems::default();
     let specs: Vec<ServiceSpec> = documents
         .iter()
         .filter(|document| !document.is_null())
-        .filter_map(|document| read(document, &mut problems))
+        .flat_map(|document| read(document, &mut problems))
         .collect();
     let problems = problems.into_sorted();
-    if !problems.is_empty() {
-        return Err(problems);
+    match problems.is_empty() {
+        true => Ok(specs),
+        false => Err(problems),
     }
-    if specs.is_empty() {
-        return Err(vec![Problem::at(
-            1,
-            1,
-            "",
-            "there is no service in this file",
-        )]);
-    }
-    Ok(specs)
 }
 
-fn read(document: &Node, problems: &mut Problems) -> Option<ServiceSpec> {
-    service::read(&Entry::root(document), problems)
+fn read(document: &Node, problems: &mut Problems) -> Vec<ServiceSpec> {
+    let root = Entry::root(document);
+    match printed::read(printed::value(document)) {
+        Ok(Some(specs)) => specs,
+        Ok(None) => service::read(&root, problems).into_iter().collect(),
+        Err(error) => {
+            problems.add(&root, error.to_string());
+            Vec::new()
+        }
+    }
 }

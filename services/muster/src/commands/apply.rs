@@ -175,11 +175,6 @@ fn words(
 pub(crate) fn read(file: &Path) -> Result<Vec<ServiceSpec>, Failure> {
     let place = file.display();
     let text = contents(file).map_err(|error| Failure::Usage(format!("{place}: {error}")))?;
-    if let Some(spec) =
-        from_json(&text).map_err(|error| Failure::Usage(format!("{place}: {error}")))?
-    {
-        return Ok(vec![spec]);
-    }
     let specs = spec::parse(&text).map_err(|problems| {
         let lines: Vec<String> = problems
             .iter()
@@ -214,18 +209,6 @@ fn contents(file: &Path) -> Result<String, std::io::Error> {
         return Err(invalid("the file is larger than 4 MiB"));
     }
     String::from_utf8(bytes).map_err(|_| invalid("the file is not UTF-8"))
-}
-
-/// The spec in what `services NAME -o json` printed; nothing if the text is not
-/// that.
-fn from_json(text: &str) -> Result<Option<ServiceSpec>, json::Error> {
-    let Ok(value) = serde_json::from_str::<serde_json::Value>(text) else {
-        return Ok(None);
-    };
-    if value.get("spec").is_none_or(|spec| !spec.is_object()) {
-        return Ok(None);
-    }
-    Ok(json::parse::<Service>(value)?.spec)
 }
 
 /// A service for a sentence: its name and how it is.

@@ -2,13 +2,14 @@
 
 use muster_proto::{
     replicas::v1::{
-        FailureClass, OnDisconnect, OnExhausted, RetryPlace, ServiceSpec, SpotPolicy, probe,
-        run_spec, scaling_policy,
+        FailureClass, ListServicesResponse, OnDisconnect, OnExhausted, RetryPlace, Service,
+        ServiceSpec, SpotPolicy, probe, run_spec, scaling_policy,
     },
     types::v1::Price,
 };
 
 use super::{parse, service::ELSEWHERE};
+use crate::output::json;
 
 fn one(text: &str) -> ServiceSpec {
     let mut specs = parse(text).unwrap_or_else(|problems| panic!("{problems:?}"));
@@ -243,4 +244,52 @@ fn a_probe_has_exactly_one_check() {
     assert!(wrong("name: a\nprobes: {ready: {interval: 1s}}\n")[0].contains("exactly one of"));
     let two = "name: a\nprobes: {ready: {tcp: {port: 1}, http: {port: 1}}}\n";
     assert!(wrong(two)[0].contains("exactly one of"));
+}
+
+#[test]
+fn what_was_printed_is_read_again() {
+    let awkward = r#"
+name: odd
+run: {command: [echo, "yes", "5", "a: b\n# \u00e4 \t\"", ""], env: {N: "null", X: "1e3"}}
+labels: {"no": "true", a/b: ""}
+"#;
+    let specs = [WHOLE, awkward].map(one);
+    let printed = |spec: &ServiceSpec| Service {
+        name: spec.name.clone(),
+        version: 3,
+        spec: Some(spec.clone()),
+        ..Service::default()
+    };
+    let services: Vec<_> = specs.iter().map(printed).collect();
+    for (service, spec) in services.iter().zip(&specs) {
+        let value = json::value(service).unwrap();
+        assert_eq!(&one(&value.to_string()), spec);
+        assert_eq!(&one(&json::yaml(&value)), spec);
+    }
+    let list = ListServicesResponse {
+        services,
+        ..ListServicesResponse::default()
+    };
+    let value = json::value(&list).unwrap();
+    for text in [value.to_string(), json::yaml(&value)] {
+        assert_eq!(parse(&text).unwrap(), specs);
+    }
+}
+
+#[test]
+fn what_was_printed_may_be_changed_by_hand() {
+    let text =
+        "name: a\nspec:\n  name: a\n  nodes: 1\n  replicas: {min: 5, max: ~}\n  labels: {b: c}\n";
+    let spec = one(&format!("# As it was.\n{text}---\n"));
+    assert_eq!((spec.nodes, spec.replicas.unwrap().min), (1, Some(5)));
+    assert_eq!(spec.labels["b"], "c");
+    let problems = wrong(&format!("name: b\n---\n{text}  replica: 1\n"));
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(
+        problems[0].starts_with("line 3, column 1: "),
+        "{problems:?}"
+    );
+    assert!(problems[0].contains("replica"), "{problems:?}");
+    let none = wrong("services: []");
+    assert_eq!(none, ["line 1, column 1: there is no service in this file"]);
 }
