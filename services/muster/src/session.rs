@@ -321,9 +321,14 @@ impl Session {
 
     /// Prints a table.
     pub(crate) fn print_table(&self, table: &Table) -> Result<(), Failure> {
+        self.print(&self.render_table(table)?)
+    }
+
+    /// A table as it is printed.
+    pub(crate) fn render_table(&self, table: &Table) -> Result<String, Failure> {
         let mut text = Vec::new();
         table.write(&mut text, self.colours)?;
-        self.print(&String::from_utf8_lossy(&text))
+        Ok(String::from_utf8_lossy(&text).into_owned())
     }
 
     /// Prints the rows of a table as a continuation of what was printed under the same columns.

@@ -1,9 +1,11 @@
 //! What `-w` shows: resources as a watch tells them. On a terminal the table is
-//! drawn anew at each change; elsewhere each change is printed as it comes.
+//! drawn anew at each change, and as its times go on; elsewhere each change is
+//! printed as it comes.
 
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
-    future::Future,
+    future::{Future, pending},
     time::Duration,
 };
 
@@ -19,6 +21,9 @@ use crate::{
 
 /// The pause before a broken watch is taken up again, and from one look for a reader to the next.
 pub(crate) const PAUSE: Duration = Duration::from_millis(500);
+
+/// From one look at the times in a table to the next.
+const TICK: Duration = Duration::from_secs(1);
 
 /// One message of a watch, whatever its type.
 pub(crate) struct Update<R> {
@@ -62,29 +67,79 @@ pub(crate) trait Shown: Watched {
 
 /// Shows resources and their changes until the program is interrupted.
 pub(crate) async fn show<W: Shown>(session: &Session, watched: &W) -> Result<(), Failure> {
-    let mut state: BTreeMap<String, W::Resource> = BTreeMap::new();
+    let screen = RefCell::new(Screen::<W>::new());
     let mut unseen = BTreeSet::new();
     let mut columns = Columns::default();
     let watch = follow_all(session, watched, |told| {
+        let mut screen = screen.borrow_mut();
         let terminal = session.is_terminal();
         if let (Told::Changes(changes), false) = (&told, terminal) {
             let resources = changes.iter().filter_map(|(_, resource)| resource.as_ref());
             print_all::<W>(session, resources, &mut columns)?;
         }
-        for key in gone(&state, &mut unseen, &told) {
+        for key in gone(&screen.state, &mut unseen, &told) {
             if !terminal {
                 session.say(&format!("{key} is no longer listed\n"))?;
             }
         }
-        let draws = terminal && matches!(told, Told::Changes(_));
-        apply(&mut state, told);
-        if draws {
-            clear(session)?;
-            session.print_table(&W::table(session, &mut state.values()))?;
+        screen.is_whole = matches!(told, Told::Changes(_));
+        apply(&mut screen.state, told);
+        if terminal && screen.is_whole {
+            screen.drawn.clear();
+            screen.draw(session)?;
         }
         Ok(Flow::GoOn)
     });
-    until_interrupted(watch).await
+    let shown = async {
+        tokio::select! {
+            ended = watch => ended,
+            ended = go_on(session, &screen) => ended,
+        }
+    };
+    until_interrupted(shown).await
+}
+
+/// Draws what a terminal shows again as time passes.
+async fn go_on<W: Shown>(session: &Session, screen: &RefCell<Screen<W>>) -> Result<(), Failure> {
+    if !session.is_terminal() {
+        return pending().await;
+    }
+    loop {
+        tokio::time::sleep(TICK).await;
+        // What is said of a component that is away stays there until it is back.
+        if !session.is_away(W::COMPONENT) {
+            screen.borrow_mut().draw(session)?;
+        }
+    }
+}
+
+/// What a terminal shows.
+struct Screen<W: Shown> {
+    state: BTreeMap<String, W::Resource>,
+    /// Whether that is all that is there.
+    is_whole: bool,
+    /// The table as it was drawn last; empty to draw it in any case.
+    drawn: String,
+}
+
+impl<W: Shown> Screen<W> {
+    fn new() -> Self {
+        Self {
+            state: BTreeMap::new(),
+            is_whole: false,
+            drawn: String::new(),
+        }
+    }
+
+    /// Draws the table, unless it looks as it did.
+    fn draw(&mut self, session: &Session) -> Result<(), Failure> {
+        let table = session.render_table(&W::table(session, &mut self.state.values()))?;
+        if self.is_whole && table != self.drawn {
+            session.print(&format!("{CLEAR}{table}"))?;
+            self.drawn = table;
+        }
+        Ok(())
+    }
 }
 
 /// What goes by what a watch tells. `unseen` is what was there before it began anew and has not come again.
@@ -128,9 +183,12 @@ fn apply<R>(state: &mut BTreeMap<String, R>, told: Told<R>) {
     }
 }
 
+/// What empties the terminal.
+const CLEAR: &str = "\u{1b}[2J\u{1b}[H";
+
 /// Empties the terminal.
 pub(crate) fn clear(session: &Session) -> Result<(), Failure> {
-    session.print("\u{1b}[2J\u{1b}[H")
+    session.print(CLEAR)
 }
 
 /// Runs what shows changes for ever. Whoever ends it by Ctrl-C, or reads no more of it, has seen enough:

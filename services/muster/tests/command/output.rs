@@ -2,6 +2,8 @@
 //! to people.
 
 use std::{
+    fs::File,
+    io::Read as _,
     process::{Output, Stdio},
     time::Duration,
 };
@@ -16,6 +18,7 @@ use muster_proto::{
 };
 use muster_runtime::{context::Context, server::Listeners, shutdown::Cause};
 use muster_store::Store;
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
@@ -375,5 +378,44 @@ async fn a_watch_says_what_is_no_longer_listed() {
         assert_eq!(sentence.as_deref(), Some("w1 is no longer listed"));
     };
     timeout(DEADLINE, told).await.expect("it is told");
+    registry.end().await;
+}
+
+/// A terminal: what is written to it can be read, and what a command takes as its end.
+fn terminal() -> (File, File) {
+    let shown = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&shown).unwrap();
+    unlockpt(&shown).unwrap();
+    let name = ptsname(&shown, Vec::new()).unwrap();
+    let end = File::options()
+        .read(true)
+        .write(true)
+        .open(name.to_str().unwrap());
+    (File::from(shown), end.unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn times_go_on_while_nothing_changes() {
+    let registry = Registry::begin().await;
+    let (mut shown, end) = terminal();
+    let mut command = registry.command(&["workers", "-w"]);
+    let mut child = command.stdout(end).spawn().unwrap();
+    drop(command);
+    let seen = tokio::task::spawn_blocking(move || {
+        let mut text = String::new();
+        let mut bytes = [0; 4096];
+        // Reading fails once the other end is closed.
+        while text.matches("w1 ").count() < 3 {
+            match shown.read(&mut bytes) {
+                Ok(read) => text.push_str(&String::from_utf8_lossy(&bytes[..read])),
+                Err(_) => break,
+            }
+        }
+        text
+    });
+    let seen = timeout(DEADLINE, seen).await;
+    child.kill().await.unwrap();
+    let seen = seen.expect("the times stand still").unwrap();
+    assert_eq!(seen.matches("w1 ").count(), 3, "{seen:?}");
     registry.end().await;
 }
