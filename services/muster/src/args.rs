@@ -253,9 +253,9 @@ pub(crate) struct Offers {
     /// machine
     #[arg(long, default_value = "any", value_name = "GPU")]
     pub(crate) gpu: String,
-    /// How many to show
-    #[arg(long, default_value_t = 20, value_name = "N")]
-    pub(crate) limit: usize,
+    /// How many to show [default: 20 offers; every group]
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<usize>,
     /// One line for each of these in place of offers
     #[arg(long, value_enum, value_name = "WHAT")]
     pub(crate) group_by: Option<GroupBy>,

@@ -28,6 +28,9 @@ use crate::{
 /// How many offers are asked for at once.
 const PAGE: usize = 1000;
 
+/// How many offers are shown, unless it is said.
+const LIMIT: usize = 20;
+
 /// Shows offers.
 pub(crate) async fn run(session: &Session, args: &Offers) -> Result<(), Failure> {
     if let Some(id) = &args.id {
@@ -38,7 +41,7 @@ pub(crate) async fn run(session: &Session, args: &Offers) -> Result<(), Failure>
         let watch = Box::pin(watch::run(session, args, request));
         return live::until_interrupted(watch).await;
     }
-    let answer = list(session, request, args.limit).await?;
+    let answer = list(session, request, limit(args)).await?;
     print(session, args, &answer)
 }
 
@@ -201,6 +204,15 @@ fn availability(word: &str) -> Result<i32, Failure> {
     }
 }
 
+/// How many offers, or groups of them, are shown.
+fn limit(args: &Offers) -> usize {
+    let all = match args.group_by {
+        None => LIMIT,
+        Some(GroupBy::Gpu | GroupBy::Backend | GroupBy::Region) => usize::MAX,
+    };
+    args.limit.unwrap_or(all)
+}
+
 /// Asks for pages until `limit` offers are there, and joins them.
 async fn list(
     session: &Session,
@@ -232,7 +244,10 @@ async fn list(
     }
 }
 
-fn print(session: &Session, args: &Offers, answer: &ListOffersResponse) -> Result<(), Failure> {
+fn print(session: &Session, args: &Offers, whole: &ListOffersResponse) -> Result<(), Failure> {
+    let mut answer = whole.clone();
+    answer.groups.truncate(limit(args));
+    let answer = &answer;
     match session.format {
         Format::Json | Format::Yaml if args.watch => session.print_line(answer).map(drop),
         Format::Json | Format::Yaml => session.print_message(answer).map(drop),
@@ -254,7 +269,7 @@ fn print(session: &Session, args: &Offers, answer: &ListOffersResponse) -> Resul
             if answer.total_size > 0 {
                 session.print_table(&table)?;
             }
-            session.print(&footer(session, args, answer))
+            session.print(&footer(session, args, answer, whole.groups.len()))
         }
     }
 }
@@ -336,16 +351,16 @@ fn groups_table(answer: &ListOffersResponse) -> Table {
 }
 
 /// How many of how many, and a line for each backend that is not well.
-fn footer(session: &Session, args: &Offers, answer: &ListOffersResponse) -> String {
-    let shown = answer.offers.len().max(answer.groups.len());
+fn footer(session: &Session, args: &Offers, answer: &ListOffersResponse, groups: usize) -> String {
     let total = grouped(answer.total_size);
-    let mut lines = match answer.groups.is_empty() {
+    let mut lines = match (args.group_by, answer.groups.len()) {
         _ if answer.total_size == 0 => "no offers match\n".to_owned(),
-        true => format!(
-            "{} of {total}\n",
-            grouped(i32::try_from(shown).unwrap_or(i32::MAX))
-        ),
-        false => format!("{shown} groups of {total} offers\n"),
+        (None, _) => {
+            let shown = i32::try_from(answer.offers.len()).unwrap_or(i32::MAX);
+            format!("{} of {total}\n", grouped(shown))
+        }
+        (Some(_), shown) if shown == groups => format!("{shown} groups of {total} offers\n"),
+        (Some(_), shown) => format!("{shown} of {groups} groups of {total} offers\n"),
     };
     if answer.total_size == 0 {
         lines.push_str(&unknown_gpus(&args.gpu));

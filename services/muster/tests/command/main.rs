@@ -4,5 +4,6 @@
 
 mod backup;
 mod demo;
+mod offers;
 mod output;
 mod probe;

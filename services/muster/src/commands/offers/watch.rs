@@ -10,7 +10,7 @@ use muster_proto::offers::v1::{
 use tokio::{sync::Notify, time::sleep};
 use tonic::{Code, Response, Status, Streaming};
 
-use super::{list, print, trouble};
+use super::{limit, list, print, trouble};
 use crate::{
     args::Offers as Args,
     commands::{
@@ -92,7 +92,7 @@ async fn show(
     request: &ListOffersRequest,
     shown: &mut Shown,
 ) -> Result<(), Failure> {
-    let answer = list(session, request.clone(), args.limit).await?;
+    let answer = list(session, request.clone(), limit(args)).await?;
     let differs = shown.differs(&answer);
     if session.is_terminal() {
         // In any case, since it says how old what is stale is.
