@@ -52,10 +52,19 @@ impl Failure {
 
     /// The same, where a server refused, with what of several it is about.
     pub(crate) fn about(self, name: &str) -> Self {
+        self.reworded(|message| format!("{name}: {message}"))
+    }
+
+    /// The same, where a server refused, with more words at its end.
+    pub(crate) fn followed_by(self, words: &str) -> Self {
+        self.reworded(|message| format!("{message}{words}"))
+    }
+
+    fn reworded(self, words: impl FnOnce(&str) -> String) -> Self {
         let Self::Refused(status) = self else {
             return self;
         };
-        let message = format!("{name}: {}", status.message());
+        let message = words(status.message());
         let details = status.details().to_vec().into();
         let metadata = status.metadata().clone();
         Status::with_details_and_metadata(status.code(), message, details, metadata).into()

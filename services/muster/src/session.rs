@@ -59,6 +59,21 @@ impl Component {
             Self::Manager => "replica-manager",
         }
     }
+
+    /// Where it is spoken to, unless it is told otherwise, for whoever looked elsewhere.
+    fn ports_hint(self) -> &'static str {
+        match self {
+            Self::Gateway => {
+                "\nis that its port of health and metrics (7410), in place of gRPC (7400)?"
+            }
+            Self::Registry => {
+                "\nis that its port of health and metrics (7411), in place of gRPC (7401)?"
+            }
+            Self::Manager => {
+                "\nis that its port of health and metrics (7412), in place of gRPC (7402)?"
+            }
+        }
+    }
 }
 
 /// Where the components are.
@@ -226,6 +241,19 @@ impl Session {
                 },
             };
         }
+        if let Some(answer) = as_http(&status).filter(|_| details.domain.is_empty()) {
+            return Failure::Unreachable {
+                component: component.name(),
+                address: self.endpoints(component).to_string(),
+                message: format!("what is there speaks HTTP, and not gRPC ({answer})"),
+                hint: component.ports_hint(),
+            };
+        }
+        if details.is(ErrorReason::NotImplemented) && status.message().starts_with(NO_METHOD) {
+            let (name, address) = (component.name(), self.endpoints(component));
+            let question = format!("; is it the {name} that is at {address}?");
+            return Failure::from(status).followed_by(&question);
+        }
         Failure::from(status)
     }
 
@@ -375,6 +403,22 @@ pub(crate) fn is_unread() -> bool {
 enum Layout {
     Pretty,
     Line,
+}
+
+/// What a component says of a call that it does not know, as one of another kind does not.
+const NO_METHOD: &str = "there is no method";
+
+/// The status line of what did not answer as gRPC does, but as HTTP, such as "404 Not Found".
+fn as_http(status: &Status) -> Option<&str> {
+    // So tonic words it, for an answer with a body and for one without.
+    let words = [
+        "while receiving response with status: ",
+        "mapped from HTTP status code ",
+    ];
+    let mut after = words
+        .iter()
+        .filter_map(|words| status.message().split_once(words));
+    after.next().map(|(_, line)| line)
 }
 
 /// The largest answer that is taken.

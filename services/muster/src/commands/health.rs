@@ -30,7 +30,7 @@ struct Found {
     component: Component,
     ready: Result<ServingStatus, Failure>,
     live: Result<ServingStatus, Failure>,
-    status: Option<GetStatusResponse>,
+    status: Result<GetStatusResponse, Failure>,
     instances: Vec<Instance>,
 }
 
@@ -59,12 +59,20 @@ pub(crate) fn named(name: &str) -> Result<Component, Failure> {
 }
 
 async fn ask(session: &Session, component: Component) -> Found {
-    let (ready, live, status, instances) = tokio::join!(
+    let (mut ready, live, status, instances) = tokio::join!(
         check(session, component, "readiness"),
         check(session, component, "liveness"),
         status(session, component),
         instances(session, component),
     );
+    if let Ok(status) = &status
+        && !status.component.is_empty()
+        && status.component != component.name()
+    {
+        let (address, is) = (session.endpoints(component), &status.component);
+        let message = format!("at {address} is the {is}, not the {}", component.name());
+        ready = Err(Failure::Failed(message));
+    }
     Found {
         component,
         ready,
@@ -88,13 +96,12 @@ async fn check(
     Ok(answer.status())
 }
 
-async fn status(session: &Session, component: Component) -> Option<GetStatusResponse> {
+async fn status(session: &Session, component: Component) -> Result<GetStatusResponse, Failure> {
     let mut request = tonic::Request::new(GetStatusRequest {});
     request.set_timeout(TIMEOUT);
     session
         .call(component, session.ops(component).get_status(request))
         .await
-        .ok()
 }
 
 /// Every instance of a component; none if it does not say.
@@ -140,7 +147,7 @@ fn print(session: &Session, found: &[Found]) -> Result<(), Failure> {
 }
 
 fn value(found: &Found) -> Result<serde_json::Value, Failure> {
-    let status = found.status.as_ref().map(json::value).transpose()?;
+    let status = found.status.as_ref().ok().map(json::value).transpose()?;
     let instances = found.instances.iter().map(json::value);
     let instances = instances.collect::<Result<Vec<_>, _>>()?;
     Ok(serde_json::json!({
@@ -173,7 +180,7 @@ fn table(session: &Session, found: &[Found]) -> Table {
         "NOTE",
     ]);
     for one in found {
-        let status = one.status.clone().unwrap_or_default();
+        let status = one.status.as_ref().ok().cloned().unwrap_or_default();
         let instance = status.instance.clone().unwrap_or_default();
         table.row(vec![
             one.component.name().into(),
@@ -237,7 +244,7 @@ fn lag(lag: Option<prost_types::Duration>) -> String {
 /// Why it is not ready, or what is not well beside it.
 fn note(found: &Found, status: &GetStatusResponse) -> String {
     let mut notes = Vec::new();
-    if let Err(failure) = &found.ready {
+    if let Some(failure) = found.ready.as_ref().err().or(found.status.as_ref().err()) {
         notes.push(
             failure
                 .to_string()

@@ -4,6 +4,7 @@
 use std::{
     fs::File,
     io::Read as _,
+    net::{Ipv4Addr, SocketAddr},
     process::{Output, Stdio},
     time::Duration,
 };
@@ -34,14 +35,17 @@ const DEADLINE: Duration = Duration::from_secs(30);
 struct Registry {
     context: Context,
     url: String,
+    ops: String,
 }
 
 impl Registry {
     /// One that expects the worker `w1`, which is never heard.
     async fn begin() -> Self {
         let context = Context::for_tests("worker-registry");
-        let listeners = Listeners::loopback().await.unwrap();
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let listeners = Listeners::bind(any, Some(any)).await.unwrap();
         let url = format!("http://{}", listeners.grpc_address());
+        let ops = format!("http://{}", listeners.ops_address().unwrap());
         let store = Store::memory();
         let config = Config {
             insecure_join: true,
@@ -52,7 +56,7 @@ impl Registry {
             .tasks
             .spawn("registry", async move { serving.await.unwrap() });
         context.health.until_ready().await;
-        let registry = Self { context, url };
+        let registry = Self { context, url, ops };
         registry.expect_worker("w1").await;
         registry
     }
@@ -378,6 +382,39 @@ async fn a_watch_says_what_is_no_longer_listed() {
         assert_eq!(sentence.as_deref(), Some("w1 is no longer listed"));
     };
     timeout(DEADLINE, told).await.expect("it is told");
+    registry.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_that_is_another_one_is_told_as_such() {
+    let registry = Registry::begin().await;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_muster"));
+    command.args(["workers", "--workers-addr", &registry.ops]);
+    let said = Said::from(command.output().await.unwrap());
+    assert_eq!(said.code, Some(3), "{said:?}");
+    assert!(
+        said.stderr.contains("speaks HTTP, and not gRPC (405 "),
+        "{said:?}"
+    );
+    assert!(
+        said.stderr.contains("(7411), in place of gRPC (7401)?"),
+        "{said:?}"
+    );
+
+    let other = ["--replicas-addr", &registry.url];
+    let said = registry.muster(&[&["ps"], &other[..]].concat()).await;
+    assert_eq!(said.code, Some(1), "{said:?}");
+    let question = format!("is it the replica-manager that is at {}?", registry.url);
+    assert!(said.stderr.contains(&question), "{said:?}");
+    let said = registry
+        .muster(&[&["health", "replica-manager"], &other[..]].concat())
+        .await;
+    assert_eq!(said.code, Some(1), "{said:?}");
+    let words = format!(
+        "at {} is the worker-registry, not the replica-manager",
+        registry.url
+    );
+    assert!(said.stdout.contains(&words), "{said:?}");
     registry.end().await;
 }
 
