@@ -243,6 +243,11 @@ async fn a_drain_asked_for_again_without_terms_keeps_those_that_it_has() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_is_forgotten_once_it_is_out_of_use() {
     let registry = Registry::begin().await;
+    // One that only a token awaits cannot be drained.
+    let awaited = registry.muster(&["delete-worker", "w1"]).await;
+    let words = "only a disabled worker can be deleted; disable it first (";
+    assert!(awaited.stderr.contains(words), "{awaited:?}");
+
     registry.join("w2").await;
     let refused = registry.muster(&["delete-worker", "w2"]).await;
     assert_eq!(refused.code, Some(1), "{refused:?}");

@@ -124,6 +124,7 @@ pub struct Rejected {
 const EMPTY_IT: &str = "it still holds allocations; drain it first, or disable it by force";
 const NOT_DRAINING: &str = "only a draining worker can be resumed; there is nothing to call off";
 const IN_USE: &str = "only a disabled worker can be enabled; this one is in use already";
+const NOT_OUT_OF_USE: &str = "only a disabled worker can be deleted; disable it first";
 const NOT_DELETABLE: &str = "only a disabled worker can be deleted; drain or disable it first";
 const UNENDED: &str = "what it ran with `on_disconnect: stop` may still run, and its owners wait for its record to \
      say that it does not; wait until it is marked fenced, or its agent is back and has ended all, then delete it";
@@ -152,7 +153,7 @@ pub static TABLE: &[Rule] = {
         rule(Provisioning, Force, Gone, Go(Disabled)),
         rule(Provisioning, Force, Always, Go(Draining)),
         rule(Provisioning, Enable, Always, Refuse(IN_USE)),
-        rule(Provisioning, Delete, Always, Refuse(NOT_DELETABLE)),
+        rule(Provisioning, Delete, Always, Refuse(NOT_OUT_OF_USE)),
         rule(Active, Register, Always, Go(Provisioning)),
         rule(Active, Activate, Always, Go(Active)),
         rule(Active, Drain, Always, Go(Draining)),
