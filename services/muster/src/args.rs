@@ -147,7 +147,7 @@ pub(crate) struct CertsInit {
     #[arg(long, value_name = "NAME", value_parser = certs::parse_agent)]
     pub(crate) agent: Vec<String>,
     /// How long the certificates last; the authority lasts ten times as long
-    #[arg(long, default_value = "365d", value_name = "DURATION", value_parser = text::duration)]
+    #[arg(long, default_value = "365d", value_name = "DURATION", value_parser = text::duration, allow_hyphen_values = true)]
     pub(crate) valid_for: Duration,
     /// Leave what is there and make what is missing
     #[arg(long, conflicts_with = "force")]
@@ -231,7 +231,8 @@ pub(crate) struct Up {
     )]
     pub(crate) data: PathBuf,
     /// How many workers to run on this machine; its own GPUs are the first's
-    #[arg(long, default_value_t = 1, value_name = "N")]
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = text::count::<u16>,
+          allow_hyphen_values = true)]
     pub(crate) workers: u16,
     /// Declared, simulated GPUs of each worker, such as H100:8
     #[arg(long, value_name = "GPUS")]
@@ -254,7 +255,7 @@ pub(crate) struct Offers {
     #[arg(long, default_value = "any", value_name = "GPU")]
     pub(crate) gpu: String,
     /// How many to show [default: 20 offers; every group]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = text::count::<usize>, allow_hyphen_values = true)]
     pub(crate) limit: Option<usize>,
     /// One line for each of these in place of offers
     #[arg(long, value_enum, value_name = "WHAT")]
@@ -270,10 +271,10 @@ pub(crate) struct Offers {
     #[arg(long)]
     pub(crate) on_demand: bool,
     /// At most this price in dollars an hour
-    #[arg(long, value_name = "DOLLARS", value_parser = text::price)]
+    #[arg(long, value_name = "DOLLARS", value_parser = text::price, allow_hyphen_values = true)]
     pub(crate) max_price: Option<MicroUsd>,
     /// At least this price in dollars an hour
-    #[arg(long, value_name = "DOLLARS", value_parser = text::price)]
+    #[arg(long, value_name = "DOLLARS", value_parser = text::price, allow_hyphen_values = true)]
     pub(crate) min_price: Option<MicroUsd>,
     /// Only this backend; may be given again
     #[arg(short, long, value_name = "NAME")]
@@ -288,13 +289,13 @@ pub(crate) struct Offers {
     #[arg(long, value_name = "NAME")]
     pub(crate) instance_type: Vec<String>,
     /// At least this many processors
-    #[arg(long, value_name = "CPUS", value_parser = text::cpu)]
+    #[arg(long, value_name = "CPUS", value_parser = text::cpu, allow_hyphen_values = true)]
     pub(crate) cpu: Option<i32>,
     /// At least this much main memory, such as 64GB
-    #[arg(long, value_name = "SIZE", value_parser = text::memory)]
+    #[arg(long, value_name = "SIZE", value_parser = text::memory, allow_hyphen_values = true)]
     pub(crate) memory: Option<i32>,
     /// At least this much disk
-    #[arg(long, value_name = "SIZE", value_parser = text::memory)]
+    #[arg(long, value_name = "SIZE", value_parser = text::memory, allow_hyphen_values = true)]
     pub(crate) disk: Option<i32>,
     /// Only this instruction set
     #[arg(long, value_parser = ["x86_64", "arm64"])]
@@ -306,13 +307,13 @@ pub(crate) struct Offers {
     #[arg(long, value_name = "X.Y")]
     pub(crate) compute_capability: Option<String>,
     /// At least this much memory of all GPUs together, such as 640GB
-    #[arg(long, value_name = "SIZE", value_parser = text::memory)]
+    #[arg(long, value_name = "SIZE", value_parser = text::memory, allow_hyphen_values = true)]
     pub(crate) gpu_memory: Option<i32>,
     /// Refresh backends whose offers are older than this first
-    #[arg(long, value_name = "DURATION", value_parser = text::duration)]
+    #[arg(long, value_name = "DURATION", value_parser = text::duration, allow_hyphen_values = true)]
     pub(crate) max_age: Option<Duration>,
     /// How long to wait for each backend that is refreshed
-    #[arg(long, value_name = "DURATION", value_parser = text::duration)]
+    #[arg(long, value_name = "DURATION", value_parser = text::duration, allow_hyphen_values = true)]
     pub(crate) backend_timeout: Option<Duration>,
     /// Keep showing changes
     #[arg(short, long)]
@@ -420,7 +421,7 @@ pub(crate) struct Following {
     #[arg(long, conflicts_with = "wait")]
     pub(crate) detach: bool,
     /// How long to wait
-    #[arg(long, default_value = "5m", value_name = "DURATION", value_parser = text::duration)]
+    #[arg(long, default_value = "5m", value_name = "DURATION", value_parser = text::duration, allow_hyphen_values = true)]
     pub(crate) timeout: Duration,
 }
 
@@ -439,6 +440,7 @@ pub(crate) struct Scale {
     /// The service
     pub(crate) name: String,
     /// How many replicas
+    #[arg(value_parser = text::count::<i32>, allow_negative_numbers = true)]
     pub(crate) replicas: i32,
     #[command(flatten)]
     pub(crate) following: Following,
@@ -451,7 +453,8 @@ pub(crate) struct Rollback {
     pub(crate) name: String,
     /// The version [default: the one before the current]
     // Of a name of its own, since every command has --version.
-    #[arg(id = "to-version", value_name = "VERSION")]
+    #[arg(id = "to-version", value_name = "VERSION", value_parser = text::version,
+          allow_negative_numbers = true)]
     pub(crate) version: Option<i64>,
     #[command(flatten)]
     pub(crate) following: Following,
@@ -506,10 +509,11 @@ pub(crate) struct Events {
     /// Only about this service, replica or worker; also as it stands under ABOUT
     pub(crate) subject: Option<String>,
     /// Only what happened in the last such time
-    #[arg(long, value_name = "DURATION", value_parser = text::duration)]
+    #[arg(long, value_name = "DURATION", value_parser = text::duration, allow_hyphen_values = true)]
     pub(crate) since: Option<Duration>,
     /// How many of the last to show
-    #[arg(long, default_value_t = 50, value_name = "N")]
+    #[arg(long, default_value_t = 50, value_name = "N", value_parser = text::count::<usize>,
+          allow_hyphen_values = true)]
     pub(crate) limit: usize,
     /// Keep showing what happens
     #[arg(short, long)]
@@ -557,13 +561,13 @@ pub(crate) struct Drain {
     #[arg(long, value_name = "TEXT")]
     pub(crate) reason: Option<String>,
     /// Time until --after-deadline applies [default: never]
-    #[arg(long, value_name = "DURATION", value_parser = text::duration)]
+    #[arg(long, value_name = "DURATION", value_parser = text::duration, allow_hyphen_values = true)]
     pub(crate) deadline: Option<Duration>,
     /// What happens to what is left at the deadline [default: wait]
     #[arg(long, value_enum, value_name = "WHAT")]
     pub(crate) after_deadline: Option<AfterDeadline>,
     /// How many replicas may move at a time [default: 1]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = text::count::<i32>, allow_hyphen_values = true)]
     pub(crate) max_parallel: Option<i32>,
     /// Show what it would do; change nothing
     #[arg(long)]
@@ -633,10 +637,11 @@ pub(crate) enum Token {
         #[arg(long, value_name = "NAME")]
         worker: Option<String>,
         /// How many machines it lets in; 0 is any number
-        #[arg(long, default_value_t = 1, value_name = "N")]
+        #[arg(long, default_value_t = 1, value_name = "N", value_parser = text::count::<i32>,
+              allow_hyphen_values = true)]
         uses: i32,
         /// How long it lasts; 0s is for ever
-        #[arg(long, default_value = "24h", value_name = "DURATION", value_parser = text::duration)]
+        #[arg(long, default_value = "24h", value_name = "DURATION", value_parser = text::duration, allow_hyphen_values = true)]
         ttl: Duration,
     },
     /// Show them, without their secrets

@@ -1,7 +1,10 @@
 //! Values as people write and read them. The words are the model's; this only
 //! brings them into the types of the contract and back.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    num::IntErrorKind,
+    time::{Duration, SystemTime},
+};
 
 use muster_model::quantity::{self, MicroUsd};
 use muster_proto::types::v1::{GpuGroup, Price};
@@ -16,6 +19,27 @@ pub(crate) fn memory(text: &str) -> Result<i32, String> {
 pub(crate) fn cpu(text: &str) -> Result<i32, String> {
     let milli = quantity::cpu::parse(text).map_err(|error| error.to_string())?;
     i32::try_from(milli).map_err(|_| format!("`{text}` is too large"))
+}
+
+/// Reads a number of things.
+pub(crate) fn count<N: TryFrom<u64>>(text: &str) -> Result<N, String> {
+    let too_large = || format!("`{text}` is too large");
+    let number = text.parse::<u64>().map_err(|error| {
+        if *error.kind() == IntErrorKind::PosOverflow {
+            too_large()
+        } else {
+            format!("`{text}` is no whole number of 0 or more")
+        }
+    })?;
+    N::try_from(number).map_err(|_| too_large())
+}
+
+/// Reads the number of a version.
+pub(crate) fn version(text: &str) -> Result<i64, String> {
+    match count(text)? {
+        0 => Err(format!("`{text}` is no version: they begin at 1")),
+        version => Ok(version),
+    }
 }
 
 /// Reads a duration such as `30s`.

@@ -69,3 +69,32 @@ async fn as_many_groups_are_shown_as_are_asked_for() {
     context.shutdown.begin(Cause::asked("the test is over"));
     context.shutdown.finished().await;
 }
+
+#[tokio::test]
+async fn a_number_below_zero_is_told_as_such() {
+    for words in [
+        &["offers", "--max-price", "-1"][..],
+        &["offers", "--limit", "-1"],
+        &["offers", "--cpu", "-0.5"],
+        &["offers", "--memory", "-4GB"],
+        &["offers", "--max-age", "-5m"],
+        &["events", "--since", "-5m"],
+        &["scale", "chat", "-1"],
+        &["rollback", "chat", "-1"],
+        &["rollback", "chat", "0"],
+        &["drain", "w1", "--max-parallel", "-1"],
+        &["token", "create", "--uses", "-1"],
+        &["up", "--workers", "-1"],
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_muster"));
+        let output = command.args(words).output().await.unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        let value = words.last().unwrap();
+        assert!(
+            said.contains(&format!("invalid value '{value}' for '")),
+            "{said}"
+        );
+        assert!(said.contains(&format!("`{value}` is no ")), "{said}");
+    }
+}
