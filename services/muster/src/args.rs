@@ -172,17 +172,17 @@ pub(crate) enum Remote {
     Ps(Ps),
     /// The ready replicas of a service
     Endpoints(Endpoints),
-    /// Start a service that is STOPPED or FAILED
+    /// Start services that are STOPPED or FAILED
     Start(Follow),
-    /// Stop a service's replicas and keep its record
+    /// Stop the replicas of services and keep their records
     Stop(Follow),
-    /// Restart a service's replicas one after the other, or one replica
+    /// Restart the replicas of services one after the other, or single replicas
     Restart(Follow),
     /// Set a service's number of replicas
     Scale(Scale),
     /// Apply an earlier version of a service again
     Rollback(Rollback),
-    /// Stop a service and forget it
+    /// Stop services and forget them
     #[command(alias = "delete")]
     Rm(Rm),
     /// Why a service, a replica or a spec is as it is
@@ -194,15 +194,15 @@ pub(crate) enum Remote {
     Logs(Logs),
     /// Workers, and how they are
     Workers(Workers),
-    /// Empty a worker: its replicas move, then it is DISABLED
+    /// Empty workers: their replicas move, then they are DISABLED
     Drain(Drain),
-    /// Call a drain off
+    /// Call drains off
     Resume(Reasoned),
-    /// Take a worker out of use
+    /// Take workers out of use
     Disable(Disable),
-    /// Put a disabled worker back
+    /// Put disabled workers back
     Enable(Reasoned),
-    /// Forget a disabled worker: its name is free again
+    /// Forget disabled workers: their names are free again
     DeleteWorker(DeleteWorker),
     /// Judge the silent workers of a zone that the mass-loss brake holds
     ReleaseMassLoss(ReleaseMassLoss),
@@ -398,9 +398,9 @@ pub(crate) enum OrphanAct {
 #[derive(Debug, Args)]
 pub(crate) struct Apply {
     /// The file, as YAML, or as `services [NAME]` printed it with -o yaml or -o json; `-` is standard
-    /// input
-    #[arg(short, long, value_name = "FILE")]
-    pub(crate) file: PathBuf,
+    /// input; may be given again
+    #[arg(short, long, value_name = "FILE", required = true)]
+    pub(crate) file: Vec<PathBuf>,
     /// Check it and show what would change; store nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -425,11 +425,12 @@ pub(crate) struct Following {
     pub(crate) timeout: Duration,
 }
 
-/// Something done to a service or replica.
+/// Something done to services or replicas.
 #[derive(Debug, Args)]
 pub(crate) struct Follow {
-    /// The service, or for restart a replica such as chat/0
-    pub(crate) name: String,
+    /// The services, or for restart replicas such as chat/0
+    #[arg(required = true, value_name = "NAME")]
+    pub(crate) names: Vec<String>,
     #[command(flatten)]
     pub(crate) following: Following,
 }
@@ -463,8 +464,9 @@ pub(crate) struct Rollback {
 /// Stop and forget.
 #[derive(Debug, Args)]
 pub(crate) struct Rm {
-    /// The service
-    pub(crate) name: String,
+    /// The services
+    #[arg(required = true, value_name = "NAME")]
+    pub(crate) names: Vec<String>,
     /// Do not ask
     #[arg(short, long)]
     pub(crate) yes: bool,
@@ -496,8 +498,9 @@ pub(crate) struct Endpoints {
 /// Replicas.
 #[derive(Debug, Args)]
 pub(crate) struct Ps {
-    /// Only those of this service
-    pub(crate) service: Option<String>,
+    /// Only those of these services
+    #[arg(value_name = "SERVICE")]
+    pub(crate) services: Vec<String>,
     /// Keep showing changes
     #[arg(short, long)]
     pub(crate) watch: bool,
@@ -552,11 +555,12 @@ pub(crate) struct Workers {
     pub(crate) watch: bool,
 }
 
-/// Empty a worker, or follow the drain that empties it already.
+/// Empty workers, or follow the drains that empty them already.
 #[derive(Debug, Args)]
 pub(crate) struct Drain {
-    /// The worker
-    pub(crate) name: String,
+    /// The workers
+    #[arg(required = true, value_name = "NAME")]
+    pub(crate) names: Vec<String>,
     /// Why [default: by USER@HOST]
     #[arg(long, value_name = "TEXT")]
     pub(crate) reason: Option<String>,
@@ -585,11 +589,12 @@ pub(crate) enum AfterDeadline {
     Force,
 }
 
-/// Something done to a worker, for a reason.
+/// Something done to workers, for a reason.
 #[derive(Debug, Args)]
 pub(crate) struct Reasoned {
-    /// The worker
-    pub(crate) name: String,
+    /// The workers
+    #[arg(required = true, value_name = "NAME")]
+    pub(crate) names: Vec<String>,
     /// Why [default: by USER@HOST]
     #[arg(long, value_name = "TEXT")]
     pub(crate) reason: Option<String>,
@@ -598,8 +603,9 @@ pub(crate) struct Reasoned {
 /// Take a worker out of use.
 #[derive(Debug, Args)]
 pub(crate) struct Disable {
-    /// The worker
-    pub(crate) name: String,
+    /// The workers
+    #[arg(required = true, value_name = "NAME")]
+    pub(crate) names: Vec<String>,
     /// Also if it is not empty: what it runs is stopped
     #[arg(long)]
     pub(crate) force: bool,
@@ -611,8 +617,9 @@ pub(crate) struct Disable {
 /// Forget a worker.
 #[derive(Debug, Args)]
 pub(crate) struct DeleteWorker {
-    /// The worker
-    pub(crate) name: String,
+    /// The workers
+    #[arg(required = true, value_name = "NAME")]
+    pub(crate) names: Vec<String>,
     /// Do not ask
     #[arg(short, long)]
     pub(crate) yes: bool,

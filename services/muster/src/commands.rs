@@ -7,6 +7,7 @@ pub(crate) mod backup;
 pub(crate) mod certs;
 pub(crate) mod change;
 pub(crate) mod diff;
+pub(crate) mod each;
 pub(crate) mod endpoints;
 pub(crate) mod events;
 pub(crate) mod explain;

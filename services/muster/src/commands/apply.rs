@@ -1,6 +1,10 @@
 //! `muster apply`: makes services what a file says.
 
-use std::{collections::BTreeSet, fs, io::Read as _, path::Path};
+use std::{
+    fs,
+    io::Read as _,
+    path::{Path, PathBuf},
+};
 
 use muster_proto::replicas::v1::{
     Service, ServiceSpec, UpdateEffect, UpdateServiceRequest, UpdateServiceResponse,
@@ -26,7 +30,7 @@ const MAX_FILE: u64 = 4 << 20;
 
 /// Applies every service of a file, in order. Of several, none is applied if one of them would be refused.
 pub(crate) async fn run(session: &Session, args: &Apply) -> Result<(), Failure> {
-    let specs = read(&args.file)?;
+    let specs = read_all(&args.file)?;
     let asked = specs.len();
     let mut answers = Vec::new();
     let applied = Box::pin(apply(session, args, specs, &mut answers)).await;
@@ -38,12 +42,17 @@ pub(crate) async fn run(session: &Session, args: &Apply) -> Result<(), Failure> 
     if args.dry_run || args.no_start || !session.follows(&args.following) {
         return Ok(());
     }
-    let services = answers.iter().filter_map(|answer| answer.service.as_ref());
+    let services = answers.into_iter().filter_map(|answer| answer.service);
     // What the file says is to run, also where it was rolled back before.
     let goal = |service: &Service| Goal::Healthy {
         version: service.version,
     };
-    let goals: Vec<_> = services.map(|service| (service, goal(service))).collect();
+    let goals: Vec<_> = services
+        .map(|service| {
+            let goal = goal(&service);
+            (service, goal)
+        })
+        .collect();
     follow::services(session, &goals, &args.following).await?;
     if session.is_terminal() {
         for (service, _) in goals {
@@ -171,25 +180,32 @@ fn words(
     Ok(text)
 }
 
+/// The services of files, each there once.
+fn read_all(files: &[PathBuf]) -> Result<Vec<ServiceSpec>, Failure> {
+    let mut specs: Vec<ServiceSpec> = Vec::new();
+    for file in files {
+        for spec in read(file)? {
+            if specs.iter().any(|other| other.name == spec.name) {
+                let message = format!("{}: {} is there twice", file.display(), spec.name);
+                return Err(Failure::Usage(message));
+            }
+            specs.push(spec);
+        }
+    }
+    Ok(specs)
+}
+
 /// The services of a file.
 pub(crate) fn read(file: &Path) -> Result<Vec<ServiceSpec>, Failure> {
     let place = file.display();
     let text = contents(file).map_err(|error| Failure::Usage(format!("{place}: {error}")))?;
-    let specs = spec::parse(&text).map_err(|problems| {
+    spec::parse(&text).map_err(|problems| {
         let lines: Vec<String> = problems
             .iter()
             .map(|problem| format!("{place}: {problem}"))
             .collect();
         Failure::Usage(lines.join("\n"))
-    })?;
-    let mut names = BTreeSet::new();
-    match specs.iter().find(|spec| !names.insert(&spec.name)) {
-        Some(spec) => {
-            let message = format!("{place}: {} is there twice", spec.name);
-            Err(Failure::Usage(message))
-        }
-        None => Ok(specs),
-    }
+    })
 }
 
 fn contents(file: &Path) -> Result<String, std::io::Error> {

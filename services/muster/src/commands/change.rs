@@ -1,15 +1,19 @@
-//! What is done to one service or replica: start, stop, restart, scale, roll
-//! back, remove.
+//! What is done to services or replicas: start, stop, restart, scale, roll back,
+//! remove.
 
-use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::{
+    collections::BTreeSet,
+    io::{self, BufRead as _, IsTerminal as _, Write as _},
+};
 
 use muster_proto::replicas::v1::{
-    DeleteServiceRequest, Replica, RestartReplicaRequest, RestartServiceRequest,
-    RollbackServiceRequest, ScaleServiceRequest, Service, StartServiceRequest, StopServiceRequest,
+    DeleteServiceRequest, RestartReplicaRequest, RestartServiceRequest, RollbackServiceRequest,
+    ScaleServiceRequest, Service, StartServiceRequest, StopServiceRequest,
 };
 
 use super::{
     apply::sentence,
+    each::each,
     follow::{self, Goal},
     services,
     worker::reason,
@@ -20,157 +24,198 @@ use crate::{
     session::{Component, Session},
 };
 
-/// Starts a service.
+/// Starts services.
 pub(crate) async fn start(session: &Session, args: &Follow) -> Result<(), Failure> {
-    let request = StartServiceRequest {
-        name: args.name.clone(),
-        reason: reason(None),
-        ..Default::default()
-    };
-    let answer = session
-        .call(
-            Component::Manager,
-            session.replicas().start_service(request),
-        )
-        .await?;
-    to_healthy(session, answer.service, &args.following).await
-}
-
-/// Stops a service.
-pub(crate) async fn stop(session: &Session, args: &Follow) -> Result<(), Failure> {
-    let request = StopServiceRequest {
-        name: args.name.clone(),
-        reason: reason(None),
-        ..Default::default()
-    };
-    let answer = session
-        .call(Component::Manager, session.replicas().stop_service(request))
-        .await?;
-    to(session, answer.service, Goal::Stopped, &args.following).await
-}
-
-/// Restarts a service, or one replica.
-pub(crate) async fn restart(session: &Session, args: &Follow) -> Result<(), Failure> {
-    if args.name.contains('/') {
-        let request = RestartReplicaRequest {
-            id: args.name.clone(),
+    all_there(session, &args.names).await?;
+    let act = async |name: &str| {
+        let request = StartServiceRequest {
+            name: name.to_owned(),
             reason: reason(None),
             ..Default::default()
         };
-        let answer = session
-            .call(
-                Component::Manager,
-                session.replicas().restart_replica(request),
-            )
-            .await?;
-        return restarting(session, &answer.replica.unwrap_or_default(), args).await;
-    }
-    let request = RestartServiceRequest {
-        name: args.name.clone(),
-        reason: reason(None),
-        ..Default::default()
+        let mut manager = session.replicas();
+        let asked = manager.start_service(request);
+        let answer = session.call(Component::Manager, asked).await?;
+        Ok(answer.service.unwrap_or_default())
     };
-    let answer = session
-        .call(
-            Component::Manager,
-            session.replicas().restart_service(request),
-        )
-        .await?;
-    to_healthy(session, answer.service, &args.following).await
+    to(session, &args.names, act, Goal::up, &args.following).await
 }
 
-/// Shows a replica that is being restarted, until its service has as many ready as it wants again.
-async fn restarting(session: &Session, replica: &Replica, args: &Follow) -> Result<(), Failure> {
-    let follows = session.follows(&args.following);
-    let sentence = match follows {
-        true => String::new(),
-        false => format!("{} is being restarted\n", replica.id),
+/// Stops services.
+pub(crate) async fn stop(session: &Session, args: &Follow) -> Result<(), Failure> {
+    all_there(session, &args.names).await?;
+    let act = async |name: &str| {
+        let request = StopServiceRequest {
+            name: name.to_owned(),
+            reason: reason(None),
+            ..Default::default()
+        };
+        let mut manager = session.replicas();
+        let asked = manager.stop_service(request);
+        let answer = session.call(Component::Manager, asked).await?;
+        Ok(answer.service.unwrap_or_default())
     };
-    session.print_answer(replica, &replica.id, &sentence)?;
+    to(
+        session,
+        &args.names,
+        act,
+        |_| Goal::Stopped,
+        &args.following,
+    )
+    .await
+}
+
+/// Restarts services, or single replicas.
+pub(crate) async fn restart(session: &Session, args: &Follow) -> Result<(), Failure> {
+    let replicas = args.names.iter().filter(|name| name.contains('/')).count();
+    if replicas == args.names.len() {
+        return restart_replicas(session, args).await;
+    }
+    if replicas > 0 {
+        let message = "restart either services or replicas at a time, not both";
+        return Err(Failure::Usage(message.to_owned()));
+    }
+    all_there(session, &args.names).await?;
+    let act = async |name: &str| {
+        let request = RestartServiceRequest {
+            name: name.to_owned(),
+            reason: reason(None),
+            ..Default::default()
+        };
+        let mut manager = session.replicas();
+        let asked = manager.restart_service(request);
+        let answer = session.call(Component::Manager, asked).await?;
+        Ok(answer.service.unwrap_or_default())
+    };
+    to(session, &args.names, act, Goal::up, &args.following).await
+}
+
+/// Restarts replicas, and shows them until their services have as many ready as they want again.
+async fn restart_replicas(session: &Session, args: &Follow) -> Result<(), Failure> {
+    let follows = session.follows(&args.following);
+    let act = async |id: &str| {
+        let request = RestartReplicaRequest {
+            id: id.to_owned(),
+            reason: reason(None),
+            ..Default::default()
+        };
+        let mut manager = session.replicas();
+        let asked = manager.restart_replica(request);
+        let answer = session.call(Component::Manager, asked).await?;
+        let sentence = match follows {
+            true => String::new(),
+            false => format!("{id} is being restarted\n"),
+        };
+        Ok((answer.replica.unwrap_or_default(), sentence))
+    };
+    let replicas = each(session, &args.names, act).await?;
     if !follows {
         return Ok(());
     }
-    let service = services::get(session, &replica.service).await?;
-    let running = service.status.as_ref().map(|now| now.running_version);
-    let version = running.unwrap_or_default();
-    follow::service(
-        session,
-        &service,
-        Goal::Healthy { version },
-        &args.following,
-    )
-    .await?;
-    session.say(&format!("{} has been restarted\n", replica.id))
+    let names: BTreeSet<_> = replicas.iter().map(|replica| &replica.service).collect();
+    let mut goals = Vec::new();
+    for name in names {
+        let service = services::get(session, name).await?;
+        let running = service.status.as_ref().map(|now| now.running_version);
+        let version = running.unwrap_or_default();
+        goals.push((service, Goal::Healthy { version }));
+    }
+    follow::services(session, &goals, &args.following).await?;
+    for id in &args.names {
+        session.say(&format!("{id} has been restarted\n"))?;
+    }
+    Ok(())
+}
+
+/// That of several services each is there, before anything is done to one of them.
+async fn all_there(session: &Session, names: &[String]) -> Result<(), Failure> {
+    if names.len() > 1 {
+        for name in names {
+            services::get(session, name).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Sets a service's number of replicas.
 pub(crate) async fn scale(session: &Session, args: &Scale) -> Result<(), Failure> {
-    let request = ScaleServiceRequest {
-        name: args.name.clone(),
-        replicas: args.replicas,
-        ..ScaleServiceRequest::default()
+    let act = async |name: &str| {
+        let request = ScaleServiceRequest {
+            name: name.to_owned(),
+            replicas: args.replicas,
+            ..ScaleServiceRequest::default()
+        };
+        let mut manager = session.replicas();
+        let asked = manager.scale_service(request);
+        let answer = session.call(Component::Manager, asked).await?;
+        Ok(answer.service.unwrap_or_default())
     };
-    let answer = session
-        .call(
-            Component::Manager,
-            session.replicas().scale_service(request),
-        )
-        .await?;
-    to_healthy(session, answer.service, &args.following).await
+    let names = [args.name.clone()];
+    to(session, &names, act, Goal::up, &args.following).await
 }
 
 /// Applies an earlier version again.
 pub(crate) async fn rollback(session: &Session, args: &Rollback) -> Result<(), Failure> {
-    let request = RollbackServiceRequest {
-        name: args.name.clone(),
-        version: args.version.unwrap_or_default(),
-        ..RollbackServiceRequest::default()
+    let act = async |name: &str| {
+        let request = RollbackServiceRequest {
+            name: name.to_owned(),
+            version: args.version.unwrap_or_default(),
+            ..RollbackServiceRequest::default()
+        };
+        let mut manager = session.replicas();
+        let asked = manager.rollback_service(request);
+        let answer = session.call(Component::Manager, asked).await?;
+        Ok(answer.service.unwrap_or_default())
     };
-    let answer = session
-        .call(
-            Component::Manager,
-            session.replicas().rollback_service(request),
-        )
-        .await?;
-    to_healthy(session, answer.service, &args.following).await
+    let names = [args.name.clone()];
+    to(session, &names, act, Goal::up, &args.following).await
 }
 
-/// Stops a service and forgets it.
+/// Stops services and forgets them.
 pub(crate) async fn rm(session: &Session, args: &Rm) -> Result<(), Failure> {
-    let service = services::get(session, &args.name).await?;
-    if !args.yes {
-        confirm(&question(&service))?;
+    let mut goals = Vec::new();
+    for name in &args.names {
+        goals.push((services::get(session, name).await?, Goal::Gone));
     }
-    let request = DeleteServiceRequest {
-        name: args.name.clone(),
-        etag: service.etag.clone(),
-        reason: reason(None),
-        ..DeleteServiceRequest::default()
-    };
-    let answer = session
-        .call(
-            Component::Manager,
-            session.replicas().delete_service(request),
-        )
-        .await?;
+    if !args.yes {
+        confirm(&question(goals.iter().map(|(service, _)| service)))?;
+    }
     let follows = session.follows(&args.following);
-    let sentence = match follows {
-        true => String::new(),
-        false => format!("{} is being removed\n", args.name),
+    let act = async |name: &str| {
+        let shown = goals.iter().find(|(service, _)| service.name == name);
+        let request = DeleteServiceRequest {
+            name: name.to_owned(),
+            etag: shown.map_or_else(String::new, |(service, _)| service.etag.clone()),
+            reason: reason(None),
+            ..DeleteServiceRequest::default()
+        };
+        let mut manager = session.replicas();
+        let asked = manager.delete_service(request);
+        let answer = session.call(Component::Manager, asked).await?;
+        let sentence = match follows {
+            true => String::new(),
+            false => format!("{name} is being removed\n"),
+        };
+        Ok((answer, sentence))
     };
-    session.print_answer(&answer, &args.name, &sentence)?;
+    each(session, &args.names, act).await?;
     if !follows {
         return Ok(());
     }
-    follow::service(session, &service, Goal::Gone, &args.following).await?;
-    session.say(&format!("{} is gone\n", args.name))
+    follow::services(session, &goals, &args.following).await?;
+    for name in &args.names {
+        session.say(&format!("{name} is gone\n"))?;
+    }
+    Ok(())
 }
 
-fn question(service: &Service) -> String {
-    let status = service.status.as_ref();
-    let counts = status.and_then(|status| status.counts).unwrap_or_default();
-    let (name, ready) = (&service.name, counts.ready);
-    format!("remove {name} with its {ready} ready replicas?")
+fn question<'a>(services: impl Iterator<Item = &'a Service>) -> String {
+    let words = services.map(|service| {
+        let status = service.status.as_ref();
+        let counts = status.and_then(|status| status.counts).unwrap_or_default();
+        format!("{} with its {} ready replicas", service.name, counts.ready)
+    });
+    format!("remove {}?", words.collect::<Vec<_>>().join(", "))
 }
 
 /// Asks whoever sits at the terminal; a program that calls is not asked.
@@ -188,37 +233,40 @@ pub(crate) fn confirm(question: &str) -> Result<(), Failure> {
     }
 }
 
-async fn to_healthy(
-    session: &Session,
-    service: Option<Service>,
-    following: &Following,
-) -> Result<(), Failure> {
-    let service = service.unwrap_or_default();
-    let goal = Goal::up(&service);
-    to(session, Some(service), goal, following).await
-}
-
+/// Does something to services, and shows them until each has reached its goal.
 async fn to(
     session: &Session,
-    service: Option<Service>,
-    goal: Goal,
+    names: &[String],
+    act: impl AsyncFn(&str) -> Result<Service, Failure>,
+    goal: impl Fn(&Service) -> Goal,
     following: &Following,
 ) -> Result<(), Failure> {
-    let service = service.unwrap_or_default();
     let follows = session.follows(following);
-    let words = if follows {
-        String::new()
-    } else {
-        sentence(&service)
+    let told = async |name: &str| {
+        let service = act(name).await?;
+        let words = match follows {
+            true => String::new(),
+            false => sentence(&service),
+        };
+        Ok((service, words))
     };
-    session.print_answer(&service, &service.name, &words)?;
+    let services = each(session, names, told).await?;
     if !follows {
         return Ok(());
     }
-    follow::service(session, &service, goal, following).await?;
+    let services = services.into_iter();
+    let goals: Vec<_> = services
+        .map(|service| {
+            let goal = goal(&service);
+            (service, goal)
+        })
+        .collect();
+    follow::services(session, &goals, following).await?;
     if session.is_terminal() {
-        let now = services::get(session, &service.name).await?;
-        session.print(&sentence(&now))?;
+        for name in names {
+            let now = services::get(session, name).await?;
+            session.print(&sentence(&now))?;
+        }
     }
     Ok(())
 }

@@ -134,26 +134,16 @@ impl Awaited<'_> {
     }
 }
 
-/// Waits until a service has reached a goal, or shows that it will not.
-pub(crate) async fn service(
-    session: &Session,
-    service: &Service,
-    goal: Goal,
-    following: &Following,
-) -> Result<(), Failure> {
-    services(session, &[(service, goal)], following).await
-}
-
 /// Waits until each service has reached its goal, or one shows that it will not.
 pub(crate) async fn services(
     session: &Session,
-    goals: &[(&Service, Goal)],
+    goals: &[(Service, Goal)],
     following: &Following,
 ) -> Result<(), Failure> {
     let mut progress = Progress::new();
-    let awaited = goals.iter().map(|&(service, goal)| Awaited {
+    let awaited = goals.iter().map(|(service, goal)| Awaited {
         service,
-        goal,
+        goal: *goal,
         last: String::new(),
         end: None,
     });

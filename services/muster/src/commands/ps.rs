@@ -23,17 +23,23 @@ use crate::{
 
 /// Shows replicas.
 pub(crate) async fn run(session: &Session, args: &Ps) -> Result<(), Failure> {
-    let services: Vec<String> = args.service.iter().cloned().collect();
+    let services = args.services.clone();
     if args.watch {
-        if let Some(name) = &args.service {
+        for name in &services {
             services::get(session, name).await?;
         }
         return live::show(session, &Replicas { services }).await;
     }
     let joined = list(session, services).await?;
-    if let Some(name) = args.service.as_ref().filter(|_| joined.replicas.is_empty()) {
+    for name in &args.services {
         // A service may have none, but it has to be there.
-        services::get(session, name).await?;
+        if !joined
+            .replicas
+            .iter()
+            .any(|replica| replica.service == *name)
+        {
+            services::get(session, name).await?;
+        }
     }
     match session.format {
         Format::Json | Format::Yaml => session.print_message(&joined).map(drop),

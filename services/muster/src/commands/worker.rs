@@ -1,6 +1,6 @@
-//! What is done to one worker: drain, resume, disable, enable, delete; and to the silent ones of a zone.
+//! What is done to workers: drain, resume, disable, enable, delete; and to the silent ones of a zone.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use muster_proto::workers::v1::{
     AfterDeadline, DeleteWorkerRequest, DisableWorkerRequest, Drain, DrainCause,
@@ -10,6 +10,7 @@ use muster_proto::workers::v1::{
 
 use super::{
     change::confirm,
+    each::each,
     follow::{Progress, gave_up},
     live::{self, Flow},
     workers::{Workers, drain_words, get, state},
@@ -20,51 +21,65 @@ use crate::{
     session::{Component, Session},
 };
 
-/// Empties a worker, and follows until it is DISABLED.
+/// Empties workers, and follows until they are DISABLED.
 pub(crate) async fn drain(session: &Session, args: &args::Drain) -> Result<(), Failure> {
-    let already = match has_terms(args) {
-        true => None,
-        false => drains_already(session, &args.name).await?,
+    all_there(session, &args.names).await?;
+    let act = async |name: &str| {
+        let already = match has_terms(args) {
+            true => None,
+            false => drains_already(session, name).await?,
+        };
+        let drains = already.is_some();
+        let answer = match already {
+            Some(worker) => DrainWorkerResponse {
+                worker: Some(worker),
+                ..DrainWorkerResponse::default()
+            },
+            None => begin_drain(session, args, name).await?,
+        };
+        let worker = answer.worker.clone().unwrap_or_default();
+        let sentence = match (args.dry_run, worker.usage.unwrap_or_default().allocations) {
+            (false, _) if drains => format!("{name} is {} already\n", state(&worker)),
+            (false, _) => format!("{name} is {}\n", state(&worker)),
+            (true, 1) => format!("{name} would be drained: 1 replica would move\n"),
+            (true, left) => format!("{name} would be drained: {left} replicas would move\n"),
+        };
+        Ok((answer, sentence))
     };
-    let drains = already.is_some();
-    let answer = match already {
-        Some(worker) => DrainWorkerResponse {
-            worker: Some(worker),
-            ..DrainWorkerResponse::default()
-        },
-        None => begin_drain(session, args).await?,
-    };
-    let worker = answer.worker.clone().unwrap_or_default();
-    let sentence = match (args.dry_run, worker.usage.unwrap_or_default().allocations) {
-        (false, _) if drains => format!("{} is {} already\n", args.name, state(&worker)),
-        (false, _) => format!("{} is {}\n", args.name, state(&worker)),
-        (true, 1) => format!("{} would be drained: 1 replica would move\n", args.name),
-        (true, left) => format!(
-            "{} would be drained: {left} replicas would move\n",
-            args.name
-        ),
-    };
-    session.print_answer(&answer, &args.name, &sentence)?;
+    let answers = each(session, &args.names, act).await?;
     let forces = matches!(args.after_deadline, Some(args::AfterDeadline::Force));
-    if forces && !answer.would_fail.is_empty() {
-        session.say(&forced(&answer.would_fail))?;
+    for answer in answers.iter().filter(|_| forces) {
+        if !answer.would_fail.is_empty() {
+            session.say(&forced(&answer.would_fail))?;
+        }
     }
     if args.dry_run || !session.follows(&args.following) {
         return Ok(());
     }
-    until_disabled(session, &args.name, args.following.timeout).await
+    until_disabled(session, &args.names, args.following.timeout).await
+}
+
+/// That of several workers each is there, before anything is done to one of them.
+async fn all_there(session: &Session, names: &[String]) -> Result<(), Failure> {
+    if names.len() > 1 {
+        for name in names {
+            get(session, name).await?;
+        }
+    }
+    Ok(())
 }
 
 async fn begin_drain(
     session: &Session,
     args: &args::Drain,
+    name: &str,
 ) -> Result<DrainWorkerResponse, Failure> {
     let after_deadline = match args.after_deadline {
         None | Some(args::AfterDeadline::Wait) => AfterDeadline::Wait,
         Some(args::AfterDeadline::Force) => AfterDeadline::Force,
     };
     let request = DrainWorkerRequest {
-        name: args.name.clone(),
+        name: name.to_owned(),
         cause: DrainCause::Operator.into(),
         reason: reason(args.reason.as_deref()),
         deadline: args.deadline.and_then(|deadline| deadline.try_into().ok()),
@@ -92,44 +107,80 @@ async fn drains_already(session: &Session, name: &str) -> Result<Option<Worker>,
     Ok(drains.then_some(worker))
 }
 
-async fn until_disabled(session: &Session, name: &str, timeout: Duration) -> Result<(), Failure> {
+/// The drains that are waited for.
+struct Drains {
+    /// The workers that are not yet DISABLED, and how each was last.
+    left: BTreeMap<String, String>,
+    /// Why one of them will not be.
+    failed: Option<Failure>,
+    progress: Progress,
+}
+
+impl Drains {
+    /// Takes what a watch tells of a worker; nothing if it is gone.
+    fn see(&mut self, session: &Session, name: &str, now: Option<&Worker>) -> Result<(), Failure> {
+        let Some(last) = self.left.get_mut(name) else {
+            return Ok(());
+        };
+        let Some(now) = now else {
+            self.failed = Some(Failure::Failed(format!("{name} was deleted")));
+            return Ok(());
+        };
+        let line = line(session, now);
+        if *last != line {
+            self.progress
+                .show(&line, now.drain.as_ref().map(fraction))?;
+            *last = line;
+        }
+        match end(now) {
+            None => {}
+            Some(Ok(())) => drop(self.left.remove(name)),
+            Some(Err(failure)) => self.failed = Some(failure),
+        }
+        Ok(())
+    }
+}
+
+async fn until_disabled(
+    session: &Session,
+    names: &[String],
+    timeout: Duration,
+) -> Result<(), Failure> {
     let filter = WorkerFilter {
-        names: vec![name.to_owned()],
+        names: names.to_vec(),
         ..WorkerFilter::default()
     };
-    let mut progress = Progress::new();
-    let mut last = String::new();
-    let mut ended = None;
+    let left = names.iter().map(|name| (name.clone(), String::new()));
+    let mut drains = Drains {
+        left: left.collect(),
+        failed: None,
+        progress: Progress::new(),
+    };
     let watched = Workers { filter };
     let watch = live::follow(session, &watched, |changes| {
-        for (_, worker) in changes {
-            let Some(worker) = worker else {
-                ended = Some(Err(Failure::Failed(format!("{name} was deleted"))));
-                return Ok(Flow::Done);
-            };
-            last = line(session, &worker);
-            progress.show(&last, worker.drain.as_ref().map(fraction))?;
-            if let Some(end) = end(&worker) {
-                ended = Some(end);
-                return Ok(Flow::Done);
-            }
+        for (name, worker) in changes {
+            drains.see(session, &name, worker.as_ref())?;
         }
-        Ok(Flow::GoOn)
+        Ok(match drains.failed.is_some() || drains.left.is_empty() {
+            true => Flow::Done,
+            false => Flow::GoOn,
+        })
     });
     let outcome = tokio::select! {
-        outcome = tokio::time::timeout(timeout, watch) => outcome,
-        interrupted = tokio::signal::ctrl_c() => {
-            interrupted?;
-            progress.finish()?;
-            let message = format!("the drain of {name} goes on; `muster resume {name}` calls it off");
+        outcome = tokio::time::timeout(timeout, watch) => Some(outcome),
+        interrupted = tokio::signal::ctrl_c() => interrupted.map(|()| None)?,
+    };
+    drains.progress.finish()?;
+    let (names_left, last): (Vec<_>, Vec<_>) = drains.left.into_iter().unzip();
+    let drain = format!("the drain of {}", names_left.join(", "));
+    match outcome {
+        None => {
+            let resume = format!("muster resume {}", names_left.join(" "));
+            let message = format!("{drain} goes on; `{resume}` calls it off");
             return Err(Failure::Interrupted(message));
         }
-    };
-    progress.finish()?;
-    let drain = format!("the drain of {name}");
-    match outcome {
-        Ok(result) => result?,
-        Err(_) => {
+        Some(Err(_)) => {
+            let last = last.join("; ");
             return Err(gave_up(
                 session,
                 Component::Registry,
@@ -138,9 +189,12 @@ async fn until_disabled(session: &Session, name: &str, timeout: Duration) -> Res
                 &last,
             ));
         }
+        Some(Ok(result)) => result.and(drains.failed.map_or(Ok(()), Err))?,
     }
-    ended.unwrap_or(Ok(()))?;
-    session.say(&format!("{name} is DISABLED\n"))
+    for name in names {
+        session.say(&format!("{name} is DISABLED\n"))?;
+    }
+    Ok(())
 }
 
 /// What a forced end would do to these replicas.
@@ -183,72 +237,86 @@ fn end(worker: &Worker) -> Option<Result<(), Failure>> {
     }
 }
 
-/// Calls a drain off.
+/// Calls drains off.
 pub(crate) async fn resume(session: &Session, args: &Reasoned) -> Result<(), Failure> {
-    let request = ResumeWorkerRequest {
-        name: args.name.clone(),
-        reason: reason(args.reason.as_deref()),
-        ..ResumeWorkerRequest::default()
+    all_there(session, &args.names).await?;
+    let act = async |name: &str| {
+        let request = ResumeWorkerRequest {
+            name: name.to_owned(),
+            reason: reason(args.reason.as_deref()),
+            ..ResumeWorkerRequest::default()
+        };
+        let mut registry = session.workers();
+        let asked = registry.resume_worker(request);
+        let answer = session.call(Component::Registry, asked).await?;
+        Ok(told(answer.worker))
     };
-    let answer = session
-        .call(
-            Component::Registry,
-            session.workers().resume_worker(request),
-        )
-        .await?;
-    tell(session, answer.worker)
+    each(session, &args.names, act).await.map(drop)
 }
 
-/// Takes a worker out of use.
+/// Takes workers out of use.
 pub(crate) async fn disable(session: &Session, args: &Disable) -> Result<(), Failure> {
-    let request = DisableWorkerRequest {
-        name: args.name.clone(),
-        reason: reason(args.reason.as_deref()),
-        force: args.force,
-        ..DisableWorkerRequest::default()
+    all_there(session, &args.names).await?;
+    let act = async |name: &str| {
+        let request = DisableWorkerRequest {
+            name: name.to_owned(),
+            reason: reason(args.reason.as_deref()),
+            force: args.force,
+            ..DisableWorkerRequest::default()
+        };
+        let mut registry = session.workers();
+        let asked = registry.disable_worker(request);
+        let answer = session.call(Component::Registry, asked).await?;
+        Ok(told(answer.worker))
     };
-    let answer = session
-        .call(
-            Component::Registry,
-            session.workers().disable_worker(request),
-        )
-        .await?;
-    tell(session, answer.worker)
+    each(session, &args.names, act).await.map(drop)
 }
 
-/// Puts a worker back.
+/// Puts workers back.
 pub(crate) async fn enable(session: &Session, args: &Reasoned) -> Result<(), Failure> {
-    let request = EnableWorkerRequest {
-        name: args.name.clone(),
-        reason: reason(args.reason.as_deref()),
-        ..EnableWorkerRequest::default()
+    all_there(session, &args.names).await?;
+    let act = async |name: &str| {
+        let request = EnableWorkerRequest {
+            name: name.to_owned(),
+            reason: reason(args.reason.as_deref()),
+            ..EnableWorkerRequest::default()
+        };
+        let mut registry = session.workers();
+        let asked = registry.enable_worker(request);
+        let answer = session.call(Component::Registry, asked).await?;
+        Ok(told(answer.worker))
     };
-    let answer = session
-        .call(
-            Component::Registry,
-            session.workers().enable_worker(request),
-        )
-        .await?;
-    tell(session, answer.worker)
+    each(session, &args.names, act).await.map(drop)
 }
 
-/// Forgets a worker that is out of use.
+/// Forgets workers that are out of use.
 pub(crate) async fn delete(session: &Session, args: &DeleteWorker) -> Result<(), Failure> {
-    let worker = get(session, &args.name).await?.worker.unwrap_or_default();
-    if !args.yes {
-        let (name, state) = (&worker.name, state(&worker));
-        confirm(&format!("forget {name}, which is {state}?"))?;
+    let mut shown = BTreeMap::new();
+    for name in &args.names {
+        let worker = get(session, name).await?.worker.unwrap_or_default();
+        shown.insert(name.as_str(), worker);
     }
-    let request = DeleteWorkerRequest {
-        name: args.name.clone(),
-        // What was shown is what is forgotten.
-        etag: worker.etag,
+    if !args.yes {
+        let words = shown
+            .iter()
+            .map(|(name, worker)| format!("{name}, which is {}", state(worker)));
+        let words: Vec<_> = words.collect();
+        confirm(&format!("forget {}?", words.join(", and ")))?;
+    }
+    let act = async |name: &str| {
+        let request = DeleteWorkerRequest {
+            name: name.to_owned(),
+            // What was shown is what is forgotten.
+            etag: shown
+                .get(name)
+                .map_or_else(String::new, |worker| worker.etag.clone()),
+        };
+        let mut registry = session.workers();
+        let asked = registry.delete_worker(request);
+        let answer = session.call(Component::Registry, asked).await?;
+        Ok((answer, format!("{name} is forgotten\n")))
     };
-    let mut registry = session.workers();
-    let asked = registry.delete_worker(request);
-    let answer = session.call(Component::Registry, asked).await?;
-    let sentence = format!("{} is forgotten\n", args.name);
-    session.print_answer(&answer, &args.name, &sentence)
+    each(session, &args.names, act).await.map(drop)
 }
 
 /// Ends the brake of a zone.
@@ -280,10 +348,11 @@ fn released(workers: i32, zone: &str) -> String {
     }
 }
 
-fn tell(session: &Session, worker: Option<Worker>) -> Result<(), Failure> {
+/// A worker that was changed, and the sentence that says so.
+fn told(worker: Option<Worker>) -> (Worker, String) {
     let worker = worker.unwrap_or_default();
     let sentence = format!("{} is {}\n", worker.name, state(&worker));
-    session.print_answer(&worker, &worker.name, &sentence)
+    (worker, sentence)
 }
 
 /// The reason given, or who asks.

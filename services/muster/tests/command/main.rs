@@ -7,3 +7,4 @@ mod demo;
 mod offers;
 mod output;
 mod probe;
+mod services;

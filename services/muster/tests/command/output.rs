@@ -423,6 +423,42 @@ async fn an_address_that_is_another_one_is_told_as_such() {
     registry.end().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_workers_are_named_at_once() {
+    let registry = Registry::begin().await;
+    for name in ["w2", "w3"] {
+        registry.join(name).await;
+    }
+    let drained = registry.muster(&["drain", "w2", "w3", "--wait"]).await;
+    assert_eq!(drained.code, Some(0), "{drained:?}");
+    for name in ["w2", "w3"] {
+        let ends = format!("{name} is DISABLED\n");
+        assert!(drained.stdout.contains(&ends), "{drained:?}");
+    }
+    let enabled = registry.muster(&["enable", "w2", "w3", "-o", "json"]).await;
+    let workers: Value = serde_json::from_str(&enabled.stdout).unwrap();
+    let names = workers.as_array().unwrap().iter();
+    let names: Vec<_> = names.map(|worker| &worker["name"]).collect();
+    assert_eq!(names, ["w2", "w3"]);
+
+    // Nothing is done to the first if another is not there.
+    for change in ["drain", "disable", "delete-worker"] {
+        let said = registry.muster(&[change, "w2", "nosuch"]).await;
+        assert_eq!((said.code, &*said.stdout), (Some(1), ""), "{said:?}");
+        assert!(
+            said.stderr.contains("there is no worker nosuch"),
+            "{said:?}"
+        );
+    }
+    let disabled = registry.muster(&["disable", "w2", "w3"]).await;
+    assert_eq!(disabled.stdout, "w2 is DISABLED\nw3 is DISABLED\n");
+    let resumed = registry.muster(&["resume", "w2", "w3"]).await;
+    assert!(resumed.stderr.starts_with("muster: w2: "), "{resumed:?}");
+    let forgotten = registry.muster(&["delete-worker", "w2", "w3"]).await;
+    assert_eq!(forgotten.stdout, "w2 is forgotten\nw3 is forgotten\n");
+    registry.end().await;
+}
+
 /// A terminal: what is written to it can be read, and what a command takes as its end.
 fn terminal() -> (File, File) {
     let shown = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
