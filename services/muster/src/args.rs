@@ -480,7 +480,7 @@ pub(crate) struct Rm {
 pub(crate) struct Explain {
     /// A service, or a replica such as chat/0
     pub(crate) name: Option<String>,
-    /// A spec that has not been applied
+    /// A spec, applied or not: where it would run
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
 }

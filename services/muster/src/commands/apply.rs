@@ -123,7 +123,7 @@ async fn update(
 }
 
 /// The service as it is, if it is there.
-async fn current(session: &Session, name: &str) -> Result<Option<Service>, Failure> {
+pub(crate) async fn current(session: &Session, name: &str) -> Result<Option<Service>, Failure> {
     match services::get(session, name).await {
         Ok(service) => Ok(Some(service)),
         Err(Failure::Refused(status)) if status.code() == Code::NotFound => Ok(None),

@@ -29,7 +29,16 @@ pub(crate) async fn run(session: &Session, args: &Explain) -> Result<(), Failure
         let mut manager = session.replicas();
         let asked = manager.explain_service(request);
         let answer = session.call(Component::Manager, asked).await?;
-        explanations.push(answer.explanation.unwrap_or_default());
+        let mut explanation = answer.explanation.unwrap_or_default();
+        if let Target::Spec(spec) = target
+            && let Some(service) = apply::current(session, &spec.name).await?
+        {
+            let (name, version) = (&service.name, service.version);
+            explanation.summary = format!(
+                "{name} is applied, in version {version}; this is about what the file says of it"
+            );
+        }
+        explanations.push(explanation);
     }
     if session.print_messages(&explanations, targets.len())? {
         return Ok(());

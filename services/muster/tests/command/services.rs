@@ -143,3 +143,17 @@ async fn several_services_are_named_at_once() {
     assert_eq!(gone.stdout, "a is gone\nb is gone\n", "{gone:?}");
     manager.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_spec_of_what_is_applied_is_explained_as_such() {
+    let manager = Manager::begin().await;
+    let file = manager.file("a.yaml", "a");
+    let explain = ["explain", "-f", &file];
+    let before = manager.muster(&explain).await.stdout;
+    assert!(before.starts_with("a has not been applied\n"), "{before}");
+    manager.muster(&["apply", "-f", &file]).await;
+    let after = manager.muster(&explain).await.stdout;
+    let first = "a is applied, in version 1; this is about what the file says of it\n";
+    assert!(after.starts_with(first), "{after}");
+    manager.end().await;
+}
