@@ -75,7 +75,13 @@ pub(crate) async fn restart(session: &Session, args: &Follow) -> Result<(), Fail
         let message = "restart either services or replicas at a time, not both";
         return Err(Failure::Usage(message.to_owned()));
     }
-    all_there(session, &args.names).await?;
+    let mut found = Vec::new();
+    for name in &args.names {
+        found.push(services::get(session, name).await?);
+    }
+    for words in found.iter().filter_map(tried_again) {
+        session.say(&words)?;
+    }
     let act = async |name: &str| {
         let request = RestartServiceRequest {
             name: name.to_owned(),
@@ -127,6 +133,31 @@ async fn restart_replicas(session: &Session, args: &Follow) -> Result<(), Failur
     Ok(())
 }
 
+/// What a restart does that is easily not meant: after a rollback, it is not what runs that is asked for.
+fn tried_again(service: &Service) -> Option<String> {
+    let running = service.status.as_ref()?.running_version;
+    let (name, version) = (&service.name, service.version);
+    (running < version && follow::rolled_back(service, version)).then(|| {
+        format!(
+            "{name} runs version {running}, since version {version} was rolled back; a restart tries {version} \
+             again. `muster rollback {name} {running}` restarts it in version {running}\n"
+        )
+    })
+}
+
+/// What a rollback does to a version that runs already, after the one that is asked for was rolled back.
+fn replaced_by_itself(service: &Service, asked: Option<i64>) -> Option<String> {
+    let running = service.status.as_ref()?.running_version;
+    let (name, version) = (&service.name, service.version);
+    let back = asked.unwrap_or(version - 1) == running;
+    (back && follow::rolled_back(service, version)).then(|| {
+        format!(
+            "{name} runs version {running} already, since version {version} was rolled back: it becomes what is \
+             asked for, and its replicas are replaced one after the other\n"
+        )
+    })
+}
+
 /// That of several services each is there, before anything is done to one of them.
 async fn all_there(session: &Session, names: &[String]) -> Result<(), Failure> {
     if names.len() > 1 {
@@ -156,6 +187,10 @@ pub(crate) async fn scale(session: &Session, args: &Scale) -> Result<(), Failure
 
 /// Applies an earlier version again.
 pub(crate) async fn rollback(session: &Session, args: &Rollback) -> Result<(), Failure> {
+    let service = services::get(session, &args.name).await?;
+    if let Some(words) = replaced_by_itself(&service, args.version) {
+        session.say(&words)?;
+    }
     let act = async |name: &str| {
         let request = RollbackServiceRequest {
             name: name.to_owned(),
@@ -269,4 +304,50 @@ async fn to(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use muster_proto::replicas::v1::{Rollout, RolloutState, ServiceStatus};
+
+    use super::*;
+
+    #[test]
+    fn after_a_rollback_it_is_told_what_is_tried_again_and_what_is_replaced() {
+        let rollout = |state: RolloutState| Rollout {
+            target_version: 3,
+            state: state.into(),
+            ..Rollout::default()
+        };
+        let service = |state, running| Service {
+            name: "chat".to_owned(),
+            version: 3,
+            status: Some(ServiceStatus {
+                running_version: running,
+                rollout: Some(rollout(state)),
+                ..ServiceStatus::default()
+            }),
+            ..Service::default()
+        };
+        let up = service(RolloutState::Complete, 3);
+        assert_eq!(
+            (tried_again(&up), replaced_by_itself(&up, None)),
+            (None, None)
+        );
+        let under_way = service(RolloutState::Running, 2);
+        assert_eq!(tried_again(&under_way), None);
+        let back = service(RolloutState::RolledBack, 2);
+        assert!(
+            tried_again(&back)
+                .unwrap()
+                .contains("`muster rollback chat 2`")
+        );
+        for version in [None, Some(2)] {
+            let words = replaced_by_itself(&back, version).unwrap();
+            assert!(words.starts_with("chat runs version 2 already"), "{words}");
+        }
+        assert_eq!(replaced_by_itself(&back, Some(1)), None);
+        let further = service(RolloutState::RolledBack, 1);
+        assert_eq!(replaced_by_itself(&further, None), None);
+    }
 }

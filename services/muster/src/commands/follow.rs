@@ -272,7 +272,8 @@ fn reached(service: &Service, goal: Goal) -> Option<Result<(), Failure>> {
     }
 }
 
-fn rolled_back(service: &Service, version: i64) -> bool {
+/// Whether this version of a service was gone back from.
+pub(crate) fn rolled_back(service: &Service, version: i64) -> bool {
     use muster_proto::replicas::v1::RolloutState;
     let rollout = service
         .status
