@@ -172,13 +172,20 @@ pub(crate) async fn services(
             false => Flow::GoOn,
         })
     });
-    let outcome = tokio::time::timeout(following.timeout, watch).await;
+    let outcome = tokio::select! {
+        outcome = tokio::time::timeout(following.timeout, watch) => Some(outcome),
+        interrupted = tokio::signal::ctrl_c() => interrupted.map(|()| None)?,
+    };
     progress.finish()?;
     let (ended, go_on): (Vec<_>, Vec<_>) = awaited.into_iter().partition(|one| one.end.is_some());
     let go_on: Vec<_> = go_on.into_iter().map(|one| one.last).collect();
     match outcome {
-        Ok(result) => result?,
-        Err(_) => {
+        None => {
+            let message = format!("what was begun goes on: {}", go_on.join("; "));
+            return Err(Failure::Interrupted(message));
+        }
+        Some(Ok(result)) => result?,
+        Some(Err(_)) => {
             let (timeout, last) = (following.timeout, go_on.join("; "));
             return Err(gave_up(session, Component::Manager, timeout, "it", &last));
         }

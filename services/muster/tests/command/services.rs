@@ -1,11 +1,18 @@
 //! What is done to services, as a process against a replica-manager without any worker.
 
-use std::{fs, process::Output};
+use std::{
+    fs,
+    process::{Output, Stdio},
+};
 
 use muster_runtime::{connect::Endpoints, context::Context, server::Listeners, shutdown::Cause};
 use muster_store::Store;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use tokio::process::Command;
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    process::Command,
+};
 
 /// A replica-manager and the registry that it asks, and a folder for files.
 struct Manager {
@@ -141,6 +148,28 @@ async fn several_services_are_named_at_once() {
     assert_eq!(said.code, Some(0), "{said:?}");
     let gone = manager.muster(&["rm", "a", "b", "--wait"]).await;
     assert_eq!(gone.stdout, "a is gone\nb is gone\n", "{gone:?}");
+    manager.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_interrupts_a_wait_is_told_what_goes_on() {
+    let manager = Manager::begin().await;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_muster"));
+    command.args(["--replicas-addr", &manager.url, "apply", "--wait", "-f"]);
+    command.arg(manager.file("a.yaml", "a")).kill_on_drop(true);
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+    let first = said.next_line().await.unwrap().unwrap();
+    assert!(first.starts_with("a PENDING "), "{first}");
+    let id = i32::try_from(child.id().unwrap()).unwrap();
+    kill_process(Pid::from_raw(id).unwrap(), Signal::INT).unwrap();
+    let mut last = first;
+    while let Some(line) = said.next_line().await.unwrap() {
+        last = line;
+    }
+    assert_eq!(child.wait().await.unwrap().code(), Some(130), "{last}");
+    let words = "muster: interrupted: what was begun goes on: a PENDING ";
+    assert!(last.starts_with(words), "{last}");
     manager.end().await;
 }
 
