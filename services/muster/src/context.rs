@@ -93,20 +93,45 @@ fn endpoints(
         .map_err(|error| Failure::Usage(format!("--{flag}: {error}")))
 }
 
-/// The context of this name, or the file's current one; an empty one if there is
-/// no file.
+/// The context of this name, or the file's current one; an empty one if none is named.
 fn choose(name: Option<&str>) -> Result<Context, Failure> {
     let Some(path) = path() else {
         return Ok(Context::default());
     };
-    let file = read(&path)?;
-    let Some(name) = name.map(str::to_owned).or(file.current) else {
-        return Ok(Context::default());
-    };
-    file.contexts.get(&name).cloned().ok_or_else(|| {
-        let hint = suggest::hint(&name, file.contexts.keys().map(String::as_str));
-        Failure::Usage(format!("{} has no context `{name}`{hint}", path.display()))
-    })
+    let name = name.filter(|name| !name.is_empty()).map(str::to_owned);
+    match (read(&path)?, name) {
+        (Some(file), name) => file.context(name, &path),
+        (None, None) => Ok(Context::default()),
+        (None, Some(name)) => {
+            let message = format!(
+                "there is no context `{name}`, since there is no {}",
+                path.display()
+            );
+            Err(Failure::Usage(message))
+        }
+    }
+}
+
+impl File {
+    fn context(self, name: Option<String>, path: &Path) -> Result<Context, Failure> {
+        let Some(name) = name.or(self.current) else {
+            return Ok(Context::default());
+        };
+        let wrong = |what: String| Failure::Usage(format!("{}: {what}", path.display()));
+        let Some(context) = self.contexts.get(&name) else {
+            let names: Vec<&str> = self.contexts.keys().map(String::as_str).collect();
+            let hint = suggest::hint(&name, names.iter().copied());
+            let names = names.join(", ");
+            return Err(wrong(format!(
+                "there is no context `{name}`{hint}; it has: {names}"
+            )));
+        };
+        if context.cert.is_some() != context.key.is_some() {
+            let what = "has only one of cert and key, which go together";
+            return Err(wrong(format!("the context `{name}` {what}")));
+        }
+        Ok(context.clone())
+    }
 }
 
 fn path() -> Option<PathBuf> {
@@ -120,11 +145,14 @@ fn path() -> Option<PathBuf> {
     )
 }
 
-fn read(path: &Path) -> Result<File, Failure> {
+/// The file; none if it is not there.
+fn read(path: &Path) -> Result<Option<File>, Failure> {
     let wrong = |error: String| Failure::Usage(format!("{}: {error}", path.display()));
     match fs::read_to_string(path) {
-        Ok(text) => toml::from_str(&text).map_err(|error| wrong(error.to_string())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(File::default()),
+        Ok(text) => toml::from_str(&text)
+            .map(Some)
+            .map_err(|error| wrong(error.to_string())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(wrong(error.to_string())),
     }
 }
@@ -148,6 +176,26 @@ mod tests {
     fn an_unknown_key_is_refused() {
         let error = toml::from_str::<File>("[contexts.prod]\nworker_addr = \"x\"\n").unwrap_err();
         assert!(error.to_string().contains("worker_addr"), "{error}");
+    }
+
+    #[test]
+    fn a_context_that_cannot_be_used_is_told_with_what_there_is() {
+        let text = "[contexts.prod]\ncert = \"/c\"\n[contexts.test]\n";
+        let chosen = |name: Option<&str>| {
+            let file: File = toml::from_str(text).unwrap();
+            let chosen = file.context(name.map(str::to_owned), Path::new("/config"));
+            chosen.map(drop).map_err(|failure| failure.to_string())
+        };
+        assert_eq!(chosen(None), Ok(()));
+        assert_eq!(chosen(Some("test")), Ok(()));
+        let unknown = chosen(Some("tset")).unwrap_err();
+        assert!(
+            unknown.starts_with("/config: there is no context `tset`"),
+            "{unknown}"
+        );
+        assert!(unknown.ends_with("it has: prod, test"), "{unknown}");
+        let half = "/config: the context `prod` has only one of cert and key, which go together";
+        assert_eq!(chosen(Some("prod")), Err(half.to_owned()));
     }
 
     #[test]
