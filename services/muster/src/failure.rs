@@ -9,7 +9,7 @@ use crate::output::json;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     /// The server refused.
-    #[error("{}", Details::of(.0))]
+    #[error("{}", told_once(.0))]
     Refused(Box<Status>),
     /// What was awaited did not come out.
     #[error("{0}")]
@@ -35,6 +35,17 @@ pub(crate) enum Failure {
     /// Ctrl-C ended a wait; what was begun goes on.
     #[error("interrupted: {0}")]
     Interrupted(String),
+}
+
+/// A status for a person. Of a single violation the message says all already.
+fn told_once(status: &Status) -> Details {
+    let mut details = Details::of(status);
+    if let [only] = &details.violations[..]
+        && details.message.contains(&only.description)
+    {
+        details.violations.clear();
+    }
+    details
 }
 
 impl Failure {
@@ -99,5 +110,31 @@ impl From<json::Error> for Failure {
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
         Self::Failed(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use muster_runtime::status::{Violations, invalid_field};
+
+    use super::*;
+
+    #[test]
+    fn a_single_violation_is_told_once_and_several_are_told_each() {
+        let one = Failure::from(invalid_field("replicas", "must be at most 5")).about("chat");
+        let words = one.to_string();
+        assert_eq!(words.lines().count(), 1, "{words}");
+        assert!(
+            words.starts_with("chat: replicas must be at most 5 ("),
+            "{words}"
+        );
+        let document = one.as_json().to_string();
+        assert!(document.contains("fieldViolations"), "{document}");
+
+        let mut violations = Violations::new();
+        violations.add("replicas", "must be at most 5");
+        violations.add("nodes", "must be 1");
+        let words = Failure::from(violations.into_status()).to_string();
+        assert_eq!(words.lines().count(), 3, "{words}");
     }
 }
