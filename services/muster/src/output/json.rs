@@ -96,7 +96,10 @@ fn write_below(value: &Value, depth: usize, text: &mut String) {
 
 /// A key, in quotes unless it is a plain word.
 fn key(name: &str) -> String {
+    // What an older reader of YAML takes for a truth or for nothing.
+    let other = ["y", "yes", "n", "no", "on", "off", "true", "false", "null"];
     let plain = !name.is_empty()
+        && !other.contains(&name.to_ascii_lowercase().as_str())
         && name
             .chars()
             .all(|letter| letter.is_ascii_alphanumeric() || letter == '_')
@@ -140,8 +143,9 @@ mod tests {
 
     #[test]
     fn yaml_nests() {
-        let value = json!({"a": [{"b": 1, "c": []}, "x: y"], "d/e": {"f": null}, "g": {}});
-        let expected = "a:\n  -\n    b: 1\n    c: []\n  - \"x: y\"\n\"d/e\":\n  f: null\ng: {}\n";
+        let value = json!({"a": [{"b": 1, "c": []}, "x: y"], "d/e": {"f": null}, "g": {"No": 1}});
+        let expected =
+            "a:\n  -\n    b: 1\n    c: []\n  - \"x: y\"\n\"d/e\":\n  f: null\ng:\n  \"No\": 1\n";
         assert_eq!(yaml(&value), expected);
     }
 }
