@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use muster_model::quantity;
 use muster_proto::replicas::v1::{Service, ServicePhase};
 
 use super::{
@@ -215,8 +216,14 @@ pub(crate) fn gave_up(
     } else {
         String::new()
     };
+    let timeout = quantity::duration::print(timeout);
+    // Nothing was told yet where the time was too short for that.
+    let last = match last {
+        "" => String::new(),
+        last => format!(": {last}"),
+    };
     Failure::TimedOut(format!(
-        "gave up waiting after {timeout:?}; {what} goes on: {last}{away}"
+        "gave up waiting after {timeout}; {what} goes on{last}{away}"
     ))
 }
 

@@ -142,6 +142,12 @@ async fn several_services_are_named_at_once() {
     let names = services.as_array().unwrap().iter();
     let names: Vec<_> = names.map(|service| &service["name"]).collect();
     assert_eq!(names, ["a", "b"]);
+    let soon = ["scale", "a", "2", "--wait", "--timeout"];
+    let said = manager.muster(&[&soon[..], &["0s"]].concat()).await;
+    assert_eq!(said.code, Some(4), "{said:?}");
+    let words = "muster: gave up waiting after 0s; it goes on";
+    assert!(said.stderr.contains(words), "{said:?}");
+    assert!(!said.stderr.contains("goes on: \n"), "{said:?}");
     let said = manager.muster(&["ps", "a", "nosuch"]).await;
     assert_eq!(said.code, Some(1), "{said:?}");
     let said = manager.muster(&["ps", "a", "b", "-o", "name"]).await;
