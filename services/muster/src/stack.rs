@@ -165,17 +165,22 @@ async fn open_store(name: &str, spec: &Spec, options: StoreOptions) -> Result<St
     opened.map_err(|error| Failure::Failed(format!("{name}: {error}")))
 }
 
+fn make_folder(folder: &Path) -> Result<(), Failure> {
+    std::fs::create_dir_all(folder)
+        .map_err(|error| Failure::Failed(format!("{}: {error}", folder.display())))
+}
+
 /// A component's own file in the folder of the stack.
 fn store_file(data: &Path, name: &str) -> Result<Spec, Failure> {
     let folder = data.join(name);
-    std::fs::create_dir_all(&folder)?;
+    make_folder(&folder)?;
     Ok(Spec::Embedded(folder.join("store.db")))
 }
 
 async fn registry(options: &Options) -> Result<Part, Failure> {
     let name = Component::Registry.name();
-    let listeners = listeners(options.ports, name, 7401).await?;
     let spec = store_file(&options.data, name)?;
+    let listeners = listeners(options.ports, name, 7401).await?;
     let config = worker_registry::Config {
         insecure_join: true,
         ..Default::default()
@@ -200,7 +205,7 @@ async fn gateway(options: &Options, registry: &Part) -> Result<Part, Failure> {
         max_backend_timeout: MAX_BACKEND_TIMEOUT,
     };
     let config = offers_gateway::Config::new(args).map_err(Failure::Usage)?;
-    std::fs::create_dir_all(options.data.join(name))?;
+    make_folder(&options.data.join(name))?;
     let store = open_store(name, &config.store, StoreOptions::default()).await?;
     let (context, at) = part::surroundings(name, &listeners);
     part::close_with(&context, store.clone());

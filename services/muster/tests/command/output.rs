@@ -459,6 +459,19 @@ async fn several_workers_are_named_at_once() {
     registry.end().await;
 }
 
+#[tokio::test]
+async fn a_folder_that_cannot_be_made_is_named() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let folder = file.path().join("data");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_muster"));
+    command.args(["up", "--data"]).arg(&folder);
+    let output = timeout(DEADLINE, command.kill_on_drop(true).output()).await;
+    let said = Said::from(output.expect("it does not end").unwrap());
+    assert_eq!(said.code, Some(1), "{said:?}");
+    let place = folder.display().to_string();
+    assert!(said.stderr.contains(&place), "{said:?}");
+}
+
 /// A terminal: what is written to it can be read, and what a command takes as its end.
 fn terminal() -> (File, File) {
     let shown = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
