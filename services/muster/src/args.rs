@@ -260,10 +260,10 @@ pub(crate) struct Offers {
     /// One line for each of these in place of offers
     #[arg(long, value_enum, value_name = "WHAT")]
     pub(crate) group_by: Option<GroupBy>,
-    /// What to order by; a leading `-` reverses it
-    #[arg(long, default_value = "price", value_name = "KEY", allow_hyphen_values = true,
-          value_parser = parse_sort)]
-    pub(crate) sort: Sort,
+    /// What to order by: price, price-per-gpu, price-per-gpu-gib, memory or age, of groups one of the
+    /// first two; a leading `-` reverses it [default: price; groups by name]
+    #[arg(long, value_name = "KEY", allow_hyphen_values = true, value_parser = parse_sort)]
+    pub(crate) sort: Option<Sort>,
     /// Only spot offers
     #[arg(long, conflicts_with = "on_demand")]
     pub(crate) spot: bool,

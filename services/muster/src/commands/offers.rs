@@ -7,7 +7,8 @@ use muster_model::{gpu, gpu_syntax};
 use muster_proto::{
     offers::v1::{
         BackendData, BackendRefresh, BackendReport, GetOfferRequest, ListOffersRequest,
-        ListOffersResponse, Offer, OfferFilter, OfferGroupBy, OfferOrder,
+        ListOffersResponse, Offer, OfferFilter, OfferGroup, OfferGroupBy, OfferOrder,
+        OfferOrderKey,
     },
     types::v1::{Availability, CapacityType, CpuArchitecture, GpuRequest, Price, Requirements},
 };
@@ -117,11 +118,14 @@ fn request(args: &Offers) -> Result<ListOffersRequest, Failure> {
         Some(GroupBy::Backend) => OfferGroupBy::Backend,
         Some(GroupBy::Region) => OfferGroupBy::Region,
     };
+    if let (Some(sort), true) = (args.sort, args.group_by.is_some()) {
+        group_price(sort.key)?;
+    }
     Ok(ListOffersRequest {
         filter: Some(filter(args)?),
-        order: Some(OfferOrder {
-            key: args.sort.key.into(),
-            descending: args.sort.descending,
+        order: args.sort.map(|sort| OfferOrder {
+            key: sort.key.into(),
+            descending: sort.descending,
         }),
         max_age: args.max_age.and_then(|age| age.try_into().ok()),
         backend_timeout: args.backend_timeout.and_then(|time| time.try_into().ok()),
@@ -204,6 +208,18 @@ fn availability(word: &str) -> Result<i32, Failure> {
     }
 }
 
+/// What groups are ordered by, where they can be by that.
+fn group_price(key: OfferOrderKey) -> Result<fn(&OfferGroup) -> Option<Price>, Failure> {
+    match key {
+        OfferOrderKey::Price | OfferOrderKey::Unspecified => Ok(|group| group.min_price),
+        OfferOrderKey::PricePerGpu => Ok(|group| group.min_price_per_gpu),
+        OfferOrderKey::PricePerGpuGib | OfferOrderKey::Memory | OfferOrderKey::Age => {
+            let what = "--sort: groups are ordered by price or price-per-gpu";
+            Err(Failure::Usage(what.to_owned()))
+        }
+    }
+}
+
 /// How many offers, or groups of them, are shown.
 fn limit(args: &Offers) -> usize {
     let all = match args.group_by {
@@ -246,6 +262,16 @@ async fn list(
 
 fn print(session: &Session, args: &Offers, whole: &ListOffersResponse) -> Result<(), Failure> {
     let mut answer = whole.clone();
+    if let Some(sort) = args.sort {
+        let price = group_price(sort.key)?;
+        answer.groups.sort_by_key(|group| {
+            let price = price(group);
+            // What has no price is last in either order.
+            let price = price.map(|price| price.micro_usd_per_hour);
+            let price = price.map(|price| if sort.descending { -price } else { price });
+            (price.is_none(), price)
+        });
+    }
     answer.groups.truncate(limit(args));
     let answer = &answer;
     match session.format {

@@ -70,6 +70,28 @@ async fn as_many_groups_are_shown_as_are_asked_for() {
     context.shutdown.finished().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn groups_are_ordered_by_what_is_asked_for() {
+    let (context, url) = gateway().await;
+    let by_gpu = ["--group-by", "gpu", "-o", "json"];
+    let prices = async |sort: &str, price: &str| {
+        let document = shown(&url, &[&by_gpu[..], &["--sort", sort]].concat()).await;
+        let document: Value = serde_json::from_str(&document).unwrap();
+        let groups = document["groups"].as_array().unwrap().iter();
+        let price = groups.map(|group| group[price]["microUsdPerHour"].as_str().unwrap().parse());
+        price.collect::<Result<Vec<i64>, _>>().unwrap()
+    };
+    let up = prices("price-per-gpu", "minPricePerGpu").await;
+    assert!(up.is_sorted() && up.len() > 20, "{up:?}");
+    let down = prices("-price", "minPrice").await;
+    assert!(down.is_sorted_by(|a, b| a >= b), "{down:?}");
+
+    let refused = muster(&url, &[&by_gpu[..], &["--sort", "age"]].concat()).await;
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+    context.shutdown.begin(Cause::asked("the test is over"));
+    context.shutdown.finished().await;
+}
+
 #[tokio::test]
 async fn a_number_below_zero_is_told_as_such() {
     for words in [
