@@ -119,5 +119,14 @@ async fn what_was_rolled_back_can_be_scaled() {
     // What is asked for is still not what runs.
     let said = apply(&fleet, &[("chat", &spec(ENDS))]).await;
     assert_eq!(said.code, Some(1), "{}", said.err);
+
+    let restarted = muster(&fleet, &["restart", "chat", "--wait"]).await;
+    assert_eq!(restarted.code, Some(1), "{}", restarted.err);
+    let words = "`muster rollback chat 1` restarts it in version 1\n";
+    assert!(restarted.out.contains(words), "{}", restarted.out);
+    let back = muster(&fleet, &["rollback", "chat", "1", "--wait"]).await;
+    assert_eq!(back.code, Some(0), "{}", back.err);
+    let words = "chat runs version 1 already, since ";
+    assert!(back.out.starts_with(words), "{}", back.out);
     remove(&fleet, &["chat"]).await;
 }
