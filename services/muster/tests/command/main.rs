@@ -7,4 +7,5 @@ mod demo;
 mod offers;
 mod output;
 mod probe;
+mod said;
 mod services;

@@ -5,7 +5,7 @@ use std::{
     fs::File,
     io::Read as _,
     net::{Ipv4Addr, SocketAddr},
-    process::{Output, Stdio},
+    process::Stdio,
     time::Duration,
 };
 
@@ -27,6 +27,8 @@ use tokio::{
     time::timeout,
 };
 use worker_registry::Config;
+
+use crate::said::Said;
 
 /// What every command has ended within.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -146,24 +148,6 @@ impl Registry {
     async fn muster(&self, words: &[&str]) -> Said {
         let output = timeout(DEADLINE, self.command(words).output()).await;
         Said::from(output.expect("it does not end").unwrap())
-    }
-}
-
-/// What a command has said.
-#[derive(Debug)]
-struct Said {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
-}
-
-impl From<Output> for Said {
-    fn from(output: Output) -> Self {
-        Self {
-            code: output.status.code(),
-            stdout: String::from_utf8(output.stdout).unwrap(),
-            stderr: String::from_utf8(output.stderr).unwrap(),
-        }
     }
 }
 

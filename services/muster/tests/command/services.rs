@@ -1,9 +1,6 @@
 //! What is done to services, as a process against a replica-manager without any worker.
 
-use std::{
-    fs,
-    process::{Output, Stdio},
-};
+use std::{fs, process::Stdio};
 
 use muster_runtime::{connect::Endpoints, context::Context, server::Listeners, shutdown::Cause};
 use muster_store::Store;
@@ -13,6 +10,8 @@ use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
     process::Command,
 };
+
+use crate::said::Said;
 
 /// A replica-manager and the registry that it asks, and a folder for files.
 struct Manager {
@@ -71,24 +70,6 @@ impl Manager {
         for context in [self.manager, self.registry] {
             context.shutdown.begin(Cause::asked("the test is over"));
             context.shutdown.finished().await;
-        }
-    }
-}
-
-/// What a command has said.
-#[derive(Debug)]
-struct Said {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
-}
-
-impl From<Output> for Said {
-    fn from(output: Output) -> Self {
-        Self {
-            code: output.status.code(),
-            stdout: String::from_utf8(output.stdout).unwrap(),
-            stderr: String::from_utf8(output.stderr).unwrap(),
         }
     }
 }
