@@ -111,16 +111,15 @@ impl Following {
                 let Some(source) = Source::of(service, replica, attempt) else {
                     continue;
                 };
-                let mut request = source.request(&self.asked);
-                if !self.is_first {
-                    (request.tail, request.after) = (None, String::new());
-                }
+                let request = source.request(&self.asked);
                 self.begun.insert(replica.ordinal, attempt.number);
                 self.reading
                     .push(Output::stream(self.api.clone(), source, request));
             }
         }
+        // What comes from now on is told whole.
         self.is_first = false;
+        (self.asked.tail, self.asked.after) = (None, BTreeMap::new());
         // One that rests may be the only target: then nothing comes but by a decision.
         let rests =
             self.target.only.is_some() && self.target.replicas(service).all(Replica::at_rest);
