@@ -47,15 +47,10 @@ pub(crate) async fn run(session: &Session, args: &Apply) -> Result<(), Failure> 
     let goal = |service: &Service| Goal::Healthy {
         version: service.version,
     };
-    let goals: Vec<_> = services
-        .map(|service| {
-            let goal = goal(&service);
-            (service, goal)
-        })
-        .collect();
+    let goals: Vec<_> = services.map(|service| (goal(&service), service)).collect();
     follow::services(session, &goals, &args.following).await?;
     if session.is_terminal() {
-        for (service, _) in goals {
+        for (_, service) in goals {
             session.print(&format!("{} is HEALTHY\n", service.name))?;
         }
     }

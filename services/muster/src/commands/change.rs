@@ -124,7 +124,7 @@ async fn restart_replicas(session: &Session, args: &Follow) -> Result<(), Failur
         let service = services::get(session, name).await?;
         let running = service.status.as_ref().map(|now| now.running_version);
         let version = running.unwrap_or_default();
-        goals.push((service, Goal::Healthy { version }));
+        goals.push((Goal::Healthy { version }, service));
     }
     follow::services(session, &goals, &args.following).await?;
     for id in &args.names {
@@ -210,17 +210,17 @@ pub(crate) async fn rollback(session: &Session, args: &Rollback) -> Result<(), F
 pub(crate) async fn rm(session: &Session, args: &Rm) -> Result<(), Failure> {
     let mut goals = Vec::new();
     for name in &args.names {
-        goals.push((services::get(session, name).await?, Goal::Gone));
+        goals.push((Goal::Gone, services::get(session, name).await?));
     }
     if !args.yes {
-        confirm(&question(goals.iter().map(|(service, _)| service)))?;
+        confirm(&question(goals.iter().map(|(_, service)| service)))?;
     }
     let follows = session.follows(&args.following);
     let act = async |name: &str| {
-        let shown = goals.iter().find(|(service, _)| service.name == name);
+        let shown = goals.iter().find(|(_, service)| service.name == name);
         let request = DeleteServiceRequest {
             name: name.to_owned(),
-            etag: shown.map_or_else(String::new, |(service, _)| service.etag.clone()),
+            etag: shown.map_or_else(String::new, |(_, service)| service.etag.clone()),
             reason: reason(None),
             ..DeleteServiceRequest::default()
         };
@@ -290,12 +290,7 @@ async fn to(
         return Ok(());
     }
     let services = services.into_iter();
-    let goals: Vec<_> = services
-        .map(|service| {
-            let goal = goal(&service);
-            (service, goal)
-        })
-        .collect();
+    let goals: Vec<_> = services.map(|service| (goal(&service), service)).collect();
     follow::services(session, &goals, following).await?;
     if session.is_terminal() {
         for name in names {

@@ -138,11 +138,11 @@ impl Awaited<'_> {
 /// Waits until each service has reached its goal, or one shows that it will not.
 pub(crate) async fn services(
     session: &Session,
-    goals: &[(Service, Goal)],
+    goals: &[(Goal, Service)],
     following: &Following,
 ) -> Result<(), Failure> {
     let mut progress = Progress::new();
-    let awaited = goals.iter().map(|(service, goal)| Awaited {
+    let awaited = goals.iter().map(|(goal, service)| Awaited {
         service,
         goal: *goal,
         last: String::new(),
@@ -152,7 +152,7 @@ pub(crate) async fn services(
     let watched = Services {
         names: goals
             .iter()
-            .map(|(service, _)| service.name.clone())
+            .map(|(_, service)| service.name.clone())
             .collect(),
     };
     let watch = live::follow(session, &watched, |changes| {
