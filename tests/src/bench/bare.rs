@@ -1,10 +1,12 @@
 //! A bare tonic server on as many threads as a component has, without any layer of ours: the floor of
-//! our own `Health/Check`, which is the floor of everything else, and the limit of a page of offers.
+//! our own `Health/Check`, which is the floor of everything else, and the limit of a page of offers and of a
+//! registration.
 
 mod page;
+mod registration;
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::process::ExitCode;
 
@@ -19,11 +21,13 @@ use tonic::{Request, Response, Status};
 
 use super::say;
 use page::Page;
+use registration::Registrations;
 
 const THREADS: usize = 2;
 
-/// Serves on the address after `--listen=`, with the page in the file after `--page=` if there is one,
-/// until it is killed.
+/// Serves on the address after `--listen=`, with the page in the file after `--page=` and the answer to
+/// registrations in the one after `--registered=` if there are any (kept in a store at `--keep=`), until it is
+/// killed.
 pub(super) fn main() -> ExitCode {
     match serve() {
         Ok(()) => ExitCode::SUCCESS,
@@ -40,6 +44,13 @@ fn serve() -> anyhow::Result<()> {
         Some(file) => Some(Page::read(Path::new(&file))?),
         None => None,
     };
+    let registrations = match flag("--registered=") {
+        Some(file) => {
+            let store = flag("--keep=").map(PathBuf::from);
+            Some(Registrations::open(Path::new(&file), store.as_deref())?)
+        }
+        None => None,
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(THREADS)
         .enable_all()
@@ -48,7 +59,8 @@ fn serve() -> anyhow::Result<()> {
         let mut server = tonic::transport::Server::builder().tcp_nodelay(true);
         let routes = server
             .add_service(HealthServer::new(Bare))
-            .add_optional_service(page);
+            .add_optional_service(page)
+            .add_optional_service(registrations);
         routes.serve(address).await
     })?;
     Ok(())

@@ -35,7 +35,7 @@ impl RawClient {
 
 /// Leaves messages as they are.
 #[derive(Debug, Clone, Copy)]
-struct Raw;
+pub(super) struct Raw;
 
 impl Codec for Raw {
     type Encode = Bytes;

@@ -7,7 +7,9 @@ use prost::Message as _;
 
 use super::super::Setup;
 use super::super::calls::Check;
-use super::super::child::Child;
+use super::super::child::{Child, Plan};
+use super::super::component::Component;
+use super::super::connection::Connection;
 use super::super::figure::{Figure, Report, Target};
 use super::super::form::{Form, Script, Scripted};
 use super::super::load::{self, Call, Window};
@@ -19,6 +21,8 @@ const BEATING: usize = 16;
 const MACHINES: usize = 64;
 /// Of `Health/Check`: how much longer, and so how much less often.
 const BEAT: f64 = 1.3;
+/// Of the rate of a bare server that signs and stores too.
+const OF_BARE: f64 = 0.75;
 
 pub(super) async fn registrations(
     setup: &Setup,
@@ -27,20 +31,8 @@ pub(super) async fn registrations(
 ) -> anyhow::Result<()> {
     let channels = registry.connections(REGISTERING).await?;
     let mut floor = Check::on(&channels);
-    let registrars = |prefix: &'static str| {
-        let numbered = channels.iter().enumerate();
-        numbered.map(move |(number, channel)| {
-            let script = Registrar {
-                client: fleet::client(channel),
-                prefix,
-                number,
-                next: 0,
-            };
-            (channel, script)
-        })
-    };
-    let scripted = registrars("new").map(|(channel, script)| Scripted::new(channel, script));
-    let pairs = load::alternate(&mut floor, &mut scripted.collect(), setup.rounds()).await?;
+    let pairs =
+        load::alternate(&mut floor, &mut scripted("new", &channels), setup.rounds()).await?;
     let name = |what: &str| format!("registrations-{REGISTERING}-clients-{what}");
     let rate = pairs.median(Window::rate)?;
     report.add(
@@ -52,11 +44,74 @@ pub(super) async fn registrations(
     report.add(Figure::new(name("p50"), p50.value, "us").over(p50.floor));
     let p99 = pairs.median(Window::p99)?;
     report.add(Figure::new(name("p99"), p99.value, "us").over(p99.floor));
-    let mut decoded = registrars("decoded").map(|(_, script)| script).collect();
+    let mut decoded = registrars("decoded", &channels);
     let pairs = load::alternate(&mut floor, &mut decoded, setup.rounds()).await?;
     let rate = pairs.median(Window::rate)?;
     report.add(Figure::new(name("decoded-rate"), rate.value, "1/s").over(rate.floor));
+    limits(setup, registry, report).await
+}
+
+/// What a bare server makes of registrations, beside its own `Health/Check`: one that only reads the message and
+/// answers, and one that signs and stores too. Then the registry beside the latter.
+async fn limits(setup: &Setup, registry: &Child, report: &mut Report) -> anyhow::Result<()> {
+    let folder = setup.temporary()?;
+    let request = fleet::registration("limit".to_owned(), "zone-0".to_owned());
+    let mut client = fleet::client(&registry.connect().await?);
+    let answer = client.register_worker(request).await?.into_inner();
+    let file = folder.path().join("registered");
+    std::fs::write(&file, answer.encode_to_vec())?;
+    let reads = Plan::new(Component::Bare, folder.path()).arg("registered", &file);
+    let stores = reads
+        .clone()
+        .arg("keep", folder.path().join("registrations"));
+    let bare = reads.start().await?;
+    limit("reads", &bare, setup, report).await?;
+    bare.kill().await?;
+    let bare = stores.start().await?;
+    limit("reads-signs-stores", &bare, setup, report).await?;
+    let channels = bare.connections(REGISTERING).await?;
+    let mut floor = scripted("beside", &channels);
+    let channels = registry.connections(REGISTERING).await?;
+    let mut subject = scripted("beside", &channels);
+    let pairs = load::alternate(&mut floor, &mut subject, setup.rounds()).await?;
+    let rate = pairs.median(Window::rate)?;
+    let name = format!("registrations-{REGISTERING}-clients-beside-bare-server-rate");
+    report.add(
+        Figure::new(name, rate.value, "1/s")
+            .over(rate.floor)
+            .target(Target::RatioAtLeast(OF_BARE)),
+    );
+    bare.kill().await
+}
+
+async fn limit(what: &str, bare: &Child, setup: &Setup, report: &mut Report) -> anyhow::Result<()> {
+    let channels = bare.connections(REGISTERING).await?;
+    let (mut floor, mut subject) = (Check::on(&channels), scripted("limit", &channels));
+    let pairs = load::alternate(&mut floor, &mut subject, setup.rounds()).await?;
+    let rate = pairs.median(Window::rate)?;
+    let name = format!("bare-server-{what}-registrations-{REGISTERING}-clients-rate");
+    report.add(Figure::new(name, rate.value, "1/s").over(rate.floor));
     Ok(())
+}
+
+/// A registrar on each connection. Other registrars have another prefix.
+fn registrars(prefix: &'static str, channels: &[Connection]) -> Vec<Registrar> {
+    let numbered = channels.iter().enumerate();
+    let registrar = |(number, channel)| Registrar {
+        client: fleet::client(channel),
+        prefix,
+        number,
+        next: 0,
+    };
+    numbered.map(registrar).collect()
+}
+
+/// The same, as bytes.
+fn scripted(prefix: &'static str, channels: &[Connection]) -> Vec<Scripted<Registrar>> {
+    let registrars = registrars(prefix, channels).into_iter().zip(channels);
+    registrars
+        .map(|(registrar, channel)| Scripted::new(channel, registrar))
+        .collect()
 }
 
 pub(super) async fn heartbeats(
