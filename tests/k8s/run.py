@@ -107,12 +107,13 @@ def fits(found: list[dict], component: str, told: dict, kind_of_probe: str) -> N
     assert port(environment["MUSTER_OPS_LISTEN"]) == ports["ops"]
     probes = {name: container[f"{name}Probe"] for name in ("startup", "liveness", "readiness")}
     if kind_of_probe == "grpc":
-        wanted = {"startup": "readiness", "liveness": "liveness", "readiness": "readiness"}
+        # A container that one of the first two fails for is killed, and so none of them asks whether it is ready.
+        wanted = {"startup": "liveness", "liveness": "liveness", "readiness": "readiness"}
         assert {name: probe["grpc"] for name, probe in probes.items()} == {
             name: {"port": ports["ops"], "service": service} for name, service in wanted.items()
         }, f"{component}: {probes}"
     else:
-        wanted = {"startup": "/readyz", "liveness": "/livez", "readiness": "/readyz"}
+        wanted = {"startup": "/livez", "liveness": "/livez", "readiness": "/readyz"}
         assert {name: probe["httpGet"]["path"] for name, probe in probes.items()} == wanted, f"{component}: {probes}"
         assert all("grpc" not in probe for probe in probes.values()), f"{component}: {probes}"
     labels = stateful["template"]["metadata"]["labels"].items()
