@@ -1,7 +1,8 @@
 """The same as sync_client.py with grpcio's asyncio: calls side by side, and watches that are cancelled.
 
-Against `muster up --workers 2 --gpus H100:8`, after `buf generate` at the root of the repository:
+Against `muster up --workers 2 --gpus H100:8`, at the root of the repository:
 
+    buf generate --template docs/clients/python.gen.yaml
     PYTHONPATH=gen/python python docs/clients/python/async_client.py
 """
 

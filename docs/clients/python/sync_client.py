@@ -1,7 +1,8 @@
 """A client of Muster with grpcio: offers, a service from its creation to HEALTHY, a drain, and what can go wrong.
 
-Against `muster up --workers 2 --gpus H100:8`, after `buf generate` at the root of the repository:
+Against `muster up --workers 2 --gpus H100:8`, at the root of the repository:
 
+    buf generate --template docs/clients/python.gen.yaml
     PYTHONPATH=gen/python python docs/clients/python/sync_client.py
 """
 

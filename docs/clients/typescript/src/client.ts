@@ -1,8 +1,7 @@
 // A client of Muster with grpc-js: offers, a service from its creation to HEALTHY, a drain, and
 // what can go wrong.
 //
-// Against `muster up --workers 2 --gpus H100:8`, after `buf generate` at the root of the
-// repository: npm start
+// Against `muster up --workers 2 --gpus H100:8`: npm ci, npm run generate, npm start
 
 import { setTimeout as sleep } from "node:timers/promises";
 
