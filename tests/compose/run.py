@@ -19,6 +19,8 @@ from engine import Compose, Engine, Skipped, install, run, until
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 BASE = "debian:bookworm-slim"
+# Whom the image trusts. This machine's are as good as any here.
+AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
 COMPONENTS = ["offers-gateway", "worker-registry", "replica-manager"]
 AGENTS = ["agent-1", "agent-2"]
 # What the image may add to its base, without the probe.
@@ -58,7 +60,14 @@ def build(engine, binaries, image):
     stripped.mkdir()
     run("strip", "-o", stripped / "muster", binaries / "muster")
     engine.import_folder(stripped, f"{image}-binaries", "muster")
-    arguments = {"BINARIES": f"{image}-binaries", "PROBE": f"{image}-binaries", "PROBE_PATH": "/muster", "BASE": BASE}
+    engine.import_folder("/", f"{image}-authorities", AUTHORITIES.lstrip("/"))
+    arguments = {
+        "BINARIES": f"{image}-binaries",
+        "PROBE": f"{image}-binaries",
+        "PROBE_PATH": "/muster",
+        "AUTHORITIES": f"{image}-authorities",
+        "BASE": BASE,
+    }
     words = [word for name, value in arguments.items() for word in ("--build-arg", f"{name}={value}")]
     engine.docker("build", "-q", "-f", DEPLOY / "Dockerfile", "-t", image, *words, ROOT)
     size = {name: int(engine.docker("image", "inspect", "-f", "{{.Size}}", name).stdout) for name in (image, BASE)}
@@ -69,6 +78,8 @@ def build(engine, binaries, image):
     assert labels["org.opencontainers.image.licenses"] == "Apache-2.0", labels
     user = engine.docker("image", "inspect", "-f", "{{.Config.User}}", image).stdout.strip()
     assert user == "65532:65532", user
+    # Without them no provider's API is asked.
+    engine.docker("run", "--rm", "--network=none", image, "test", "-s", AUTHORITIES)
 
 
 class Story:
@@ -292,7 +303,7 @@ def test(engine, binaries):
     finally:
         compose("down", "-v", "-t", "5", check=False)
         left = compose.left()
-        images = [image, f"{image}-binaries"] + ([BASE] if made_base else [])
+        images = [image, f"{image}-binaries", f"{image}-authorities"] + ([BASE] if made_base else [])
         engine.docker("image", "rm", "-f", *images, check=False)
     assert not left, f"left behind: {left}"
     say("taken down, nothing is left")
