@@ -191,6 +191,15 @@ def check_expressions(found: Exported) -> None:
         assert wrong(found, text, shown, known), f"nothing is found wrong with {text}"
 
 
+def check_last_runs() -> None:
+    """What a process says of the run before it is true for as long as it runs, and no alert lasts that long."""
+    for where, text, _ in expressions():
+        metrics = {name for name, _ in named(text).metrics}
+        last = [name for name in metrics if name.startswith("muster_last_shutdown_")]
+        if where.startswith("alert ") and last and "process_start_time_seconds" not in metrics:
+            raise SystemExit(f"{where} goes on until the process is started again")
+
+
 def check_targets() -> None:
     """Prometheus scrapes every component of the compose file, on its ops port."""
     compose = yaml.safe_load((DEPLOY / "docker-compose.yml").read_text())["services"]
@@ -241,6 +250,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         check_targets()
+        check_last_runs()
         check_syntax(promtool("--install" in sys.argv, folder), folder)
         try:
             check_expressions(with_rare(exported(muster, folder)))
