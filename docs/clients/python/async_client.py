@@ -29,8 +29,13 @@ REPLICAS = os.environ.get("REPLICAS", "127.0.0.1:7402")
 # A call without a deadline waits for as long as the server lets it.
 TIMEOUT = 10
 
-# Codes of a watch that broke, and may be opened again.
-BROKEN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL, grpc.StatusCode.CANCELLED)
+# Codes of a watch that broke, and may be opened again. A watcher that is too slow is cut off with the last.
+BROKEN = (
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.INTERNAL,
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+)
 
 SERVICE = spec_pb2.ServiceSpec(
     name="hello-asyncio",
@@ -120,6 +125,8 @@ async def watch_to_healthy(replicas: replicas_pb2_grpc.ReplicasServiceStub) -> N
         say(f"{SERVICE.name} is {resources_pb2.ServicePhase.Name(status.phase)}: {status.reason}")
         if status.phase == resources_pb2.SERVICE_PHASE_HEALTHY:
             return
+        if status.phase == resources_pb2.SERVICE_PHASE_FAILED:
+            raise SystemExit(f"{SERVICE.name} has failed: {status.reason}")
 
 
 async def drain(workers: workers_pb2_grpc.WorkersServiceStub, name: str) -> None:

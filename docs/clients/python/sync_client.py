@@ -29,6 +29,14 @@ REPLICAS = os.environ.get("REPLICAS", "127.0.0.1:7402")
 # A call without a deadline waits for as long as the server lets it.
 TIMEOUT = 10
 
+# Codes of a watch that broke, and may be opened again. A watcher that is too slow is cut off with the last.
+BROKEN = (
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.INTERNAL,
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+)
+
 SERVICE = spec_pb2.ServiceSpec(
     name="hello-python",
     replicas=spec_pb2.ReplicaCount(min=1),
@@ -102,7 +110,7 @@ def changes(open_watch: Callable, request) -> Iterator:
             code = error.code()
             if code == grpc.StatusCode.OUT_OF_RANGE:
                 request.resume_token = ""
-            elif code not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL, grpc.StatusCode.CANCELLED):
+            elif code not in BROKEN:
                 raise
         say(f"the watch broke ({code.name}), going on")
         time.sleep(delay)
@@ -116,6 +124,8 @@ def watch_to_healthy(replicas: replicas_pb2_grpc.ReplicasServiceStub) -> None:
         say(f"{SERVICE.name} is {resources_pb2.ServicePhase.Name(status.phase)}: {status.reason}")
         if status.phase == resources_pb2.SERVICE_PHASE_HEALTHY:
             return
+        if status.phase == resources_pb2.SERVICE_PHASE_FAILED:
+            raise SystemExit(f"{SERVICE.name} has failed: {status.reason}")
 
 
 def drain(workers: workers_pb2_grpc.WorkersServiceStub, name: str) -> None:

@@ -68,7 +68,8 @@ interface Watched<Change> {
   resumeToken: string;
 }
 
-const BROKEN = new Set([status.UNAVAILABLE, status.INTERNAL, status.CANCELLED]);
+// A watcher that is too slow is cut off with the last of them.
+const BROKEN = new Set([status.UNAVAILABLE, status.INTERNAL, status.CANCELLED, status.RESOURCE_EXHAUSTED]);
 
 /**
  * Every change that a watch brings. A watch that breaks goes on where it was; one whose history is
@@ -153,6 +154,7 @@ async function watchToHealthy() {
     if (!now) continue;
     console.log(`${service.name} is ${now.phase}: ${now.reason}`);
     if (now.phase === ServicePhase.SERVICE_PHASE_HEALTHY) return;
+    if (now.phase === ServicePhase.SERVICE_PHASE_FAILED) throw new Error(`${service.name} has failed: ${now.reason}`);
   }
 }
 
