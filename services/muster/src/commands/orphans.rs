@@ -91,16 +91,22 @@ async fn adopt(session: &Session, id: &str, service: &str) -> Result<(), Failure
     let replica = answer.replica.unwrap_or_default();
     let sentence = format!("{id} runs on as {}\n", replica.id);
     session.print_answer(&replica, &replica.id, &sentence)?;
-    surplus(&before).map_or(Ok(()), |words| session.say(&words))
+    let after = services::get_since(session, service, answer.resume_token).await?;
+    consequence(&before, &after).map_or(Ok(()), |words| session.say(&words))
 }
 
-/// That a service has all the replicas that it wants, and one more now.
-fn surplus(service: &Service) -> Option<String> {
-    let counts = service.status.as_ref()?.counts?;
-    let (name, wanted) = (&service.name, counts.wanted);
-    (counts.ready >= wanted).then(|| {
-        let more = wanted.saturating_add(1);
-        format!("{name} wants {wanted}, so one of its replicas is stopped; `muster scale {name} {more}` keeps it\n")
+/// What one replica more means for a service that had all that it wanted: it wants one more, or one is stopped.
+fn consequence(before: &Service, after: &Service) -> Option<String> {
+    let counts = before.status.as_ref()?.counts?;
+    let (name, wanted) = (&after.name, counts.wanted);
+    if let Some(scale) = after.scale.filter(|_| after.scale != before.scale) {
+        return Some(format!(
+            "{name} is scaled to {scale} by it; `muster scale {name} {wanted}` stops one again\n"
+        ));
+    }
+    let full = counts.ready >= wanted;
+    full.then(|| {
+        format!("{name} may not want more than {wanted}, so one of its replicas is stopped\n")
     })
 }
 
@@ -114,4 +120,34 @@ async fn remove(session: &Session, id: &str) -> Result<(), Failure> {
     let answer = session.call(Component::Manager, asked).await?;
     let sentence = format!("{id} is being stopped, and its room freed\n");
     session.print_answer(&answer, id, &sentence)
+}
+
+#[cfg(test)]
+mod tests {
+    use muster_proto::replicas::v1::{ReplicaCounts, ServiceStatus};
+
+    use super::*;
+
+    #[test]
+    fn what_one_more_means_is_told() {
+        let service = |ready, scale| Service {
+            name: "chat".to_owned(),
+            scale,
+            status: Some(ServiceStatus {
+                counts: Some(ReplicaCounts {
+                    wanted: 2,
+                    ready,
+                    ..ReplicaCounts::default()
+                }),
+                ..ServiceStatus::default()
+            }),
+            ..Service::default()
+        };
+        let told = consequence(&service(2, None), &service(2, Some(3))).unwrap();
+        assert!(told.starts_with("chat is scaled to 3 by it"), "{told}");
+        assert!(told.contains("`muster scale chat 2`"), "{told}");
+        let told = consequence(&service(2, Some(2)), &service(3, Some(2))).unwrap();
+        assert!(told.contains("one of its replicas is stopped"), "{told}");
+        assert_eq!(consequence(&service(1, None), &service(2, None)), None);
+    }
 }

@@ -41,8 +41,18 @@ pub(crate) async fn run(session: &Session, args: &Named) -> Result<(), Failure> 
 
 /// A service by name.
 pub(crate) async fn get(session: &Session, name: &str) -> Result<Service, Failure> {
+    get_since(session, name, String::new()).await
+}
+
+/// One service, as it is at this position or later.
+pub(crate) async fn get_since(
+    session: &Session,
+    name: &str,
+    not_before: String,
+) -> Result<Service, Failure> {
     let request = GetServiceRequest {
         name: name.to_owned(),
+        not_before,
         ..Default::default()
     };
     let answer = session

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use crate::domain::replica::attempt::{Allocation, Attempt};
 use crate::domain::replica::observe::{Observation, Report};
 use crate::domain::replica::{Phase, Replica, Role, State};
+use crate::domain::spec::check::MAX_REPLICAS;
 use crate::domain::time::Time;
 
-use super::Service;
 use super::command::Refused;
+use super::{Service, count};
 
 /// An attempt that runs and that no record knows.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,7 +28,8 @@ pub struct Orphan {
 }
 
 impl Service {
-    /// Makes the orphan the current attempt of its replica.
+    /// Makes the orphan the current attempt of its replica. It is kept: a service that would have one too
+    /// many by it is scaled to have it, unless its load says how many there are.
     ///
     /// # Errors
     /// `Deleting`, `NotRunning`; `Attended` if the replica has another attempt that runs, or is about to.
@@ -51,6 +53,11 @@ impl Service {
         // Nothing comes after the last number there is.
         let next = ordinal.checked_add(1).unwrap_or_default();
         self.header.next_ordinal = self.header.next_ordinal.max(next);
+        let members = count(self.members());
+        let most = self.most_by_scaling().unwrap_or(MAX_REPLICAS);
+        if self.spec().scaling.is_none() && members > self.wanted() && members <= most {
+            self.scale(members, now)?;
+        }
         Ok(())
     }
 }

@@ -1,6 +1,7 @@
 use super::*;
 use crate::domain::replica::observe::ReportedPhase;
 use crate::domain::service::command::Identity;
+use crate::domain::spec::Count;
 use crate::domain::spec::testing::spec;
 
 fn service(now: Time) -> Service {
@@ -60,4 +61,27 @@ fn the_last_number_there_is_leaves_the_others_to_be_used() {
     let mut service = service(now);
     service.adopt(orphan(u32::MAX, 1), now).unwrap();
     assert_eq!(service.header.next_ordinal, 0);
+}
+
+#[test]
+fn one_more_than_was_wanted_is_wanted_and_one_that_was_missing_is_not() {
+    let now = Time::default();
+    let mut service = service(now);
+    service.adopt(orphan(0, 1), now).unwrap();
+    assert_eq!((service.wanted(), service.header.scale), (1, None));
+    service.adopt(orphan(4, 1), now).unwrap();
+    assert_eq!((service.wanted(), service.header.scale), (2, Some(2)));
+
+    // A range bounds what is scaled to.
+    let mut spec = spec("chat");
+    spec.replicas = Count { min: 1, max: 2 };
+    let identity = Identity {
+        project: "default".to_owned(),
+        uid: "uid".to_owned(),
+    };
+    let mut ranged = Service::create(identity, spec, true, now);
+    for ordinal in 0..3 {
+        ranged.adopt(orphan(ordinal, 1), now).unwrap();
+    }
+    assert_eq!(ranged.wanted(), 2);
 }
