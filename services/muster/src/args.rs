@@ -698,7 +698,7 @@ pub(crate) struct Maintenance {
 pub(crate) struct Backup {
     /// The component: offers-gateway, worker-registry or replica-manager
     pub(crate) component: String,
-    /// The file to make
+    /// The file to make; `-` is standard output
     pub(crate) file: PathBuf,
     /// Replace the file if it is there
     #[arg(long)]
@@ -708,7 +708,7 @@ pub(crate) struct Backup {
 /// Make a store from a backup.
 #[derive(Debug, Args)]
 pub(crate) struct Restore {
-    /// The backup
+    /// The backup; `-` is standard input
     pub(crate) file: PathBuf,
     /// The store to make, which must not be there yet: embedded:PATH
     #[arg(long, value_name = "STORE")]

@@ -3,8 +3,9 @@
 
 use std::{
     fs,
+    io::Write as _,
     path::Path,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
 };
 
 use muster_proto::{
@@ -24,8 +25,14 @@ use worker_registry::Config;
 
 /// Runs the command line against a registry there.
 async fn muster(url: &str, words: &[&str]) -> Output {
+    muster_reads(url, words, Stdio::null()).await
+}
+
+/// The same with a standard input.
+async fn muster_reads(url: &str, words: &[&str], input: impl Into<Stdio>) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_muster"));
     command.args(["--workers-addr", url]).args(words);
+    command.stdin(input);
     tokio::task::spawn_blocking(move || command.output().unwrap())
         .await
         .unwrap()
@@ -110,6 +117,37 @@ async fn what_was_backed_up_is_restored_in_a_later_epoch() {
     assert_eq!(records(&old), records(&new));
     assert!(opened.epoch() > store.epoch());
     opened.close().await;
+    context.shutdown.begin(Cause::asked("the test is over"));
+    context.shutdown.finished().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_goes_through_a_pipe_both_ways() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let store = Store::memory();
+    let (context, url) = registry(&store).await;
+
+    let words = ["-o", "json", "backup", "worker-registry", "-"];
+    let copied = muster(&url, &words).await;
+    assert_eq!(copied.status.code(), Some(0), "{copied:?}");
+    let said = String::from_utf8(copied.stderr).unwrap();
+    let bytes = format!("\"bytes\": \"{}\"", copied.stdout.len());
+    assert!(said.contains(&bytes), "{said}");
+
+    // A pipe, and not a file in its place.
+    let (input, mut fed) = std::io::pipe().unwrap();
+    let feeding = std::thread::spawn(move || fed.write_all(&copied.stdout));
+    let spec = format!("embedded:{}", path("new.db"));
+    let restored = muster_reads(&url, &["restore", "-", "--store", &spec], input).await;
+    ended(&restored, 0, "in a new epoch");
+    feeding.join().unwrap().unwrap();
+    let nothing = format!("embedded:{}", path("other.db"));
+    let refused = muster(&url, &["restore", "-", "--store", &nothing]).await;
+    ended(&refused, 1, "it is cut short");
+    let names = fs::read_dir(folder.path()).unwrap();
+    let names = names.map(|entry| entry.unwrap().file_name());
+    assert_eq!(names.collect::<Vec<_>>(), ["new.db"]);
     context.shutdown.begin(Cause::asked("the test is over"));
     context.shutdown.finished().await;
 }
@@ -229,9 +267,14 @@ async fn half_a_backup_is_none() {
         let serving = server.serve_with_incoming(TcpListenerStream::new(listener));
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("backup").display().to_string();
-        let words = ["backup", "worker-registry", &file];
+        let both = async {
+            for to in [&*file, "-"] {
+                let output = muster(&url, &["backup", "worker-registry", to]).await;
+                ended(&output, 1, said);
+            }
+        };
         tokio::select! {
-            output = muster(&url, &words) => ended(&output, 1, said),
+            () = both => {}
             _ = serving => panic!("the server ended"),
         }
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "{said}");
