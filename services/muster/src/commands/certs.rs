@@ -14,6 +14,7 @@ use crate::{
     },
     failure::Failure,
     output::{style::Colours, table::Table},
+    session,
 };
 
 /// What is done with what is there.
@@ -205,6 +206,5 @@ fn show(table: &Table, folder: &Path) -> Result<(), Failure> {
          Keep ca.key away from machines that only serve. This authority is for development.",
         contexts = config::CONTEXTS,
     )?;
-    let mut stdout = std::io::stdout().lock();
-    Ok(stdout.write_all(&out)?)
+    session::print(&String::from_utf8_lossy(&out))
 }

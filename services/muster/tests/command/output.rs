@@ -301,10 +301,18 @@ async fn what_is_not_known_is_not_made_up() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_reads_and_it_ends_quietly() {
     let registry = Registry::begin().await;
+    let certificates = tempfile::tempdir().unwrap();
     for words in [
         &["workers", "-w"][..],
         &["workers", "-w", "-o", "json"],
         &["completions", "bash"],
+        &[
+            "certs",
+            "init",
+            "--dir",
+            certificates.path().to_str().unwrap(),
+        ],
+        &["health", "--probe", "-version"],
     ] {
         let mut command = registry.command(words);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -315,6 +323,22 @@ async fn nobody_reads_and_it_ends_quietly() {
         assert_eq!((said.code, &*said.stderr), (Some(0), ""), "{words:?}");
     }
     registry.end().await;
+}
+
+#[tokio::test]
+async fn a_probe_that_nobody_reads_has_its_exit_code() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_muster"));
+    command.args([
+        "health",
+        "--probe",
+        "-addr=127.0.0.1:1",
+        "-connect-timeout=100ms",
+    ]);
+    command.stderr(Stdio::piped()).kill_on_drop(true);
+    let mut child = command.spawn().unwrap();
+    drop(child.stderr.take());
+    let status = timeout(DEADLINE, child.wait()).await.unwrap();
+    assert_eq!(status.unwrap().code(), Some(2));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
