@@ -30,7 +30,7 @@ use std::{
 
 use clap::{CommandFactory as _, FromArgMatches as _};
 use muster_runtime::{
-    args::LogFormat,
+    args::{LogFormat, without_empty_variables},
     context::Context,
     server::Settings,
     telemetry::{self, Telemetry},
@@ -64,7 +64,7 @@ pub fn main() -> ExitCode {
     if let Some(program) = called::program(&program) {
         return program();
     }
-    let matches = Cli::command().get_matches();
+    let matches = without_empty_variables(Cli::command()).get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let format = cli.global.output;
     match begin(cli, matches.subcommand_name().unwrap_or_default()) {

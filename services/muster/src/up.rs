@@ -31,7 +31,7 @@ const LOG_FILTER: &str = "warn";
 pub(crate) async fn run(args: &Up) -> Result<(), Failure> {
     for variable in IGNORED
         .iter()
-        .filter(|variable| std::env::var_os(variable).is_some())
+        .filter(|variable| std::env::var_os(variable).is_some_and(|value| !value.is_empty()))
     {
         say(&format!("{variable} is set, and means nothing to `up`"));
     }

@@ -21,11 +21,12 @@ use tracing_subscriber::filter::{EnvFilter, ParseError};
 
 pub use advertise::{Advertise, Reached};
 pub use duration::parse_duration;
+pub use sources::without_empty_variables;
 pub(crate) use sources::{Parsed, parse, usage_error};
 
 /// The flags of every component. Each has an environment twin: `--ops-listen` is
 /// `MUSTER_OPS_LISTEN`. The flag wins over the environment, that over the file, that over the
-/// default.
+/// default. A variable that is empty is as one that is not set.
 #[derive(Debug, Clone, clap::Args)]
 pub struct CommonArgs {
     /// Serve gRPC on this address; port 0 takes a free one

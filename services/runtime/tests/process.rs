@@ -230,6 +230,29 @@ fn the_settings_are_printed_and_that_is_all() {
 }
 
 #[test]
+fn a_variable_that_is_empty_is_as_one_that_is_not_set() {
+    let mut command = sample(&["--print-config"]);
+    for name in [
+        "THREADS",
+        "LOG",
+        "TLS",
+        "TLS_CERT",
+        "INSECURE",
+        "CONFIG",
+        "LAME_DUCK",
+    ] {
+        command.env(format!("MUSTER_{name}"), "");
+    }
+    let output = command.output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{:?}", output.stderr);
+    assert!(text.contains("threads = \"2\"  # default"), "{text}");
+    assert!(text.contains("# tls_cert is not set"), "{text}");
+    // What is given on the command line is meant.
+    assert_eq!(ended(&["--print-config", "--log="]).0, 2);
+}
+
+#[test]
 fn beyond_loopback_it_serves_if_that_is_spelled_out() {
     let running = Running::start(&["--listen", "0.0.0.0:0", "--insecure"]);
     running.until("/readyz", 200);

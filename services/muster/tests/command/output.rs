@@ -342,6 +342,29 @@ async fn a_probe_that_nobody_reads_has_its_exit_code() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_variable_that_is_empty_is_as_one_that_is_not_set() {
+    let registry = Registry::begin().await;
+    let folder = tempfile::tempdir().unwrap();
+    for words in [&["workers"][..], &["certs", "init"]] {
+        let mut command = registry.command(words);
+        command.current_dir(folder.path()).stdin(Stdio::null());
+        let names = ["OUTPUT", "CA", "CERT", "KEY", "TOKEN_FILE", "CONTEXT"];
+        for name in names.iter().chain(&["OFFERS_ADDR", "CERTS_DIR"]) {
+            command.env(format!("MUSTER_{name}"), "");
+        }
+        let output = timeout(DEADLINE, command.output()).await;
+        let said = Said::from(output.expect("it does not end").unwrap());
+        assert_eq!((said.code, &*said.stderr), (Some(0), ""), "{said:?}");
+    }
+    assert!(folder.path().join("muster-certs/ca.crt").exists());
+    // What is given on the command line is meant.
+    let said = registry.muster(&["workers", "--output="]).await;
+    assert_eq!(said.code, Some(2), "{said:?}");
+    assert!(said.stderr.contains("--output"), "{said:?}");
+    registry.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_watch_says_that_its_component_is_away() {
     let registry = Registry::begin().await;
     let mut command = registry.command(&["workers", "-w", "-o", "name"]);

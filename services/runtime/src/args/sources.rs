@@ -116,13 +116,28 @@ fn command<C: Component>() -> Command {
             arg.default_value(*default).required(false)
         });
     }
-    command.mut_args(|arg| {
+    let command = command.mut_args(|arg| {
         let id = arg.get_id().to_string();
         if arg.is_positional() || NOT_SETTINGS.contains(&id.as_str()) || arg.get_env().is_some() {
             return arg;
         }
         arg.env(format!("MUSTER_{}", id.to_uppercase()))
-    })
+    });
+    without_empty_variables(command)
+}
+
+/// The command, to whose flags a variable that is empty is as one that is not set.
+#[must_use]
+pub fn without_empty_variables(command: Command) -> Command {
+    let command = command.mut_args(|arg| {
+        let value = arg.get_env().and_then(std::env::var_os);
+        if value.is_some_and(|value| value.is_empty()) {
+            arg.env(Resettable::Reset)
+        } else {
+            arg
+        }
+    });
+    command.mut_subcommands(without_empty_variables)
 }
 
 fn id_of(flag: &str) -> String {
