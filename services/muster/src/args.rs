@@ -401,6 +401,9 @@ pub(crate) struct Apply {
     /// input; may be given again
     #[arg(short, long, value_name = "FILE", required = true)]
     pub(crate) file: Vec<PathBuf>,
+    /// What stands there without -f, which is refused
+    #[arg(hide = true, value_name = "FILE", value_parser = file_without_flag)]
+    pub(crate) stray: Vec<PathBuf>,
     /// Check it and show what would change; store nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -409,6 +412,10 @@ pub(crate) struct Apply {
     pub(crate) no_start: bool,
     #[command(flatten)]
     pub(crate) following: Following,
+}
+
+fn file_without_flag(file: &str) -> Result<PathBuf, String> {
+    Err(format!("a file is named by -f: `-f {file}`"))
 }
 
 /// Whether to wait for the end.

@@ -364,6 +364,21 @@ async fn a_variable_that_is_empty_is_as_one_that_is_not_set() {
     registry.end().await;
 }
 
+#[tokio::test]
+async fn a_file_without_its_flag_is_told_how_it_is_given() {
+    for words in [
+        &["apply", "chat.yaml"][..],
+        &["apply", "-f", "a.yaml", "chat.yaml"],
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_muster"))
+            .args(words)
+            .output();
+        let said = Said::from(timeout(DEADLINE, output).await.unwrap().unwrap());
+        assert_eq!(said.code, Some(2), "{said:?}");
+        assert!(said.stderr.contains("`-f chat.yaml`"), "{said:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_watch_says_that_its_component_is_away() {
     let registry = Registry::begin().await;
