@@ -2,6 +2,8 @@
 
 use std::io::{self, Write};
 
+use unicode_width::UnicodeWidthStr as _;
+
 use super::style::{Colours, Style, of_word};
 
 /// A text in a table.
@@ -158,9 +160,9 @@ impl Columns {
     }
 }
 
-/// How many columns a text takes, one for each character.
+/// How many columns of a terminal a text takes: a Chinese character takes two.
 fn width(text: &str) -> usize {
-    text.chars().count()
+    text.width()
 }
 
 #[cfg(test)]
@@ -180,6 +182,22 @@ mod tests {
         table.row(vec!["longer".into(), "$12.50".into(), "".into()]);
         let expected = "NAME     PRICE  STATE\na        $1.50  HEALTHY\nlonger  $12.50  \n";
         assert_eq!(printed(&table, Colours::Off), expected);
+    }
+
+    #[test]
+    fn wide_characters_take_two_columns_and_what_joins_them_none() {
+        let mut table = Table::new(&["NAME", "STATE"]);
+        for name in ["worker", "机器一", "\u{1f680} up", "e\u{301}te\u{301}"] {
+            table.row(vec![name.into(), "UP".into()]);
+        }
+        let expected = [
+            "NAME    STATE",
+            "worker  UP",
+            "机器一  UP",
+            "\u{1f680} up   UP",
+            "e\u{301}te\u{301}     UP\n",
+        ];
+        assert_eq!(printed(&table, Colours::Off), expected.join("\n"));
     }
 
     #[test]
