@@ -14,8 +14,8 @@ struct Sample;
 
 #[derive(Debug, Clone, clap::Args)]
 struct Args {
-    /// Fail, panic, block the threads, or end without being asked to
-    #[arg(long, value_parser = ["fail", "panic", "block", "end"])]
+    /// Fail, panic, block the threads, end without being asked to, or never come to serve
+    #[arg(long, value_parser = ["fail", "panic", "block", "end", "never"])]
     misbehave: Option<String>,
     /// Hang in a shutdown step
     #[arg(long)]
@@ -62,6 +62,7 @@ impl Component for Sample {
         match args.misbehave.as_deref() {
             Some("fail") => anyhow::bail!("as told"),
             Some("end") => return Ok(()),
+            Some("never") => return std::future::pending().await,
             Some("panic") => context.tasks.critical("panic", misbehave(true)),
             Some("block") => context.tasks.critical("block", misbehave(false)),
             _ => {}

@@ -6,10 +6,11 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
+use tokio::sync::SetOnce;
 
 use crate::age::Age;
 use crate::clock::Clock;
@@ -61,7 +62,7 @@ pub struct Context {
     /// Tells how it is.
     pub health: Health,
     /// Where its server is bound, once it serves.
-    pub bound: Arc<OnceLock<SocketAddr>>,
+    pub bound: Arc<SetOnce<SocketAddr>>,
     /// Calls in flight.
     pub load: Load,
     /// How old what reads show is.

@@ -25,7 +25,7 @@ use crate::health::service::HealthService;
 use crate::health::stall::Pulse;
 use crate::server::routes::{Routes, service_of};
 use crate::server::{HEALTH, Io, Listener};
-use crate::shutdown::Phase;
+use crate::shutdown::{Cause, Phase};
 
 /// Connections at once; probes and scrapers need few. Of more, the one that has been quiet longest gives
 /// way: whoever only holds connections keeps no probe out.
@@ -51,7 +51,7 @@ struct Ops {
     last: Arc<AtomicU64>,
 }
 
-/// Serves the ops port of `context` on `listener`, and listens to the pulse of the event loop that
+/// Serves the ops port of `context` on `listener` once gRPC is served, and listens to the pulse of the event loop that
 /// the component runs on, until the shutdown is all but over, so that who asks sees it stop. Runs
 /// best on another thread than the component.
 pub(crate) async fn serve(context: Context, listener: Listener, pulse: Pulse) {
@@ -64,8 +64,18 @@ pub(crate) async fn serve(context: Context, listener: Listener, pulse: Pulse) {
     }
 }
 
-/// Accepts for ever. Connections are cut when this is dropped.
-async fn accept(context: Context, mut listener: Listener) {
+/// Accepts for ever, once the component serves: nobody reaches one that may not start. Connections are cut
+/// when this is dropped.
+async fn accept(context: Context, listener: Listener) {
+    context.bound.wait().await;
+    let address = listener.address();
+    let mut listener = match listener.listen() {
+        Ok(listener) => listener,
+        Err(error) => {
+            let cause = format!("cannot listen on {address}: {error}");
+            return context.shutdown.begin(Cause::failed(cause));
+        }
+    };
     let mut health = Routes::builder();
     health.add(HealthService::server(&context.health, &context.shutdown));
     let ops = Ops {

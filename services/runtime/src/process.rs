@@ -198,8 +198,7 @@ fn prepare(
     security: Security,
 ) -> anyhow::Result<(Context, Listeners)> {
     let _entered = runtime.enter();
-    let listeners = runtime
-        .block_on(Listeners::bind(common.listen, None))
+    let listeners = Listeners::reserve(common.listen)
         .with_context(|| format!("cannot listen on {}", common.listen))?;
     let Security {
         tls,

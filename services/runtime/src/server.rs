@@ -20,6 +20,7 @@ mod whole;
 mod tests;
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,6 +66,9 @@ pub enum Error {
     /// A method is served that stands in no table, so nobody could call it.
     #[error("method {0} stands in no table of methods")]
     UntabledMethod(&'static str),
+    /// Another process has come to listen where this one is to.
+    #[error("cannot listen on {0}")]
+    Listen(SocketAddr, #[source] io::Error),
     /// A table names a method of a service that is not served.
     #[error("method {0} is of no service that is served")]
     UnknownMethod(&'static str),
@@ -174,10 +178,13 @@ impl Server {
             self.add(v1);
             self.add(v1alpha);
             let context = self.context.clone();
-            // The first server of a component is the one that its address is of.
-            let _ = context.bound.set(listeners.grpc_address());
             let access = Arc::new(self.access.clone());
             let serving = Arc::new(self.assemble(Arc::clone(&access))?);
+            let address = listeners.grpc_address();
+            let listening = |error| Error::Listen(address, error);
+            let connections = listeners.grpc.listen().map_err(listening)?;
+            // The first server of a component is the one that its address is of.
+            let _ = context.bound.set(address);
             let peers = Arc::clone(&serving.peers);
             context
                 .tasks
@@ -196,7 +203,7 @@ impl Server {
             }
             context.health.started();
             let served = async {
-                accept(&serving, listeners.grpc).await;
+                accept(&serving, connections).await;
                 serving.connections.close();
                 serving.connections.wait().await;
             };
@@ -246,7 +253,7 @@ impl Server {
 
 /// Accepts until the server drains, and then whoever waits already. The listener closes when this returns,
 /// and resets those who come later.
-async fn accept(serving: &Arc<Serving>, mut listener: Listener) {
+async fn accept(serving: &Arc<Serving>, mut listener: Box<dyn Accept>) {
     loop {
         let accepted = tokio::select! {
             biased;

@@ -276,6 +276,18 @@ fn a_taken_port_exits_1_with_its_name() {
 }
 
 #[test]
+fn nobody_reaches_it_before_it_has_all_that_it_serves_from() {
+    let mut running = Running::start(&["--misbehave", "never"]);
+    for address in [running.address, running.ops] {
+        let refused = TcpStream::connect(address).unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    }
+    running.signal("TERM");
+    let status = running.child.wait().unwrap();
+    assert_eq!(status.code(), Some(0));
+}
+
+#[test]
 fn a_component_that_fails_ends_or_panics_exits_1_and_says_why() {
     for (how, words) in [
         ("fail", "as told"),
@@ -413,6 +425,7 @@ fn lets_in(name: &str) -> String {
 
 /// What comes of asking with `token` for what only who is known is told.
 fn asked_with(running: &Running, token: &str) -> tonic::Code {
+    running.until("/readyz", 200);
     let url = format!("http://{}", running.address);
     let asked = async {
         let channel = tonic::transport::Endpoint::from_shared(url).unwrap();

@@ -82,6 +82,7 @@ impl Process {
         let channel = Connector::new(Options::default())
             .channel(&format!("http://{address}").parse().unwrap());
         let ops = find("ops").unwrap();
+        until("it serves", async || TcpStream::connect(&ops).ok()).await;
         Self {
             child,
             log,

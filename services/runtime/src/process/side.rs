@@ -30,16 +30,13 @@ pub(super) struct Side {
 }
 
 impl Side {
-    /// Listens for signals, and binds the ops port if there is to be one.
+    /// Listens for signals, and takes the ops port if there is to be one.
     pub(super) fn bind(ops: Option<SocketAddr>, hangup: Hangup) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         let (signals, ops) = runtime.block_on(async {
-            let ops = match ops {
-                Some(address) => Some(Listener::bind(address).await?),
-                None => None,
-            };
+            let ops = ops.map(Listener::reserve).transpose()?;
             Ok::<_, io::Error>((Signals::listen(hangup)?, ops))
         })?;
         Ok(Self {

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 /// A connection's bytes.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
@@ -35,10 +35,19 @@ impl Accept for TcpListener {
     }
 }
 
+/// Connections that may wait to be accepted: as many as where tokio binds and listens at once.
+const BACKLOG: u32 = 1024;
+
 /// A bound source of connections with its address.
 pub struct Listener {
     address: SocketAddr,
-    source: Box<dyn Accept>,
+    source: Source,
+}
+
+enum Source {
+    /// A port that is taken, where whoever connects is refused.
+    Reserved(TcpSocket),
+    Open(Box<dyn Accept>),
 }
 
 impl Listener {
@@ -47,7 +56,21 @@ impl Listener {
         let listener = TcpListener::bind(address).await?;
         Ok(Self {
             address: listener.local_addr()?,
-            source: Box::new(listener),
+            source: Source::Open(Box::new(listener)),
+        })
+    }
+
+    /// Takes a TCP port without listening on it: until it is served, whoever connects is refused.
+    pub(crate) fn reserve(address: SocketAddr) -> io::Result<Self> {
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        Ok(Self {
+            address: socket.local_addr()?,
+            source: Source::Reserved(socket),
         })
     }
 
@@ -55,7 +78,7 @@ impl Listener {
     pub fn from_source(address: SocketAddr, source: impl Accept + 'static) -> Self {
         Self {
             address,
-            source: Box::new(source),
+            source: Source::Open(Box::new(source)),
         }
     }
 
@@ -64,8 +87,12 @@ impl Listener {
         self.address
     }
 
-    pub(crate) async fn accept(&mut self) -> io::Result<Accepted> {
-        self.source.accept().await
+    /// From now on connections come: what accepts them.
+    pub(crate) fn listen(self) -> io::Result<Box<dyn Accept>> {
+        match self.source {
+            Source::Reserved(socket) => Ok(Box::new(socket.listen(BACKLOG)?)),
+            Source::Open(source) => Ok(source),
+        }
     }
 }
 
@@ -93,6 +120,12 @@ impl Listeners {
             None => None,
         };
         Ok(Self { grpc, ops })
+    }
+
+    /// Takes the port of gRPC alone, where whoever connects is refused until it is served.
+    pub(crate) fn reserve(grpc: SocketAddr) -> io::Result<Self> {
+        let grpc = Listener::reserve(grpc)?;
+        Ok(Self { grpc, ops: None })
     }
 
     /// Both on free ports of the loopback interface.

@@ -234,7 +234,7 @@ async fn who_waits_to_be_accepted_as_the_server_drains_is_told_so() {
     let peer = SocketAddr::from(([127, 0, 0, 1], 1));
     let queued = Queued(Some((Box::new(io), peer)));
     serving.ends.graceful.cancel();
-    accept(&serving, Listener::from_source(peer, queued)).await;
+    accept(&serving, Box::new(queued)).await;
     assert!(says_goaway(&mut client).await);
 }
 
