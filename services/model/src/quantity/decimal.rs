@@ -12,7 +12,7 @@ pub(super) struct Decimal {
 pub(super) enum Wrong {
     /// It is no number.
     Malformed,
-    /// It has more digits behind the point than are counted.
+    /// It has more digits behind the point than are counted, or than can be.
     TooFine,
     /// It is too large.
     TooLarge,
@@ -29,16 +29,9 @@ impl Decimal {
         }
         let fraction = fraction.trim_end_matches('0');
         let places = u32::try_from(fraction.len()).map_err(|_| Wrong::TooFine)?;
-        let digits = whole
-            .bytes()
-            .chain(fraction.bytes())
-            .try_fold(0u64, |sum, digit| {
-                sum.checked_mul(10)?.checked_add(u64::from(digit - b'0'))
-            });
-        Ok(Self {
-            digits: digits.ok_or(Wrong::TooLarge)?,
-            places,
-        })
+        let digits = after(0, whole).ok_or(Wrong::TooLarge)?;
+        let digits = after(digits, fraction).ok_or(Wrong::TooFine)?;
+        Ok(Self { digits, places })
     }
 
     /// The number times 10^`places`, which has to be whole.
@@ -57,4 +50,11 @@ impl Decimal {
         let above = u128::from(self.digits) * u128::from(multiplier);
         u64::try_from(above.div_ceil(below.max(1))).map_err(|_| Wrong::TooLarge)
     }
+}
+
+/// A number with more digits behind it, if that can be counted.
+fn after(number: u64, digits: &str) -> Option<u64> {
+    digits.bytes().try_fold(number, |sum, digit| {
+        sum.checked_mul(10)?.checked_add(u64::from(digit - b'0'))
+    })
 }

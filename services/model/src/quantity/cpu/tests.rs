@@ -26,7 +26,7 @@ fn what_is_no_number_of_processors_is_refused() {
     for text in ["", "m", "-1", "8 cores", "1.", "1e3", "0x8", "1,5"] {
         assert_eq!(parse(text), Err(Error::Malformed(owned(text))), "{text}");
     }
-    for text in ["0.0005", "0.5m"] {
+    for text in ["0.0005", "0.5m", "0.33333333333333333333333"] {
         assert_eq!(parse(text), Err(Error::TooFine(owned(text))), "{text}");
     }
     for text in ["2147483.648", "99999999999999999999"] {
