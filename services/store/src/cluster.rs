@@ -120,6 +120,16 @@ impl Cluster {
         }
     }
 
+    /// The same without any write, of a revision that instances need not come to: a cluster which takes no writes
+    /// answers too.
+    pub(crate) fn read(&self) -> Call<'_, (Vec<Record>, u64)> {
+        match self {
+            Self::Memory(memory) => Box::pin(memory.read()),
+            #[cfg(feature = "etcd")]
+            Self::Etcd(etcd) => Box::pin(etcd.read()),
+        }
+    }
+
     /// Judges and does it.
     pub(crate) fn commit(&self, request: Request) -> Call<'_, Answer> {
         match self {

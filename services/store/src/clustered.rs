@@ -32,7 +32,7 @@ use crate::instance::{Instance, Seat};
 use crate::leadership::{Leadership, TERM_KEY, Term};
 use crate::open_error::OpenError;
 use crate::options::{Leases, Options};
-use crate::record::Revision;
+use crate::record::{Listing, Revision};
 use crate::shared::{End, Shared};
 use crate::store::Store;
 use crate::transaction::{Condition, Outcome, Transaction};
@@ -56,6 +56,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// How long reading all records may take.
 const LISTS_WITHIN: Duration = Duration::from_mins(2);
+
+const ANOTHER_STORE: &str = "another store was put in the place of this one";
 
 const NOT_READ_YET: &str = "what was done cannot be read here yet";
 
@@ -261,6 +263,21 @@ impl Clustered {
             // Nothing was asked for that could be otherwise.
             Outcome::Conflict { .. } => self.core.shared.revision(),
         }
+    }
+
+    /// All that the cluster has by now, read from it and not from memory: also where it takes no write, by which
+    /// alone memory could tell that it is in step.
+    pub(crate) async fn read(&self) -> Result<Listing, Error> {
+        let read = timeout(LISTS_WITHIN, self.core.cluster.read()).await;
+        let (records, revision) = read.unwrap_or_else(|_| Err(no_answer(LISTS_WITHIN)))?;
+        let epoch = records.iter().find(|record| &*record.key == EPOCH_KEY);
+        if epoch.is_none_or(|epoch| epoch.value != epoch_value(self.core.epoch)) {
+            return Err(Error::Unavailable(ANOTHER_STORE.to_owned()));
+        }
+        Ok(Listing {
+            revision: Revision(revision),
+            records: records.into_iter().map(Arc::new).collect(),
+        })
     }
 
     /// Waits for the right to act.

@@ -340,8 +340,14 @@ impl Store {
     /// `Closed`. A failed store can still be copied, but for one that is shared: others may have gone on. Of that
     /// also `Unavailable`.
     pub async fn backup(&self) -> Result<Backup, Error> {
-        self.in_step().await?;
-        let mut listing = self.list("").await?;
+        let mut listing = match (self.in_step().await, &*self.backend) {
+            // A cluster that is out of space takes no write, which being in step takes, and is read all the same.
+            (Err(Error::Unavailable(_)), Backend::Clustered(clustered)) => clustered.read().await?,
+            (in_step, _) => {
+                in_step?;
+                self.list("").await?
+            }
+        };
         // Epoch, term and seats are of this life of the store alone.
         let own = |record: &Arc<Record>| record.key.starts_with(clustered::OWN);
         listing.records.retain(|record| !own(record));

@@ -316,6 +316,16 @@ async fn an_etcd_without_space_costs_nobody_the_seat_or_the_lead() {
     assert!(term.holds(), "the lead is lost");
     assert!(seat.holds(), "the seat is lost");
     assert_eq!(store.instances().await.unwrap().len(), 1);
+    // Before anything is done about it, whoever looks after it wants a copy.
+    let copied = store.backup().await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("backup");
+    copied.write_to(&file).unwrap();
+    let spec = Spec::Embedded(folder.path().join("store.db"));
+    restore(&file, &spec, Options::default()).await.unwrap();
+    let restored = Store::open(&spec, Options::default()).await.unwrap();
+    assert_eq!(value(&restored, "much").await, value(&store, "much").await);
+    assert!(value(&restored, "much").await.is_some());
 }
 
 /// Two stores write side by side: the revisions of each have gaps, and those that change nothing are judged at

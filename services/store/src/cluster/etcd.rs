@@ -91,6 +91,16 @@ impl Handle {
 
     pub(super) async fn list(&self) -> Result<(Vec<Record>, u64), Fault> {
         let revision = self.begin().await?;
+        self.read_at(revision).await
+    }
+
+    /// As of a revision that most of the members had when this was asked, or a later one.
+    pub(super) async fn read(&self) -> Result<(Vec<Record>, u64), Fault> {
+        let revision = revision(self.epoch().await?.header())?;
+        self.read_at(revision).await
+    }
+
+    async fn read_at(&self, revision: u64) -> Result<(Vec<Record>, u64), Fault> {
         let mut records = Vec::new();
         let mut after: Option<Vec<u8>> = None;
         let mut limit = FIRST_PAGE;
@@ -184,14 +194,19 @@ impl Handle {
         Ok(Stream::new(members, turn, stream, Arc::clone(&self.prefix)))
     }
 
-    /// Whether it is still the etcd, and the store, that was read up to this revision: in another one the watch
-    /// would wait for a revision that means something else.
-    async fn check_same(&self, after: u64) -> Result<(), Fault> {
+    /// The record of the store's epoch, with the revision of now.
+    async fn epoch(&self) -> Result<GetResponse, Fault> {
         let call = |mut client: Client| {
             let key = self.full(EPOCH_KEY);
             async move { client.get(key, None).await }
         };
-        let found = self.repeat(ATTEMPT, call).await?;
+        self.repeat(ATTEMPT, call).await
+    }
+
+    /// Whether it is still the etcd, and the store, that was read up to this revision: in another one the watch
+    /// would wait for a revision that means something else.
+    async fn check_same(&self, after: u64) -> Result<(), Fault> {
+        let found = self.epoch().await?;
         let created = found
             .kvs()
             .first()

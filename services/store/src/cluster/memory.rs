@@ -298,12 +298,20 @@ impl Handle {
                 let opened = self.full(clustered::OPENED_KEY);
                 state.apply(vec![(opened, Some((Bytes::new(), None)))]);
             }
-            let records = state.records.iter();
-            let records = records.filter_map(|(key, kept)| self.record(key, kept));
-            (records.collect(), state.revision)
+            self.records(&state)
         };
         self.cluster.0.bell.send_replace(());
         Ok(listed)
+    }
+
+    pub(super) async fn read(&self) -> Result<(Vec<Record>, u64), Fault> {
+        Ok(self.records(&*self.reach().await?))
+    }
+
+    fn records(&self, state: &State) -> (Vec<Record>, u64) {
+        let records = state.records.iter();
+        let records = records.filter_map(|(key, kept)| self.record(key, kept));
+        (records.collect(), state.revision)
     }
 
     pub(super) async fn commit(&self, request: Request) -> Result<Answer, Fault> {
