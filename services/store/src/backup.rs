@@ -15,6 +15,7 @@ use std::vec;
 use bytes::Bytes;
 
 use crate::codec::{self, Blob};
+use crate::embedded;
 use crate::epoch::Epoch;
 use crate::group::Records;
 use crate::record::{Listing, Record, Revision};
@@ -80,7 +81,9 @@ impl Backup {
             file.write_all(&chunk)?;
         }
         file.into_inner()?.sync_all()?;
-        fs::rename(&part, path)
+        fs::rename(&part, path)?;
+        // The name as well, which a loss of power would take away again.
+        embedded::sync(embedded::parent(path))
     }
 }
 

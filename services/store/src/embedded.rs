@@ -31,7 +31,7 @@ use crate::shared::Shared;
 use crate::transaction::{Outcome, Transaction};
 
 use disk::{Disk, Pace};
-pub(crate) use file::create;
+pub(crate) use file::{create, parent, sync};
 pub(crate) use load::Contents;
 use writer::{Request, Writer, Writing};
 

@@ -8,6 +8,7 @@
 )]
 
 use std::fs::{self, Permissions};
+use std::mem::MaybeUninit;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -16,6 +17,7 @@ use muster_store::{
     Transaction, restore,
 };
 use redb::Database;
+use rustix::fs::inotify;
 use tempfile::TempDir;
 
 struct Place {
@@ -137,6 +139,33 @@ async fn only_its_user_may_read_a_store_and_its_backups() {
         let mode = fs::metadata(path).unwrap().permissions().mode();
         assert_eq!(mode & 0o077, 0, "{}: {mode:o}", path.display());
     }
+    store.close().await;
+}
+
+/// The folder is opened once the file has its name there: that puts the name on disk, and nothing else needs it.
+#[tokio::test]
+async fn a_backup_keeps_its_name_over_a_loss_of_power() {
+    let place = place();
+    let store = open(&place.path);
+    let folder = tempfile::tempdir().unwrap();
+    let seen = inotify::init(inotify::CreateFlags::NONBLOCK).unwrap();
+    let wanted = inotify::WatchFlags::OPEN | inotify::WatchFlags::MOVED_TO;
+    inotify::add_watch(&seen, folder.path(), wanted).unwrap();
+    let backup = store.backup().await.unwrap();
+    backup.write_to(&folder.path().join("backup")).unwrap();
+    let mut buffer = [MaybeUninit::uninit(); 4096];
+    let mut events = inotify::Reader::new(seen, &mut buffer);
+    let mut last = inotify::ReadFlags::empty();
+    while let Ok(event) = events.next() {
+        last = match event.events() {
+            moved if moved.contains(inotify::ReadFlags::MOVED_TO) => moved,
+            opened if last.contains(inotify::ReadFlags::MOVED_TO) => last | opened,
+            before => before,
+        };
+    }
+    let synced =
+        inotify::ReadFlags::MOVED_TO | inotify::ReadFlags::OPEN | inotify::ReadFlags::ISDIR;
+    assert_eq!(last, synced);
     store.close().await;
 }
 

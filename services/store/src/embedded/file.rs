@@ -80,7 +80,7 @@ fn make_directory(directory: &Path) -> io::Result<()> {
 }
 
 /// Makes durable what is in a file, or the names in a directory.
-fn sync(path: &Path) -> io::Result<()> {
+pub(crate) fn sync(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
@@ -179,7 +179,8 @@ fn publish(draft: &Path, path: &Path) -> io::Result<bool> {
     }
 }
 
-fn parent(path: &Path) -> &Path {
+/// The directory that a path is in.
+pub(crate) fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
