@@ -8,6 +8,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use muster_proto::ops::v1::StreamBackupRequest;
+use muster_store::{Options, RestoreError, Restored};
+use sha2::{Digest as _, Sha256};
+use tempfile::NamedTempFile;
+
 use crate::{
     args::{self, Format},
     commands::health,
@@ -15,10 +20,6 @@ use crate::{
     output::json,
     session::{Component, Session},
 };
-use muster_proto::ops::v1::StreamBackupRequest;
-use muster_store::{Options, RestoreError, Restored};
-use sha2::{Digest as _, Sha256};
-use tempfile::NamedTempFile;
 
 /// What was backed up.
 #[derive(Debug, Default)]
