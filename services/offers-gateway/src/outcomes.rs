@@ -24,6 +24,12 @@ const PREFIX: &str = "outcomes/";
 /// Times that a write is tried against others' writes of the same record.
 const TRIES: usize = 16;
 
+/// How often the clock is looked at.
+const LOOK: Duration = Duration::from_secs(60);
+
+/// By how much the clock is moved back at least for that to count.
+const SET_BACK: Duration = Duration::from_secs(1);
+
 /// After losing the store, how long until it is read anew.
 const BACK: Delays = Delays::doubling(Duration::from_millis(100), Duration::from_secs(10));
 
@@ -40,8 +46,10 @@ struct Inner {
     /// Held while an outcome is told: those told here wait for each other, and only what other
     /// gateways write at the same time is a conflict.
     telling: tokio::sync::Mutex<()>,
-    /// By the id of the offer, each as of a revision of the store.
+    /// By the id of the offer, each as of a revision of the store. Its times are those of the clock as it goes now.
     known: Mutex<BTreeMap<String, (Record, Revision)>>,
+    /// When the clock says that it was made, by which it is seen to have been set.
+    made: Mutex<SystemTime>,
 }
 
 /// An outcome could not be taken.
@@ -99,6 +107,7 @@ impl Outcomes {
         clock: Clock,
         policy: Policy,
     ) -> Result<Self, StoreError> {
+        let made = Mutex::new(clock.started());
         let outcomes = Self(Arc::new(Inner {
             store,
             board,
@@ -106,6 +115,7 @@ impl Outcomes {
             policy,
             telling: tokio::sync::Mutex::default(),
             known: Mutex::default(),
+            made,
         }));
         outcomes.reread().await?;
         Ok(outcomes)
@@ -115,6 +125,7 @@ impl Outcomes {
     pub async fn tell(&self, id: &str, gpus: &str, outcome: Outcome) -> Result<(), Error> {
         let key = format!("{PREFIX}{id}");
         let _telling = self.0.telling.lock().await;
+        self.follow_clock();
         for _ in 0..TRIES {
             let (condition, record) = {
                 let known = self.known();
@@ -174,6 +185,7 @@ impl Outcomes {
             let now = self.0.clock.now();
             let ends = self.0.board.state().book.next_change(now);
             let until_end = ends.map(|at| at.duration_since(now).unwrap_or_default());
+            let ends = until_end.is_some_and(|left| left <= LOOK);
             tokio::select! {
                 batch = watch.next() => match batch {
                     Ok(batch) => for change in batch.changes {
@@ -183,7 +195,11 @@ impl Outcomes {
                     },
                     Err(error) => return error,
                 },
-                () = sleep(until_end.unwrap_or(Duration::MAX)), if until_end.is_some() => {
+                () = sleep(until_end.map_or(LOOK, |left| left.min(LOOK))) => {
+                    self.follow_clock();
+                    if !ends {
+                        continue;
+                    }
                     self.0.board.learn(Arc::clone(&self.0.board.state().book));
                     if let Err(error) = self.forget().await {
                         return error;
@@ -213,18 +229,27 @@ impl Outcomes {
     /// Takes everything that the store has now.
     async fn reread(&self) -> Result<Revision, StoreError> {
         let listing = self.0.store.list(PREFIX).await?;
+        let now = self.0.clock.now();
+        let mut known = self.known();
         let records = listing.records.iter().filter_map(|record| {
             let id = record.key.strip_prefix(PREFIX)?;
-            Some((id.to_owned(), (decode(&record.value)?, record.modified)))
+            // What is known of it may have been put right since the clock was set.
+            if let Some(same) = known.get(id).filter(|(_, of)| *of == record.modified) {
+                return Some((id.to_owned(), same.clone()));
+            }
+            let told = decode(&record.value)?.told_by(now);
+            Some((id.to_owned(), (told, record.modified)))
         });
-        let mut known = self.known();
-        *known = records.collect();
+        let records = records.collect();
+        *known = records;
         self.show(&known);
         Ok(listing.revision)
     }
 
     /// Takes one record of a revision, unless a newer one is known.
     fn take(&self, id: &str, record: Option<Record>, revision: Revision) {
+        let now = self.0.clock.now();
+        let record = record.map(|record| record.told_by(now));
         let mut known = self.known();
         if known.get(id).is_some_and(|(_, newest)| *newest >= revision) {
             return;
@@ -239,6 +264,29 @@ impl Outcomes {
             Some(record) => known.insert(id.to_owned(), (record, revision)),
             None => known.remove(id),
         };
+    }
+
+    /// Where the clock was set back, all that is known was told so much earlier as it goes now: it grows as old as
+    /// it is.
+    fn follow_clock(&self) {
+        let mut made = self.0.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.0.clock.started();
+        let back = match made.duration_since(now) {
+            // Not what it is put right by all the time, until that adds up.
+            Ok(back) if back < SET_BACK => return,
+            Ok(back) => back,
+            Err(_) => Duration::ZERO,
+        };
+        *made = now;
+        drop(made);
+        if back.is_zero() {
+            return;
+        }
+        let mut known = self.known();
+        for (record, _) in known.values_mut() {
+            *record = std::mem::take(record).earlier_by(back);
+        }
+        self.show(&known);
     }
 
     fn show(&self, known: &BTreeMap<String, (Record, Revision)>) {

@@ -72,6 +72,35 @@ pub struct Record {
     pub gpus: String,
 }
 
+impl Record {
+    /// The same as if all of it had been told so much earlier.
+    pub fn earlier_by(mut self, by: Duration) -> Self {
+        let times = [
+            self.failed.as_mut().map(|failed| &mut failed.at),
+            self.priced.as_mut().map(|priced| &mut priced.at),
+            self.launched_at.as_mut(),
+        ];
+        for at in times.into_iter().flatten() {
+            *at = at.checked_sub(by).unwrap_or(SystemTime::UNIX_EPOCH);
+        }
+        self
+    }
+
+    /// The same as told by `now` at the latest: whose clock was ahead has no mark last longer for it.
+    pub fn told_by(self, now: SystemTime) -> Self {
+        let failed = self.failed.map(|failed| failed.at);
+        let priced = self.priced.map(|priced| priced.at);
+        let last = [failed, priced, self.launched_at]
+            .into_iter()
+            .flatten()
+            .max();
+        match last.and_then(|last| last.duration_since(now).ok()) {
+            Some(ahead) => self.earlier_by(ahead),
+            None => self,
+        }
+    }
+}
+
 /// An offer could not be had.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Failed {

@@ -118,6 +118,45 @@ async fn what_has_faded_is_removed_from_the_store() {
     assert_eq!(weight(&outcomes), None);
 }
 
+/// The clock was an hour ahead when a failure was told, and is set right.
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_set_back_makes_no_mark_last_longer() {
+    let store = Store::memory();
+    let ahead = Clock::system().now() + Duration::from_secs(3600);
+    let clock = Clock::starting_at(ahead);
+    let board = Board::new("e".to_owned(), clock.clone(), []);
+    let outcomes = Outcomes::start(store.clone(), board, clock.clone(), Policy::default());
+    let outcomes = outcomes.await.unwrap();
+    outcomes
+        .tell(ID, "H100", Outcome::NoCapacity)
+        .await
+        .unwrap();
+    let running = timeout(Duration::from_secs(3600), outcomes.clone().run(pending()));
+    let setting = async {
+        sleep(Duration::from_secs(60)).await;
+        clock.resync();
+        pending::<()>().await;
+    };
+    let _ = tokio::select! {
+        ended = running => ended,
+        () = setting => return,
+    };
+    assert_eq!(weight(&outcomes), None, "it has faded within the hour");
+
+    // One that another gateway told, or this one before it was started again.
+    outcomes
+        .tell(ID, "H100", Outcome::NoCapacity)
+        .await
+        .unwrap();
+    let behind = Clock::starting_at(clock.now() - Duration::from_secs(3600));
+    let board = Board::new("e".to_owned(), behind.clone(), []);
+    let other = Outcomes::start(store.clone(), board, behind, Policy::default());
+    let other = other.await.unwrap();
+    assert_eq!(weight(&other), Some(1.0));
+    let _ = timeout(Duration::from_secs(3600), other.clone().run(pending())).await;
+    assert_eq!(weight(&other), None, "nor has that");
+}
+
 #[tokio::test]
 async fn many_who_tell_the_same_at_once_are_all_heard() {
     let folder = tempfile::tempdir().unwrap();
