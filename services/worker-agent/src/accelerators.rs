@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::config::Config;
 use crate::domain::accelerators::{Accelerators, Sight};
 use crate::domain::holdings::Input;
-use crate::machine::nvidia::{Card, Look, Nvidia};
+use crate::machine::nvidia::{self, Card, Look, Nvidia, Traces};
 use crate::shared::Shared;
 
 /// For a look that the report of an end waits for.
@@ -249,6 +249,8 @@ struct Driver {
     within: Duration,
     /// The process of an earlier look, if it did not end: the kernel may not let it go either.
     hanging: Option<Child>,
+    /// What there was of a driver when none was found.
+    absent: Option<Traces>,
 }
 
 impl Driver {
@@ -258,10 +260,23 @@ impl Driver {
             library: config.nvidia_library.clone(),
             within: config.gpu_timeout,
             hanging: None,
+            absent: None,
         }
     }
 
+    /// Looks, where that can find more than it did: as long as nothing has come of a driver that was not there, it is
+    /// not there.
     async fn look(&mut self) -> Result<Look, String> {
+        let traces = nvidia::traces(&self.library);
+        if self.absent.as_ref() == Some(&traces) {
+            return Ok(Look::NoDriver);
+        }
+        let seen = self.ask().await;
+        self.absent = matches!(seen, Ok(Look::NoDriver)).then_some(traces);
+        seen
+    }
+
+    async fn ask(&mut self) -> Result<Look, String> {
         if let Some(hanging) = &mut self.hanging {
             match hanging.try_wait() {
                 Ok(Some(_)) => self.hanging = None,
@@ -321,4 +336,62 @@ async fn read(child: &mut Child) -> Result<Look, String> {
         return Err(format!("{status}: {complaint}"));
     }
     serde_json::from_slice(&output).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// A driver that notes each look, and is not there.
+    fn none_in(folder: &std::path::Path, library: PathBuf) -> Driver {
+        let said = r#"echo >> "$0"; echo '"NoDriver"'"#;
+        let words = ["/bin/sh", "-c", said].map(OsString::from);
+        Driver {
+            command: words
+                .into_iter()
+                .chain([folder.join("looks").into()])
+                .collect(),
+            library,
+            within: Duration::from_secs(20),
+            hanging: None,
+            absent: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_driver_that_is_not_there_is_asked_again_once_something_has_come() {
+        let folder = tempfile::tempdir().unwrap();
+        let library = folder.path().join("libnvidia-ml.so.1");
+        let mut driver = none_in(folder.path(), library.clone());
+        let looks = || {
+            fs::read_to_string(folder.path().join("looks"))
+                .unwrap()
+                .len()
+        };
+        for _ in 0..3 {
+            assert_eq!(driver.look().await, Ok(Look::NoDriver));
+        }
+        assert_eq!(looks(), 1);
+        fs::write(&library, "half of it").unwrap();
+        for _ in 0..3 {
+            assert_eq!(driver.look().await, Ok(Look::NoDriver));
+        }
+        assert_eq!(looks(), 2);
+        fs::write(&library, "all of it is there").unwrap();
+        assert_eq!(driver.look().await, Ok(Look::NoDriver));
+        assert_eq!(looks(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_library_without_a_folder_is_one_of_the_system() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut driver = none_in(folder.path(), crate::machine::nvidia::LIBRARY.into());
+        for _ in 0..3 {
+            assert_eq!(driver.look().await, Ok(Look::NoDriver));
+        }
+        let looks = fs::read_to_string(folder.path().join("looks")).unwrap();
+        assert_eq!(looks.len(), 1);
+    }
 }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::{self, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +18,53 @@ use serde::{Deserialize, Serialize};
 
 /// The library's name as the driver installs it; without the number it is only there with headers.
 pub(crate) const LIBRARY: &str = "libnvidia-ml.so.1";
+
+/// Where the system looks for libraries that are named without a folder, beside what stands in its cache.
+const FOLDERS: [&str; 9] = [
+    "/lib",
+    "/lib64",
+    "/usr/lib",
+    "/usr/lib64",
+    "/usr/local/lib",
+    "/lib/x86_64-linux-gnu",
+    "/usr/lib/x86_64-linux-gnu",
+    "/lib/aarch64-linux-gnu",
+    "/usr/lib/aarch64-linux-gnu",
+];
+
+/// What comes with a driver: where libraries are, which an installation writes anew, and the driver itself.
+const SIGNS: [&str; 4] = [
+    "/etc/ld.so.cache",
+    "/proc/driver/nvidia/version",
+    "/dev/nvidiactl",
+    "/dev/dxg",
+];
+
+/// What there is of a driver, by the files that a library may come from: each with its inode, size and time, or
+/// nothing. While it is the same, a library that could not be found cannot be found.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Traces(Vec<Option<(u64, u64, i64, i64)>>);
+
+/// Looks at names and times alone, and at no device: it hangs on no driver.
+pub(crate) fn traces(library: &Path) -> Traces {
+    let named = library
+        .parent()
+        .is_some_and(|folder| folder != Path::new(""));
+    let own = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
+    let own: Vec<PathBuf> = std::env::split_paths(&own).collect();
+    let folders = own.into_iter().chain(FOLDERS.map(PathBuf::from));
+    let places: Vec<PathBuf> = if named {
+        vec![library.to_owned()]
+    } else {
+        let libraries = folders.map(|folder| folder.join(library));
+        libraries.chain(SIGNS.map(PathBuf::from)).collect()
+    };
+    let trace = |place: &PathBuf| {
+        let found = std::fs::metadata(place).ok()?;
+        Some((found.ino(), found.size(), found.mtime(), found.mtime_nsec()))
+    };
+    Traces(places.iter().map(trace).collect())
+}
 
 /// What the driver says when it is asked which accelerators there are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
