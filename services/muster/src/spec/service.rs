@@ -170,8 +170,10 @@ fn env(entry: &Entry<'_>, problems: &mut Problems) -> Vec<EnvVar> {
                 let secret = fields.take("secret").and_then(|entry| entry.text(problems));
                 fields.finish(problems);
                 env_var::Source::Secret(secret?)
+            } else if entry.node.is_null() {
+                env_var::Source::Value(String::new())
             } else {
-                env_var::Source::Value(entry.node.text().unwrap_or_default().to_owned())
+                env_var::Source::Value(entry.text(problems)?)
             };
             Some(EnvVar {
                 name,

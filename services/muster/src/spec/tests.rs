@@ -3,7 +3,7 @@
 use muster_proto::{
     replicas::v1::{
         FailureClass, ListServicesResponse, OnDisconnect, OnExhausted, RetryPlace, Service,
-        ServiceSpec, SpotPolicy, probe, run_spec, scaling_policy,
+        ServiceSpec, SpotPolicy, env_var, probe, run_spec, scaling_policy,
     },
     types::v1::Price,
 };
@@ -292,4 +292,16 @@ fn what_was_printed_may_be_changed_by_hand() {
     assert!(problems[0].contains("replica"), "{problems:?}");
     let none = wrong("services: []");
     assert_eq!(none, ["line 1, column 1: there is no service in this file"]);
+}
+
+#[test]
+fn a_value_of_the_environment_is_a_single_one() {
+    let problems = wrong("name: a\nrun:\n  env: {A: [1, 2], B: }\n");
+    let expected = "line 3, column 12: run.env.A: a text is needed here, not a list";
+    assert_eq!(problems, [expected]);
+    let spec = one("name: a\nrun: {env: {A: , B: ~, C: 'null'}}\n");
+    let values: Vec<_> = spec.run.unwrap().env.into_iter().collect();
+    let value = |text: &str| Some(env_var::Source::Value(text.to_owned()));
+    let sources = values.into_iter().map(|one| one.source);
+    assert!(sources.eq([value(""), value(""), value("null")]));
 }
