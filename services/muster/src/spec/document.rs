@@ -61,8 +61,9 @@ impl Node {
     }
 }
 
-fn is_null(text: &str) -> bool {
-    matches!(text, "" | "~" | "null")
+/// What stands for nothing without quotes, as YAML 1.2 has it.
+pub(crate) fn is_null(text: &str) -> bool {
+    matches!(text, "" | "~" | "null" | "Null" | "NULL")
 }
 
 /// The documents of a file, in order.

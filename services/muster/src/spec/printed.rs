@@ -47,8 +47,8 @@ pub(super) fn value(node: &Node) -> Value {
 /// What stands without quotes: a number, a truth or nothing, if it looks like that.
 fn plain(text: &str) -> Value {
     match serde_json::from_str(text) {
-        Ok(value @ (Value::Null | Value::Bool(_) | Value::Number(_))) => value,
-        _ if matches!(text, "" | "~") => Value::Null,
+        Ok(value @ (Value::Bool(_) | Value::Number(_))) => value,
+        _ if document::is_null(text) => Value::Null,
         _ => Value::from(text),
     }
 }

@@ -305,3 +305,15 @@ fn a_value_of_the_environment_is_a_single_one() {
     let sources = values.into_iter().map(|one| one.source);
     assert!(sources.eq([value(""), value(""), value("null")]));
 }
+
+#[test]
+fn nothing_has_the_spellings_that_it_has_in_yaml() {
+    for nothing in ["", "~", "null", "Null", "NULL"] {
+        let spec = one(&format!(
+            "name: a\nretry: {nothing}\nrun: {{env: {{A: {nothing}}}}}\n"
+        ));
+        let source = spec.run.unwrap().env.remove(0).source;
+        let empty = env_var::Source::Value(String::new());
+        assert_eq!((spec.retry, source), (None, Some(empty)), "{nothing}");
+    }
+}
