@@ -66,11 +66,40 @@ pub(crate) fn is_null(text: &str) -> bool {
     matches!(text, "" | "~" | "null" | "Null" | "NULL")
 }
 
+/// Whether a text may stand as it is. In quotes YAML takes more, but for what controls a terminal.
+fn is_printable(letter: char) -> bool {
+    matches!(letter,
+        '\t' | '\n' | '\r' | ' '..='~' | '\u{85}' | '\u{a0}'..='\u{fffd}' | '\u{10000}'..)
+}
+
+/// The first character that controls something, which has no place in YAML, wherever it stands.
+fn control(text: &str) -> Option<Problem> {
+    let is_control = |letter: char| letter < ' ' && !is_printable(letter);
+    let (before, _) = text.split_at(text.find(is_control)?);
+    let letter = text.chars().find(|letter| is_control(*letter))?;
+    let line = before.matches('\n').count() + 1;
+    let column = before
+        .chars()
+        .rev()
+        .take_while(|letter| *letter != '\n')
+        .count()
+        + 1;
+    Some(Problem::at(line, column, "", &unprintable(letter)))
+}
+
+fn unprintable(letter: char) -> String {
+    let code = u32::from(letter);
+    format!("the character U+{code:04X} cannot stand in YAML; in double quotes it is \\u{code:04x}")
+}
+
 /// The documents of a file, in order.
 ///
 /// # Errors
 /// The first place at which the text is not well-formed, or uses what is refused.
 pub(crate) fn parse(text: &str) -> Result<Vec<Node>, Problem> {
+    if let Some(problem) = control(text) {
+        return Err(problem);
+    }
     let mut builder = Builder::default();
     for step in Parser::new_from_str(text) {
         let (event, span) = step.map_err(|error| {
@@ -124,7 +153,19 @@ impl Builder {
             Event::Scalar(_, _, _, Some(_))
             | Event::SequenceStart(_, Some(_))
             | Event::MappingStart(_, Some(_)) => refuse("a tag (!name)"),
+            // The parser takes what begins a block for a text where no block can stand.
+            Event::Scalar(text, ScalarStyle::Plain, _, _) if text.starts_with(['|', '>']) => {
+                let message = "a text that begins with `|` or `>` has to stand in quotes here";
+                Err(Problem::at(line, column, "", message))
+            }
             Event::Scalar(text, style, _, _) => {
+                let quoted = matches!(style, ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted);
+                if let Some(letter) = text
+                    .chars()
+                    .find(|letter| !quoted && !is_printable(*letter))
+                {
+                    return Err(Problem::at(line, column, "", &unprintable(letter)));
+                }
                 let value = match style {
                     ScalarStyle::Plain => Value::Plain(text.into_owned()),
                     ScalarStyle::SingleQuoted

@@ -317,3 +317,22 @@ fn nothing_has_the_spellings_that_it_has_in_yaml() {
         assert_eq!((spec.retry, source), (None, Some(empty)), "{nothing}");
     }
 }
+
+#[test]
+fn what_is_no_text_of_yaml_is_refused_where_it_stands() {
+    let block = "a text that begins with `|` or `>` has to stand in quotes here";
+    for (text, expected) in [
+        ("run: {command: [sh, -c, | x]}\n", format!("line 1, column 25: {block}")),
+        ("a: b\nrun: {image: >x}\n", format!("line 2, column 14: {block}")),
+        (
+            "a: b\r\n\u{e9}: \"x\u{7}\"\n",
+            "line 2, column 6: the character U+0007 cannot stand in YAML; in double quotes it is \\u0007".to_owned(),
+        ),
+        (
+            "name: a\u{7f}\n",
+            "line 1, column 7: the character U+007F cannot stand in YAML; in double quotes it is \\u007f".to_owned(),
+        ),
+    ] {
+        assert_eq!(wrong(text), [expected], "{text:?}");
+    }
+}
