@@ -16,6 +16,7 @@ use muster_proto::replicas::v1::ServiceSpec;
 
 use self::{
     document::Node,
+    printed::Once,
     reader::{Entry, Problems},
 };
 
@@ -59,8 +60,9 @@ impl fmt::Display for Problem {
 /// Every problem of the file, in order of line.
 pub(crate) fn parse(text: &str) -> Result<Vec<ServiceSpec>, Vec<Problem>> {
     let wrong = |message: &str| vec![Problem::at(1, 1, "", message)];
-    // Not all of JSON is YAML.
-    let printed = serde_json::from_str(text).map_or(Ok(None), printed::read);
+    // Not all of JSON is YAML. What is given twice is told where it is read as that.
+    let json = serde_json::from_str(text);
+    let printed = json.map_or(Ok(None), |Once(value)| printed::read(value));
     let specs = match printed.map_err(|error| wrong(&error.to_string()))? {
         Some(specs) => specs,
         None => parse_yaml(text)?,

@@ -336,3 +336,15 @@ fn what_is_no_text_of_yaml_is_refused_where_it_stands() {
         assert_eq!(wrong(text), [expected], "{text:?}");
     }
 }
+
+#[test]
+fn what_was_printed_says_nothing_twice() {
+    let twice = r#"{"spec": {"name": "a"}, "spec": {"name": "b"}}"#;
+    assert_eq!(
+        wrong(twice),
+        ["line 1, column 25: `spec` is given twice; first on line 1"]
+    );
+    // Written as a pair of surrogates, as many programs write it, it is JSON alone.
+    let face = r#"{"spec": {"name": "a", "labels": {"x": "\ud83d\ude00"}}}"#;
+    assert_eq!(one(face).labels["x"], "\u{1f600}");
+}
