@@ -76,7 +76,7 @@ fn write_yaml(value: &Value, depth: usize, text: &mut String) {
         | Value::Number(_)
         | Value::String(_)
         | Value::Array(_)
-        | Value::Object(_) => text.push_str(&format!("{indent}{value}\n")),
+        | Value::Object(_) => text.push_str(&format!("{indent}{}\n", scalar(value))),
     }
 }
 
@@ -90,8 +90,27 @@ fn write_below(value: &Value, depth: usize, text: &mut String) {
         text.push('\n');
         write_yaml(value, depth + 1, text);
     } else {
-        text.push_str(&format!(" {value}\n"));
+        text.push_str(&format!(" {}\n", scalar(value)));
     }
+}
+
+/// What holds nothing as JSON, with nothing in it that a reader of YAML refuses, or takes for the end of a line.
+fn scalar(value: &Value) -> String {
+    let mut text = String::new();
+    for letter in value.to_string().chars() {
+        match letter {
+            '\u{7f}'..='\u{9f}'
+            | '\u{2028}'
+            | '\u{2029}'
+            | '\u{feff}'
+            | '\u{fffe}'
+            | '\u{ffff}' => {
+                text.push_str(&format!("\\u{:04x}", u32::from(letter)));
+            }
+            _ => text.push(letter),
+        }
+    }
+    text
 }
 
 /// A key, in quotes unless it is a plain word.
@@ -107,7 +126,7 @@ fn key(name: &str) -> String {
     if plain {
         name.to_owned()
     } else {
-        Value::from(name).to_string()
+        scalar(&Value::from(name))
     }
 }
 
@@ -139,6 +158,15 @@ mod tests {
     fn unknown_fields_are_refused() {
         let error = parse::<Offer>(json!({"idd": "x"})).unwrap_err();
         assert!(error.to_string().contains("idd"), "{error}");
+    }
+
+    /// What readers of YAML refuse, or take for the end of a line.
+    #[test]
+    fn yaml_has_no_character_that_some_reader_takes_for_another() {
+        let value =
+            json!({"a": "\u{85}\u{2028}\u{2029}\u{7f}\u{9f}\u{feff}\u{fffe}\u{1f600}\u{e9}"});
+        let expected = "a: \"\\u0085\\u2028\\u2029\\u007f\\u009f\\ufeff\\ufffe\u{1f600}\u{e9}\"\n";
+        assert_eq!(yaml(&value), expected);
     }
 
     #[test]
