@@ -40,8 +40,7 @@ use http::HeaderValue;
 
 pub use body::ResponseBody;
 pub use channel::Channel;
-pub(crate) use endpoints::is_this_machine;
-pub use endpoints::{Endpoint, Endpoints, InvalidEndpoints};
+pub use endpoints::{Endpoint, Endpoints, InvalidEndpoints, is_this_machine};
 pub use retry::Idempotent;
 pub use transport::{Io, Transport};
 

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use http::Uri;
 use http::uri::{Authority, PathAndQuery, Scheme};
+use muster_runtime::connect::is_this_machine;
 
 /// An `http` or `https` URL without a user name or fragment. What stands after a `?` may be a
 /// secret (a signed address) and is not shown.
@@ -28,11 +29,7 @@ impl Url {
 
     /// Whether it is on this machine, so that nothing sent to it can be overheard.
     pub fn is_loopback(&self) -> bool {
-        let host = self.authority.host().trim_matches(['[', ']']);
-        host == "localhost"
-            || host
-                .parse::<std::net::IpAddr>()
-                .is_ok_and(|address| address.is_loopback())
+        is_this_machine(self.authority.host())
     }
 
     /// Whether both have the same scheme, host and port, so that a key for one is for the other.
@@ -234,6 +231,8 @@ mod tests {
         }
         assert!(url("http://127.0.0.1:1/").is_loopback());
         assert!(url("http://[::1]:1/").is_loopback());
+        assert!(url("http://LocalHost:1/").is_loopback());
+        assert!(url("http://[::ffff:127.0.0.1]:1/").is_loopback());
         assert!(!url("http://127.0.0.1.example.org/").is_loopback());
     }
 }

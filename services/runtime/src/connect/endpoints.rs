@@ -46,10 +46,11 @@ impl Endpoint {
     }
 }
 
-/// Whether a host, without brackets, is this machine itself by what it is called.
-pub(crate) fn is_this_machine(host: &str) -> bool {
-    let address: Option<IpAddr> = host.parse().ok();
-    host == "localhost" || address.is_some_and(|address| address.is_loopback())
+/// Whether a host, with or without brackets, is this machine itself by what it is called.
+pub fn is_this_machine(host: &str) -> bool {
+    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    host.eq_ignore_ascii_case("localhost")
+        || address.is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
 impl fmt::Display for Endpoint {

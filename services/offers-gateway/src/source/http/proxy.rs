@@ -6,7 +6,6 @@
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -18,6 +17,7 @@ use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use hyper_util::rt::TokioIo;
+use muster_runtime::connect::is_this_machine;
 use tokio::net::TcpStream;
 use tower::Service;
 
@@ -70,7 +70,11 @@ impl Proxies {
     /// past it is not what was asked for.
     pub(super) fn to(&self, uri: &Uri) -> Result<Option<Proxy>, Failure> {
         let host = uri.host().unwrap_or_default();
-        let Some(proxy) = self.matcher.intercept(uri).filter(|_| !is_here(host)) else {
+        let Some(proxy) = self
+            .matcher
+            .intercept(uri)
+            .filter(|_| !is_this_machine(host))
+        else {
             return Ok(None);
         };
         let is_tls = uri.scheme() == Some(&http::uri::Scheme::HTTPS);
@@ -105,13 +109,6 @@ fn checked(named: Option<(&str, String)>) -> (String, Option<String>) {
 fn has_port_or_none(uri: &Uri) -> bool {
     let authority = uri.authority().map_or("", |authority| authority.as_str());
     uri.port_u16().is_some() || Some(authority) == uri.host()
-}
-
-/// Whether that is this machine, which no proxy leads to.
-fn is_here(host: &str) -> bool {
-    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
-    host.eq_ignore_ascii_case("localhost")
-        || address.is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
 impl Proxy {
