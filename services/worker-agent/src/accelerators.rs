@@ -387,7 +387,7 @@ mod tests {
     #[tokio::test]
     async fn a_library_without_a_folder_is_one_of_the_system() {
         let folder = tempfile::tempdir().unwrap();
-        let mut driver = none_in(folder.path(), crate::machine::nvidia::LIBRARY.into());
+        let mut driver = none_in(folder.path(), nvidia::LIBRARY.into());
         for _ in 0..3 {
             assert_eq!(driver.look().await, Ok(Look::NoDriver));
         }
