@@ -125,6 +125,9 @@ impl Drop for Fleet {
     fn drop(&mut self) {
         self.kill_components();
         process::kill_all_of(self.folder.path());
+        if std::thread::panicking() && std::env::var_os("MUSTER_TEST_KEEP").is_some() {
+            self.folder.disable_cleanup(true);
+        }
     }
 }
 

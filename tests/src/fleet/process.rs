@@ -70,6 +70,11 @@ impl Process {
         assert!(serves, "{} ended\n{}", self.launch.name, self.log());
     }
 
+    /// Starts it, and does not wait until it serves.
+    pub fn begin(&mut self) {
+        self.child = Some(self.spawn(&[]));
+    }
+
     /// Starts it with more flags; false if it ends before it serves.
     pub async fn start_with(&mut self, flags: &[String]) -> bool {
         self.child = Some(self.spawn(flags));

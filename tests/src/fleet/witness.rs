@@ -1,6 +1,6 @@
 //! Replicas that write down what happens to them, and do what a test asks through files. While one runs
-//! it holds the lock of its replica, with every process of its own: a second one at the same time finds
-//! it taken and says so, whoever forgot it.
+//! it holds the lock of its replica and of each of its accelerators, with every process of its own: a second
+//! one at the same time finds it taken and says so, whoever forgot it.
 
 use std::{
     fs,
@@ -22,19 +22,36 @@ pub struct Witness {
 /// Something that a replica wrote down.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mark {
-    /// `start`, `stop`, `overlap`, or what else its replicas say.
+    /// `start`, `stop`, `overlap`, `doubled` (an accelerator), or what else its replicas say.
     pub what: String,
     pub ordinal: i32,
     pub attempt: String,
     pub pid: i32,
+    /// Of `overlap` the attempt that was there, of `doubled` the accelerator.
+    pub with: String,
+}
+
+impl Mark {
+    /// Whether it tells of two at the same time.
+    pub fn is_of_two(&self) -> bool {
+        ["overlap", "doubled"].contains(&&*self.what)
+    }
 }
 
 const SCRIPT: &str = r#"
 cd "$WITNESS" || exit 9
 n=${MUSTER_REPLICA##*/}
-say() { echo "$1 $n $MUSTER_ATTEMPT $$" >> marks; }
-exec 9> "lock-$n"
-flock -n 9 || say overlap
+say() { echo "$1 $n $MUSTER_ATTEMPT $$ $2" >> marks; }
+exec 9>> "lock-$n"
+flock -n 9 || say overlap "$(cat "holder-$n")"
+echo "$MUSTER_ATTEMPT" > "holder-$n"
+fd=3
+IFS=,
+for gpu in $CUDA_VISIBLE_DEVICES; do
+    eval "exec $fd>> ../lock-$gpu"
+    flock -n $fd || say doubled "$gpu"
+    fd=$((fd + 1))
+done
 trap 'say stop; exit 0' TERM
 say start
 echo "$MUSTER_REPLICA is up"
@@ -97,6 +114,7 @@ impl Witness {
                 ordinal: words.next()?.parse().ok()?,
                 attempt: words.next()?,
                 pid: words.next()?.parse().ok()?,
+                with: words.next().unwrap_or_default(),
             })
         };
         // The last line may be half written.
@@ -117,12 +135,12 @@ impl Witness {
         marks.filter(|mark| mark.what == "start").count()
     }
 
-    /// Never were two processes of one replica there at the same time.
+    /// Never were two processes of one replica, or on one accelerator, there at the same time.
     pub fn saw_no_overlap(&self) {
         let marks = self.marks();
         assert!(
-            marks.iter().all(|mark| mark.what != "overlap"),
-            "two processes of one replica: {marks:#?}"
+            marks.iter().all(|mark| !mark.is_of_two()),
+            "two processes of one replica or accelerator: {marks:#?}"
         );
     }
 

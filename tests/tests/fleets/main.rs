@@ -20,6 +20,7 @@ mod metrics;
 mod restore;
 mod roles;
 mod scaling;
+mod shaken;
 mod shutdown;
 mod story;
 mod trace;
