@@ -119,19 +119,19 @@ async fn shake(seed: u64, time: Duration) {
         checks::nothing_is_given_twice_until(end, registry),
         faults.happen_until(end, &mut fleet),
     );
-    checks::until_as_expected(&fleet, &mut asked, &watched).await;
+    checks::until_as_expected(&mut fleet, &faults, &mut asked, &watched).await;
     story.tell("all is as expected");
     one_is_drained(&fleet, seed).await;
-    checks::until_as_expected(&fleet, &mut asked, &watched).await;
+    checks::until_as_expected(&mut fleet, &faults, &mut asked, &watched).await;
     story.tell("a drain goes through");
     for one in asked.iter_mut().filter(|one| one.expected.wanted.is_some()) {
         one.ask(&Wish::Delete).await;
     }
-    checks::until_as_expected(&fleet, &mut asked, &watched).await;
+    checks::until_as_expected(&mut fleet, &faults, &mut asked, &watched).await;
     story.tell("nothing is left behind");
     checks::no_two_ran(&asked, &watched);
     checks::all_was_given_on_active_ones(&fleet, &watched).await;
-    faults.nobody_has_ended(&mut fleet);
+    faults.watch_over(&mut fleet);
     story.tell(&format!("services: {}", watched.services.tally()));
     story.tell(&format!("replicas: {}", watched.replicas.tally()));
     story.tell(&format!("workers: {}", watched.workers.tally()));

@@ -23,6 +23,7 @@ use super::{
     PATIENCE, Watched,
     calls::{self, Asked, in_time, is_away},
     expected::{Wanted, Wish},
+    faults::Faults,
     mirror::Followed as _,
     processes::running,
 };
@@ -155,10 +156,16 @@ impl Seen {
 
 /// Brings workers back to use and starts what has failed, until all is as it is meant to be, and stays so for a
 /// moment.
-pub(super) async fn until_as_expected(fleet: &Fleet, asked: &mut [Asked], watched: &Watched) {
+pub(super) async fn until_as_expected(
+    fleet: &mut Fleet,
+    faults: &Faults,
+    asked: &mut [Asked],
+    watched: &Watched,
+) {
     let end = Instant::now() + PATIENCE;
     let mut calm = 0;
     while calm < 2 {
+        faults.watch_over(fleet);
         put_right(fleet, asked).await;
         let amiss = amiss(fleet, asked, watched).await;
         calm = if amiss.is_empty() { calm + 1 } else { 0 };

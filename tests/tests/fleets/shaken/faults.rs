@@ -49,6 +49,9 @@ pub(super) struct Faults {
     ahead: Vec<(Instant, Mend)>,
 }
 
+/// What an agent says that ends since it is not the worker any more.
+const FENCED: &str = "a later incarnation of this worker has registered";
+
 impl Part {
     fn of<'a>(&self, fleet: &'a mut Fleet) -> &'a mut Process {
         match self {
@@ -79,7 +82,7 @@ impl Faults {
         while Instant::now() < end {
             let next = Instant::now() + self.draw.span(50..1500);
             loop {
-                self.nobody_has_ended(fleet);
+                self.watch_over(fleet);
                 let due = self.ahead.iter().map(|(due, _)| *due).min();
                 let due = due.filter(|due| *due < next.min(end));
                 sleep_until(due.unwrap_or(next.min(end))).await;
@@ -100,13 +103,20 @@ impl Faults {
         }
     }
 
-    /// Nobody ends unless it is killed.
-    pub(super) fn nobody_has_ended(&self, fleet: &mut Fleet) {
+    /// Nobody ends unless it is killed, but for agents whose machine was given up by force while it was lost: what
+    /// starts machines' programs starts them again.
+    pub(super) fn watch_over(&self, fleet: &mut Fleet) {
         for part in &self.well {
             let process = part.of(fleet);
-            if let Some(status) = process.ended() {
-                panic!("{part:?} has ended by itself, {status}\n{}", process.log());
-            }
+            let Some(status) = process.ended() else {
+                continue;
+            };
+            let log = process.log();
+            let fenced = matches!(part, Part::Agent(_)) && log.contains(FENCED);
+            assert!(fenced, "{part:?} has ended by itself, {status}\n{log}");
+            self.story
+                .tell(&format!("{part:?} was fenced, and starts again"));
+            process.begin();
         }
     }
 
