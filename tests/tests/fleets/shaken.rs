@@ -157,8 +157,8 @@ fn seeds(otherwise: impl FnOnce() -> Vec<u64>) -> Vec<u64> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fleet_that_is_shaken_comes_to_what_was_asked_for() {
-    for seed in seeds(|| vec![1, 2]) {
-        shake(seed, Duration::from_secs(5)).await;
+    for seed in seeds(|| vec![1]) {
+        Box::pin(shake(seed, Duration::from_secs(5))).await;
     }
 }
 
@@ -173,6 +173,6 @@ async fn a_fleet_that_is_shaken_for_long_comes_to_what_was_asked_for() {
     let rounds = std::env::var("MUSTER_SHAKEN_ROUNDS").map_or(5, |rounds| rounds.parse().unwrap());
     let any = || RandomState::new().build_hasher().finish() % 1_000_000;
     for seed in seeds(|| (0..rounds).map(|_| any()).collect()) {
-        shake(seed, Duration::from_secs(20)).await;
+        Box::pin(shake(seed, Duration::from_secs(20))).await;
     }
 }

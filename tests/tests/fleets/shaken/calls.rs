@@ -128,11 +128,10 @@ impl Asked {
 
     /// Asks for something, and learns what has come of it.
     pub(super) async fn ask(&mut self, wish: &Wish) {
-        let spec = match wish {
-            Wish::Create { tag, replicas } | Wish::Apply { tag, replicas } => {
-                Some(self.spec(tag, *replicas))
-            }
-            _ => None,
+        let spec = if let Wish::Create { tag, replicas } | Wish::Apply { tag, replicas } = wish {
+            Some(self.spec(tag, *replicas))
+        } else {
+            None
         };
         let begun = Instant::now();
         loop {
@@ -193,50 +192,32 @@ impl Asked {
         let name = self.expected.name.clone();
         let mut client = self.client();
         macro_rules! of_service {
-            ($method:ident, $request:expr) => {
-                client
-                    .$method(in_time($request))
-                    .await
-                    .map(|answer| answer.into_inner().service)
-            };
+            ($method:ident, $request:ident { $($field:ident),* $(,)? }) => {{
+                let request = $request { $($field,)* ..Default::default() };
+                let answer = client.$method(in_time(request)).await;
+                answer.map(|answer| answer.into_inner().service)
+            }};
         }
         match wish {
             Wish::Create { tag, .. } => {
                 let request_id = tag.clone();
-                let create = CreateServiceRequest {
-                    spec,
-                    request_id,
-                    ..Default::default()
-                };
-                of_service!(create_service, create)
+                of_service!(create_service, CreateServiceRequest { spec, request_id })
             }
             Wish::Apply { tag, .. } => {
                 let request_id = tag.clone();
                 let apply = full_replacement(spec.unwrap_or_default());
-                of_service!(
-                    update_service,
-                    UpdateServiceRequest {
-                        request_id,
-                        ..apply
-                    }
-                )
+                let request = UpdateServiceRequest {
+                    request_id,
+                    ..apply
+                };
+                let answer = client.update_service(in_time(request)).await;
+                answer.map(|answer| answer.into_inner().service)
             }
             Wish::Scale(replicas) => {
                 let replicas = *replicas;
-                let scale = ScaleServiceRequest {
-                    name,
-                    replicas,
-                    ..Default::default()
-                };
-                of_service!(scale_service, scale)
+                of_service!(scale_service, ScaleServiceRequest { name, replicas })
             }
-            Wish::Restart => {
-                let restart = RestartServiceRequest {
-                    name,
-                    ..Default::default()
-                };
-                of_service!(restart_service, restart)
-            }
+            Wish::Restart => of_service!(restart_service, RestartServiceRequest { name }),
             Wish::RestartReplica(ordinal) => {
                 let id = format!("{name}/{ordinal}");
                 let restart = RestartReplicaRequest {
@@ -245,34 +226,10 @@ impl Asked {
                 };
                 client.restart_replica(in_time(restart)).await.map(|_| None)
             }
-            Wish::Stop => {
-                let stop = StopServiceRequest {
-                    name,
-                    ..Default::default()
-                };
-                of_service!(stop_service, stop)
-            }
-            Wish::Start => {
-                let start = StartServiceRequest {
-                    name,
-                    ..Default::default()
-                };
-                of_service!(start_service, start)
-            }
-            Wish::Rollback => {
-                let rollback = RollbackServiceRequest {
-                    name,
-                    ..Default::default()
-                };
-                of_service!(rollback_service, rollback)
-            }
-            Wish::Delete => {
-                let delete = DeleteServiceRequest {
-                    name,
-                    ..Default::default()
-                };
-                of_service!(delete_service, delete)
-            }
+            Wish::Stop => of_service!(stop_service, StopServiceRequest { name }),
+            Wish::Start => of_service!(start_service, StartServiceRequest { name }),
+            Wish::Rollback => of_service!(rollback_service, RollbackServiceRequest { name }),
+            Wish::Delete => of_service!(delete_service, DeleteServiceRequest { name }),
         }
     }
 }
@@ -352,9 +309,10 @@ async fn order_of(
     let name = name.to_owned();
     match order {
         Order::Wait(seconds) | Order::Force(seconds) => {
-            let then = match order {
-                Order::Force(_) => AfterDeadline::Force,
-                _ => AfterDeadline::Wait,
+            let then = if matches!(order, Order::Force(_)) {
+                AfterDeadline::Force
+            } else {
+                AfterDeadline::Wait
             };
             let drain = DrainWorkerRequest {
                 name,

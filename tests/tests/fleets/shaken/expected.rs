@@ -163,10 +163,15 @@ impl Expected {
     /// Whether a wish may be refused so.
     pub(super) fn may_refuse(&self, wish: &Wish, status: &Status) -> bool {
         let there = self.wanted.is_some();
-        match status.code() {
-            Code::NotFound => !there || matches!(wish, Wish::RestartReplica(_)),
-            Code::AlreadyExists => matches!(wish, Wish::Create { .. }) && (there || self.leaving),
-            Code::FailedPrecondition => match wish {
+        let code = status.code();
+        if code == Code::NotFound {
+            return !there || matches!(wish, Wish::RestartReplica(_));
+        }
+        if code == Code::AlreadyExists {
+            return matches!(wish, Wish::Create { .. }) && (there || self.leaving);
+        }
+        code == Code::FailedPrecondition
+            && match wish {
                 Wish::Rollback if self.versions.len() < 2 => true,
                 // A failed service takes it as little as a stopped one.
                 Wish::Restart => {
@@ -181,18 +186,14 @@ impl Expected {
                 | Wish::Start
                 | Wish::Rollback
                 | Wish::Delete => self.leaving,
-            },
-            _ => false,
-        }
+            }
     }
 
     /// A wish was granted.
     pub(super) fn granted(&mut self, wish: &Wish, answer: Option<&Service>) {
-        let after = match wish {
-            // One of another version than any that was told of: the answer alone knows.
-            Wish::Rollback if self.versions.len() < 2 => panic!("{self:?} was rolled back"),
-            wish => self.after(wish),
-        };
+        let without_another = matches!(wish, Wish::Rollback) && self.versions.len() < 2;
+        assert!(!without_another, "{self:?} was rolled back");
+        let after = self.after(wish);
         if !matches!(wish, Wish::RestartReplica(_)) {
             let told = answer.and_then(Wanted::of);
             assert_eq!(
@@ -206,9 +207,10 @@ impl Expected {
     /// Nobody knows whether a wish was granted, but this is what is there since.
     pub(super) fn found(&mut self, wish: &Wish, there: Option<&Service>) {
         let found = there.and_then(Wanted::of);
-        let granted = match wish {
-            Wish::Rollback if self.versions.len() < 2 => None,
-            wish => self.after(wish),
+        let without_another = matches!(wish, Wish::Rollback) && self.versions.len() < 2;
+        let granted = match without_another {
+            true => None,
+            false => self.after(wish),
         };
         let is_either = found == self.wanted || found == granted;
         assert!(is_either, "after {wish:?} of {self:#?} there is {there:#?}");
