@@ -315,11 +315,11 @@ impl Registry {
         changed || !answer.unknown_allocations.is_empty()
     }
 
-    /// A later incarnation of this worker speaks. If our folder is still ours, it is on another
-    /// machine, and what runs here has to end; if not, our successor has adopted it.
+    /// This worker has a later generation. If our folder is still ours, it is on another machine, or was taken
+    /// from us by force, and what runs here has to end; if not, our successor has adopted it.
     async fn end_fenced(&mut self) -> Result<(), String> {
         self.shared.standing.set_registered(None);
-        let why = "a later incarnation of this worker has registered";
+        let why = "this worker has a later generation: it has registered elsewhere, or was disabled by force while lost";
         if self.shared.data.is_ours() {
             tracing::error!("{why}: stopping what runs here");
             self.shared.tell(Input::Superseded).await;

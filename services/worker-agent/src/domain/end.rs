@@ -14,7 +14,7 @@ pub enum StopCause {
     Released,
     /// A drain's deadline has passed with force.
     ForcedDrain,
-    /// A later incarnation of this worker has registered elsewhere.
+    /// This worker has a later generation: it has registered elsewhere, or was disabled by force while it was lost.
     Superseded,
     /// The agent ends, and nothing runs on without it.
     AgentEnds,
@@ -256,7 +256,9 @@ impl Verdict {
             StopCause::Assigned(reason) => Self::told(reason.clone(), false),
             StopCause::Released => interrupted("the registry took its room back"),
             StopCause::ForcedDrain => interrupted("the drain's deadline passed"),
-            StopCause::Superseded => interrupted("this worker has registered on another machine"),
+            StopCause::Superseded => interrupted(
+                "its worker has registered elsewhere, or was disabled by force while lost",
+            ),
             StopCause::AgentEnds => interrupted("its agent was told to end"),
             StopCause::Outranked => interrupted("its accelerators were given to a later attempt"),
             StopCause::AcceleratorGone(gpu) => Self::failed(FailureClass::Interruption, gone(gpu)),

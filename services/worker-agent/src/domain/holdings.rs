@@ -36,7 +36,7 @@ pub enum Input {
     Forced(bool),
     /// These are all the accelerators of the machine: any other is gone.
     Accelerators(BTreeSet<String>),
-    /// A later incarnation of this worker has registered elsewhere.
+    /// This worker has a later generation: it has registered elsewhere, or was disabled by force while it was lost.
     Superseded,
     /// The agent ends, and nothing runs on without it.
     Closing,

@@ -50,7 +50,7 @@ pub(super) struct Faults {
 }
 
 /// What an agent says that ends since it is not the worker any more.
-const FENCED: &str = "a later incarnation of this worker has registered";
+const FENCED: &str = "this worker has a later generation";
 
 impl Part {
     fn of<'a>(&self, fleet: &'a mut Fleet) -> &'a mut Process {
