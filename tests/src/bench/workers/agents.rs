@@ -22,7 +22,7 @@ const MACHINES: usize = 64;
 /// Of `Health/Check`: how much longer, and so how much less often.
 const BEAT: f64 = 1.3;
 /// Of the rate of a bare server that signs and stores too.
-const OF_BARE: f64 = 0.75;
+const OF_BARE: f64 = 0.7;
 
 pub(super) async fn registrations(
     setup: &Setup,
