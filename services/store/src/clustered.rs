@@ -168,8 +168,7 @@ impl From<Fault> for Begin {
 /// What is there, with an epoch.
 async fn begin(cluster: &Cluster, name: &str, new: Epoch) -> Result<(Records, u64, Epoch), Begin> {
     loop {
-        let listed = timeout(LISTS_WITHIN, cluster.list()).await;
-        let (records, revision) = listed.unwrap_or_else(|_| Err(no_answer(LISTS_WITHIN)))?;
+        let (records, revision) = listed(cluster.list()).await?;
         let records: Records = records
             .into_iter()
             .map(|record| (Arc::clone(&record.key), Arc::new(record)))
@@ -223,14 +222,20 @@ fn read_epoch(name: &str, value: &[u8]) -> Result<Epoch, OpenError> {
 
 /// The cluster's answer, in time.
 async fn within<T>(call: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
-    match timeout(ANSWERS_WITHIN, call).await {
-        Ok(answer) => answer,
-        Err(_) => Err(no_answer(ANSWERS_WITHIN)),
-    }
+    answer(ANSWERS_WITHIN, call).await
 }
 
-fn no_answer(within: Duration) -> Fault {
-    Fault::Unavailable(format!("no answer within {} s", within.as_secs()))
+/// The cluster's answer to what lists all records, in time.
+async fn listed<T>(call: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+    answer(LISTS_WITHIN, call).await
+}
+
+async fn answer<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<T, Fault>>,
+) -> Result<T, Fault> {
+    let no_answer = |_| Fault::Unavailable(format!("no answer within {} s", limit.as_secs()));
+    timeout(limit, call).await.map_err(no_answer)?
 }
 
 impl From<Fault> for Error {
@@ -268,8 +273,7 @@ impl Clustered {
     /// All that the cluster has by now, read from it and not from memory: also where it takes no write, by which
     /// alone memory could tell that it is in step.
     pub(crate) async fn read(&self) -> Result<Listing, Error> {
-        let read = timeout(LISTS_WITHIN, self.core.cluster.read()).await;
-        let (records, revision) = read.unwrap_or_else(|_| Err(no_answer(LISTS_WITHIN)))?;
+        let (records, revision) = listed(self.core.cluster.read()).await?;
         let epoch = records.iter().find(|record| &*record.key == EPOCH_KEY);
         if epoch.is_none_or(|epoch| epoch.value != epoch_value(self.core.epoch)) {
             return Err(Error::Unavailable(ANOTHER_STORE.to_owned()));

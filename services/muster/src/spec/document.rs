@@ -75,8 +75,10 @@ fn is_printable(letter: char) -> bool {
 /// The first character that controls something, which has no place in YAML, wherever it stands.
 fn control(text: &str) -> Option<Problem> {
     let is_control = |letter: char| letter < ' ' && !is_printable(letter);
-    let (before, _) = text.split_at(text.find(is_control)?);
-    let letter = text.chars().find(|letter| is_control(*letter))?;
+    let (at, letter) = text
+        .char_indices()
+        .find(|(_, letter)| is_control(*letter))?;
+    let (before, _) = text.split_at(at);
     let line = before.matches('\n').count() + 1;
     let column = before
         .chars()

@@ -5,13 +5,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{EPOCH_KEY, LISTS_WITHIN, RESTORING_KEY, epoch_value, no_answer, within};
+use super::{EPOCH_KEY, RESTORING_KEY, epoch_value, listed, within};
 use crate::cluster::{Answer, Cluster, Fault, Judged, Request};
 use crate::epoch::Epoch;
 use crate::group::Records;
 use crate::record::Revision;
 use crate::transaction::{Condition, MAX_BYTES, MAX_RECORDS};
-use tokio::time::timeout;
 
 /// Why nothing was restored, or not all.
 #[derive(Debug)]
@@ -33,8 +32,7 @@ pub(crate) async fn restore(
     records: &Records,
     epoch: Epoch,
 ) -> Result<Revision, Refusal> {
-    let listed = timeout(LISTS_WITHIN, cluster.list()).await;
-    let (found, _) = listed.unwrap_or_else(|_| Err(no_answer(LISTS_WITHIN)))?;
+    let (found, _) = listed(cluster.list()).await?;
     if !found.is_empty() {
         return Err(Refusal::Taken);
     }
